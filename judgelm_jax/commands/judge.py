@@ -1,0 +1,169 @@
+"""judges answer pairs with a LLaMA-family judge.
+
+Reads judge records (JSON Lines), writes one judgment a record in the same order, and prints a summary. Work goes to
+OUTPUT.partial/ and OUTPUT appears when all is done; after a kill, the same command with --resume goes on.
+
+  judgelm-judge --model=judge --input=records.jsonl --output=judgments.jsonl --orders=both
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from judgelm_jax.commands.command_line import run
+from judgelm_jax.config import JudgeConfig, MeshConfig
+from judgelm_jax.errors import InputError
+from judgelm_jax.records import write_atomically
+
+FLAGS = flags.FlagValues()
+
+_DEFAULTS = JudgeConfig()
+MODEL = flags.DEFINE_string(
+    "model", None, "an Orbax directory, a Hugging Face directory or a hub id", required=True, flag_values=FLAGS
+)
+INPUT = flags.DEFINE_string("input", None, "judge records, JSON Lines", required=True, flag_values=FLAGS)
+OUTPUT = flags.DEFINE_string("output", None, "where the judgments go, JSON Lines", required=True, flag_values=FLAGS)
+KIND = flags.DEFINE_enum("kind", _DEFAULTS.kind, JudgeConfig.KINDS, "what is judged.", flag_values=FLAGS)
+MODE = flags.DEFINE_enum(
+    "mode",
+    _DEFAULTS.mode,
+    JudgeConfig.MODES,
+    "scores: only the score line, constrained so that it always parses; explain: scores and a reason, unconstrained.",
+    flag_values=FLAGS,
+)
+ORDERS = flags.DEFINE_enum(
+    "orders",
+    _DEFAULTS.orders,
+    JudgeConfig.ORDERS,
+    "the order in which the answers are shown; both: one row with the merged verdict.",
+    flag_values=FLAGS,
+)
+REFERENCE = flags.DEFINE_enum(
+    "reference",
+    _DEFAULTS.reference,
+    JudgeConfig.REFERENCES,
+    "auto: the record's own reference where it has one; none: no references; required: a record without one is an error.",
+    flag_values=FLAGS,
+)
+REFERENCES = flags.DEFINE_string(
+    "references", None, "reference answers by question_id, JSON Lines; they override the records' own", flag_values=FLAGS
+)
+TEMPERATURE = flags.DEFINE_float("temperature", _DEFAULTS.temperature, "0: greedy; above: sampling", flag_values=FLAGS)
+SEED = flags.DEFINE_integer(
+    "seed", _DEFAULTS.seed, "of sampling; what is drawn for a record depends on this and its id only", flag_values=FLAGS
+)
+MAX_NEW_TOKENS = flags.DEFINE_integer(
+    "max_new_tokens", _DEFAULTS.max_new_tokens, "mode explain: the longest response", flag_values=FLAGS
+)
+ON_OVERFLOW = flags.DEFINE_enum(
+    "on_overflow",
+    _DEFAULTS.on_overflow,
+    JudgeConfig.OVERFLOWS,
+    "a prompt longer than the context. truncate: shorten the answers; skip: do not judge the record; error: end the run.",
+    flag_values=FLAGS,
+)
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "rows that are computed together; automatic when not given", flag_values=FLAGS
+)
+MESH = flags.DEFINE_string(
+    "mesh", "data:-1", "devices along the axes data, fsdp, tensor, as data:2,tensor:4; -1: those that remain", flag_values=FLAGS
+)
+DTYPE = flags.DEFINE_enum(
+    "dtype", _DEFAULTS.dtype, JudgeConfig.DTYPES, "of the computation; float32 is exact and slower.", flag_values=FLAGS
+)
+MODEL_ID = flags.DEFINE_string(
+    "model_id", None, "the judge's name in the judgments; the last part of --model when not given", flag_values=FLAGS
+)
+LIMIT = flags.DEFINE_integer("limit", None, "judge only so many records from the start", lower_bound=1, flag_values=FLAGS)
+SHARD = flags.DEFINE_string(
+    "shard", "0/1", "i/n: judge every n-th record from the i-th (from 0); the last of n such jobs joins them", flag_values=FLAGS
+)
+RESUME = flags.DEFINE_boolean("resume", False, "go on with an unfinished run, or start one", flag_values=FLAGS)
+JSON = flags.DEFINE_string("json", None, "also write the summary as JSON to this file", flag_values=FLAGS)
+
+
+def main() -> None:
+    settings = JudgeConfig(
+        kind=KIND.value,
+        mode=MODE.value,
+        orders=ORDERS.value,
+        reference=REFERENCE.value,
+        temperature=TEMPERATURE.value,
+        seed=SEED.value,
+        max_new_tokens=MAX_NEW_TOKENS.value,
+        on_overflow=ON_OVERFLOW.value,
+        dtype=DTYPE.value,
+        batch_size=BATCH_SIZE.value,
+    )
+    part, parts = _parse_shard(SHARD.value)
+    MeshConfig.parse(MESH.value)
+    target = Path(OUTPUT.value)
+
+    from judgelm_jax.judging import output
+
+    if output.is_complete(target, RESUME.value):
+        output.discard_leftovers(target)
+        print(f"{target}: is complete, nothing to do")
+        return
+
+    from judgelm_jax.judging import runner
+
+    job = runner.Job(
+        input=Path(INPUT.value),
+        output=target,
+        references=None if REFERENCES.value is None else Path(REFERENCES.value),
+        limit=LIMIT.value,
+        part=part,
+        parts=parts,
+        resume=RESUME.value,
+    )
+    checked = runner.check(job, settings)
+
+    from judgelm_jax.checkpoints import open_checkpoint
+    from judgelm_jax.judging.judge import Judge
+    from judgelm_jax.runtime import enable_compilation_cache
+
+    enable_compilation_cache()
+    model_id = MODEL_ID.value or Path(MODEL.value).name
+    fingerprint = runner.fingerprint(job, settings, checked, open_checkpoint(MODEL.value).fingerprint, model_id)
+    with output.open_shard(target, fingerprint, checked.records, part, parts, RESUME.value) as shard:
+        judge = Judge.load(MODEL.value, MESH.value, settings, model_id)
+        print(f"judging {shard.remaining()} of {checked.records} records", file=sys.stderr)
+        summary = runner.run(job, checked, shard, judge)
+    _report(summary, target)
+    if JSON.value is not None:
+        with write_atomically(Path(JSON.value)) as file:
+            json.dump(summary, file, indent=1)
+
+
+def entry() -> int:
+    """The console command."""
+    return run(main, FLAGS, "judge")
+
+
+def _parse_shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise InputError(f"--shard={text}: must be i/n with 0 ≤ i < n, as 0/4, 1/4, 2/4 and 3/4 for four jobs")
+    return int(match[1]), int(match[2])
+
+
+def _report(summary: dict[str, Any], target: Path) -> None:
+    statuses = ", ".join(f"{summary[name]} {name}" for name in ("ok", "truncated", "unparsed", "overflow"))
+    print(f"judged     {summary['judged']} records ({statuses}); {summary['already_done']} were done before")
+    if "consistent" in summary:
+        print(f"orders     {summary['consistent']} consistent, {summary['inconsistent']} not")
+    rate = summary["judged"] / max(summary["seconds"], 1e-9)
+    print(
+        f"time       {summary['seconds']:.1f} s ({rate:.2f} records/s), {summary['compile_seconds']:.1f} s of it compiling "
+        f"{summary['programs_compiled']} programs"
+    )
+    print(
+        f"tokens     {summary['prompt_tokens']} of prompts ({100 * summary['padding']:.1f} % padding beside them), "
+        f"{summary['generated_tokens']} generated"
+    )
+    print(f"output     {target}" if summary["complete"] else f"output     waits for the other shards of {target}")

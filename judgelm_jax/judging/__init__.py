@@ -1,0 +1,1 @@
+"""From records to judgments: batches, the compiled engine, and runs that survive a kill."""

@@ -1,0 +1,198 @@
+"""A loaded judge: records in, judgments out."""
+
+import dataclasses
+import hashlib
+import itertools
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from judgelm_jax import sharding, verdicts
+from judgelm_jax.checkpoints import open_checkpoint
+from judgelm_jax.config import JudgeConfig, MeshConfig
+from judgelm_jax.errors import InputError
+from judgelm_jax.judging import score_tree
+from judgelm_jax.judging.batching import Row
+from judgelm_jax.judging.engine import Answer, Engine
+from judgelm_jax.model import llama
+from judgelm_jax.records import Record, answers_of, identity, question_identity, reference_of
+from judgelm_jax.tokenization import Tokenizer, fit_prompt, load_tokenizer
+from judgelm_jax.verdicts import Verdict
+
+# Records that are sorted by length together. Memory is bounded by a window, whatever the length of the input.
+WINDOW = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgment:
+    """One judged record; `row` is the line that the command writes (its fields are described in the README)."""
+
+    row: Record
+
+    @property
+    def scores(self) -> list[float] | None:
+        """One score an answer, in the record's own order."""
+        return self.row["scores"]
+
+    @property
+    def winner(self) -> int | None:
+        """1..N; 0: a tie; None: there are no scores."""
+        return self.row["winner"]
+
+    @property
+    def explanation(self) -> str:
+        """The text behind the score line (of the forward order, where both were judged)."""
+        return self.row["explanation"]
+
+    @property
+    def status(self) -> str:
+        """`ok`, `truncated`, `unparsed` or `overflow`."""
+        return self.row["status"]
+
+
+class Judge:
+    """A model on a mesh, ready to judge. Make it with `Judge.load`."""
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, settings: JudgeConfig, model_id: str):
+        self.engine, self.tokenizer, self.settings, self.model_id = engine, tokenizer, settings, model_id
+
+    @staticmethod
+    def load(model: str, mesh: str = "data:-1", settings: JudgeConfig | None = None, model_id: str | None = None) -> "Judge":
+        """Loads an Orbax directory, a Hugging Face directory or a hub id.
+
+        Args:
+          mesh: devices along each mesh axis, as `data:2,tensor:4`; -1 takes those that remain.
+          model_id: the name in the judgments; default: the last part of `model`.
+
+        Raises:
+          InputError: the checkpoint is broken or not supported, or the mesh does not divide it.
+        """
+        settings = settings or JudgeConfig()
+        checkpoint = open_checkpoint(model)
+        tokenizer = load_tokenizer(checkpoint.tokenizer_folder)
+        config = checkpoint.config
+        if tokenizer.vocab_size > config.vocab_size:
+            raise InputError(
+                f"{model}: the tokenizer knows {tokenizer.vocab_size} tokens and the model {config.vocab_size}; they do not "
+                "belong together"
+            )
+        tree = score_tree.build(tokenizer, verdicts.score_lines(2))
+        device_mesh = sharding.make_mesh(MeshConfig.parse(mesh))
+        params = checkpoint.load(llama.param_shardings(config, device_mesh), settings.dtype)
+        engine = Engine(params, config, device_mesh, settings, tree)
+        return Judge(engine, tokenizer, settings, model_id or Path(model).name)
+
+    def compare(self, question: str, answer_1: str, answer_2: str, reference: str | None = None) -> Judgment:
+        """Judges one pair in both orders and merges the two verdicts."""
+        record = {"question_id": 0, "question_body": question, "answer1_body": answer_1, "answer2_body": answer_2}
+        rows = self.prepare([(0, record)], {} if reference is None else {"0": reference}, "both")
+        return Judgment(next(self.judge_prepared(rows))[1])
+
+    def judge(self, records: Iterable[Record], references: Mapping[str, str] | None = None) -> Iterator[Judgment]:
+        """Judges records (`question_id`, `question_body`, `answer1_body`, `answer2_body`) and yields in their order.
+
+        `references`: texts by `question_id`; they override the records' own.
+        """
+        for window in windows(enumerate(records)):
+            done: dict[int, Record] = dict(self.judge_prepared(self.prepare(window, references or {}, self.settings.orders)))
+            for index, _ in window:
+                yield Judgment(done[index])
+
+    def prepare(self, window: Sequence[tuple[int, Record]], references: Mapping[str, str], orders: str) -> "Prepared":
+        """Renders and tokenizes (index, record) pairs; needs no device, so it can run beside the judging of others.
+
+        Raises:
+          InputError: a prompt is too long and `on_overflow` is `error`.
+        """
+        shown = ("forward", "reversed") if orders == "both" else (orders,)
+        prepared = Prepared(dict(window), shown, [], {}, {})
+        for index, record in window:
+            answers = answers_of(record)
+            reference = None
+            if self.settings.reference != "none":
+                reference = references.get(question_identity(record), reference_of(record))
+            for place, order in enumerate(shown):
+                row = index * len(shown) + place
+                in_order = answers if order == "forward" else answers[::-1]
+                fitted = fit_prompt(
+                    self.tokenizer, self.settings.kind, record["question_body"], in_order, reference, self.engine.prompt_budget
+                )
+                if fitted is not None and any(fitted.removed) and self.settings.on_overflow != "truncate":
+                    fitted = None
+                if fitted is None:
+                    if self.settings.on_overflow == "error":
+                        raise InputError(
+                            f"the record {identity(record)!r} does not fit the context: its prompt may have "
+                            f"{self.engine.prompt_budget} tokens; pass --on_overflow=truncate or skip"
+                        )
+                    prepared.verdicts[row] = verdicts.overflow_verdict(order, len(answers))
+                    continue
+                if tuple(fitted.ids[-len(self.engine.tree.prompt_end) :]) != self.engine.tree.prompt_end:
+                    raise AssertionError("a prompt does not end in the tokens behind which the score lines were tokenized")
+                removed = fitted.removed if order == "forward" else fitted.removed[::-1]
+                prepared.removed[row] = removed
+                key = np.frombuffer(_digest(self.settings.seed, identity(record), order)[:8], np.uint32)
+                prepared.rows.append(Row(row, np.asarray(fitted.ids, np.int32), key))
+        return prepared
+
+    def judge_prepared(self, prepared: "Prepared") -> Iterator[tuple[int, Record]]:
+        """Yields (index, judgment) as records get done, those that need no model first."""
+        orders = len(prepared.orders)
+        judged = dict(prepared.verdicts)
+
+        def finished(row: int) -> Iterator[tuple[int, Record]]:
+            index = row // orders
+            own = [judged.get(index * orders + place) for place in range(orders)]
+            if None not in own:
+                for place in range(orders):
+                    judged.pop(index * orders + place)
+                yield index, self._judgment(prepared.records[index], [verdict for verdict in own if verdict is not None])
+
+        for row in list(prepared.verdicts):
+            if row in judged:
+                yield from finished(row)
+        for answer in self.engine.run(prepared.rows):
+            order = prepared.orders[answer.index % orders]
+            judged[answer.index] = self._verdict(answer, order, prepared.removed[answer.index])
+            yield from finished(answer.index)
+
+    def _verdict(self, answer: Answer, order: str, removed: tuple[int, ...]) -> Verdict:
+        text = self.tokenizer.decode(answer.ids).strip()
+        return verdicts.verdict_from_text(text, order, len(removed), answer.finish, removed)
+
+    def _judgment(self, record: Record, own: list[Verdict]) -> Record:
+        return verdicts.judgment(
+            record,
+            own[0] if len(own) == 1 else (own[0], own[1]),
+            pred_id=uuid.uuid4().hex,
+            pred_model_id=self.model_id,
+            tstamp=time.time(),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A window of records, tokenized. A row stands for a record in one order: its index is index × orders + place."""
+
+    records: dict[int, Record]
+    orders: tuple[str, ...]
+    rows: list[Row]
+    removed: dict[int, tuple[int, ...]]  # tokens cut from each answer, in the record's own order, by row
+    verdicts: dict[int, Verdict]  # of the rows that need no model
+
+
+def windows(numbered: Iterable[tuple[int, Record]]) -> Iterator[tuple[tuple[int, Record], ...]]:
+    """Cuts (index, record) pairs into windows."""
+    numbered = iter(numbered)
+    while window := tuple(itertools.islice(numbered, WINDOW)):
+        yield window
+
+
+def _digest(*parts: Any) -> bytes:
+    """A hash of the parts, each with its length so that no two lists of parts share one."""
+    texts = [str(part).encode("utf-8", "surrogatepass") for part in parts]
+    return hashlib.sha256(b"".join(len(text).to_bytes(8, "little") + text for text in texts)).digest()

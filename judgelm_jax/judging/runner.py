@@ -1,0 +1,144 @@
+"""A whole judging run: a file of records in, a file of judgments out, whatever happens in between."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tqdm
+
+from judgelm_jax import prompts
+from judgelm_jax.config import JudgeConfig
+from judgelm_jax.errors import InputError
+from judgelm_jax.judging import output
+from judgelm_jax.judging.judge import Judge, windows
+from judgelm_jax.records import Record, check_records, question_identity, read_jsonl, read_references, reference_of
+
+# Judgments are handed to the system at least this often, in seconds: so much work a kill may cost.
+_WRITE_EVERY = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """The files of a run and the part of the input that it judges (`part` of `parts`, as `--shard=i/n`)."""
+
+    input: Path
+    output: Path
+    references: Path | None = None
+    limit: int | None = None
+    part: int = 0
+    parts: int = 1
+    resume: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckedInput:
+    """What is known of the input before a model is loaded."""
+
+    records: int
+    sha256: str
+    references: Mapping[str, str]
+
+
+def check(job: Job, settings: JudgeConfig) -> CheckedInput:
+    """Reads the whole input and the references; everything that is wrong with their structure ends here.
+
+    Raises:
+      InputError: names file and line.
+    """
+    summary = check_records(job.input, kind=settings.kind, limit=job.limit)
+    references = {} if job.references is None else read_references(job.references)
+    if settings.reference == "required" or (references and settings.reference != "none"):
+        for number, record in itertools.islice(read_jsonl(job.input), summary.records):
+            if question_identity(record) not in references and reference_of(record) is None:
+                where = "it" if job.references is None else f"neither it nor {job.references}"
+                raise InputError(
+                    f"{job.input}:{number}: a reference for question_id {question_identity(record)!r} is required and {where} "
+                    f"has one; add it{'' if job.references is None else ', or judge without --references'}"
+                )
+    return CheckedInput(summary.records, summary.sha256, references)
+
+
+def fingerprint(job: Job, settings: JudgeConfig, checked: CheckedInput, model: str, model_id: str) -> dict[str, Any]:
+    """Everything that a judgment depends on, by name. `model` is the fingerprint of the checkpoint."""
+    sample = prompts.render(settings.kind, "question", ["first", "second"], "reference")
+    references = sorted(checked.references.items())
+    return {
+        "model": model,
+        "model_id": model_id,
+        "prompt": hashlib.sha256(sample.encode()).hexdigest(),
+        "input": checked.sha256,
+        "references": hashlib.sha256(repr(references).encode("utf-8", "surrogatepass")).hexdigest() if references else None,
+        "limit": job.limit,
+        **{name: value for name, value in dataclasses.asdict(settings).items() if name != "batch_size"},
+    }
+
+
+def run(job: Job, checked: CheckedInput, shard: output.Shard, judge: Judge) -> dict[str, Any]:
+    """Judges what the shard still lacks, and joins the shards when this one is the last.
+
+    Returns the summary of this run: counts of records by status, tokens, seconds.
+    """
+    start = time.perf_counter()
+    statuses: collections.Counter[str] = collections.Counter()
+    consistent: collections.Counter[bool] = collections.Counter()
+    remaining = shard.remaining()
+    already = len(range(job.part, checked.records, job.parts)) - remaining
+    pending: list[tuple[int, Record]] = []
+    written = time.perf_counter()
+    with tqdm.tqdm(total=already + remaining, initial=already, unit=" records", disable=not sys.stderr.isatty()) as progress:
+        for prepared in _ahead(
+            lambda window: judge.prepare(window, checked.references, judge.settings.orders), _todo(job, shard)
+        ):
+            for index, row in judge.judge_prepared(prepared):
+                pending.append((index, row))
+                statuses[row["status"]] += 1
+                if "consistent" in row:
+                    consistent[row["consistent"]] += 1
+                progress.update()
+                if time.perf_counter() - written > _WRITE_EVERY:
+                    shard.write(pending)
+                    pending, written = [], time.perf_counter()
+        shard.write(pending)
+    judged = time.perf_counter() - start
+    complete = shard.finish()
+    counts = judge.engine.counts
+    return {
+        "records": already + remaining,
+        "judged": remaining,
+        "already_done": already,
+        **{status: statuses[status] for status in ("ok", "truncated", "unparsed", "overflow")},
+        **({"consistent": consistent[True], "inconsistent": consistent[False]} if judge.settings.orders == "both" else {}),
+        "prompt_tokens": counts.prompt_tokens,
+        "generated_tokens": counts.generated_tokens,
+        "padding": counts.padding,
+        "programs_compiled": counts.programs,
+        "compile_seconds": counts.compile_seconds,
+        "seconds": judged,
+        "complete": complete,
+    }
+
+
+def _todo(job: Job, shard: output.Shard) -> Iterator[tuple[tuple[int, Record], ...]]:
+    """Windows of the records that this part has and that have no judgment yet."""
+    numbered = enumerate(record for _, record in read_jsonl(job.input))
+    own = itertools.islice(numbered, job.part, len(shard.done), job.parts)
+    return windows((index, record) for index, record in own if not shard.done[index])
+
+
+def _ahead(work: Callable[[Any], Any], items: Iterator[Any]) -> Iterator[Any]:
+    """`work` of each item in order, that of the next one in a thread while the caller uses the last."""
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
+        following = None
+        for item in items:
+            result, following = following, pool.submit(work, item)
+            if result is not None:
+                yield result.result()
+        if following is not None:
+            yield following.result()

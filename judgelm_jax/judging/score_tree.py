@@ -1,0 +1,132 @@
+"""The score lines as token sequences, and decoding that can write nothing else.
+
+The lines are those of the grammar in `verdicts`, tokenized as they stand behind a prompt. Their tree is folded: nodes with
+equal continuations are one, so that the 12,544 lines of a pair become a few dozen nodes.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from judgelm_jax.config import ModelConfig
+from judgelm_jax.errors import InputError
+from judgelm_jax.model import cache as kv_cache
+from judgelm_jax.model import llama
+from judgelm_jax.tokenization import Tokenizer
+
+# Every prompt ends with this text, so the lines are tokenized behind it; its last tokens are compared with each prompt's.
+_PROMPT_END = "does not affect your judgment.\n\n### Response:"
+_COMPARED = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreTree:
+    """A folded tree of token sequences.
+
+    `tokens` and `children` are int32 [nodes, choices]: the token of each choice in ascending order (-1: no such choice) and
+    the node that it leads to. Node 0 is where every line has ended; `root` is where it begins. `longest` is the most tokens
+    that a line has, its newline included; `prompt_end` the ids with which every prompt must end.
+    """
+
+    tokens: np.ndarray
+    children: np.ndarray
+    root: int
+    longest: int
+    prompt_end: tuple[int, ...]
+
+
+def build(tokenizer: Tokenizer, lines: Iterable[str], begun: str = "") -> ScoreTree:
+    """Tokenizes lines behind the end of a prompt whose response has `begun`, and folds their tree.
+
+    Raises:
+      InputError: the tokenizer merges the end of the prompt with a line, so that no line could follow a prompt.
+    """
+    end = _PROMPT_END + begun
+    end_ids = tokenizer.encode(end)
+    trie: dict = {}
+    longest = 0
+    for ids in tokenizer.encode_batch([end + line for line in lines]):
+        if ids[: len(end_ids)] != end_ids:
+            raise InputError("the tokenizer merges the end of the prompt with the first score; this tokenizer cannot be used")
+        node = trie
+        for token in ids[len(end_ids) :]:
+            node = node.setdefault(token, {})
+        longest = max(longest, len(ids) - len(end_ids))
+    nodes: dict[tuple, int] = {(): 0}
+
+    def fold(node: dict) -> int:
+        signature = tuple(sorted((token, fold(child)) for token, child in node.items()))
+        return nodes.setdefault(signature, len(nodes))
+
+    root = fold(trie)
+    choices = max(map(len, nodes))
+    tokens = np.full((len(nodes), choices), -1, np.int32)
+    children = np.zeros((len(nodes), choices), np.int32)
+    for signature, number in nodes.items():
+        for choice, (token, child) in enumerate(signature):
+            tokens[number, choice], children[number, choice] = token, child
+    return ScoreTree(tokens, children, root, longest, tuple(end_ids[-_COMPARED:]))
+
+
+def decode(
+    params: llama.Params,
+    config: ModelConfig,
+    placement: llama.Placement,
+    tree: ScoreTree,
+    cache: kv_cache.Cache,
+    lengths: jax.Array,
+    logits: jax.Array,
+    keys: jax.Array,
+    temperature: jax.Array | None,
+) -> jax.Array:
+    """Walks the tree: at each node the most likely of its tokens, or one sampled among them.
+
+    Args:
+      cache: of the prompts, with `tree.longest` free slots behind the longest.
+      lengths: int32 [B], tokens in each prompt.
+      logits: float32 [B, V] after the last token of each prompt.
+      keys: uint32 [B, 2], the random key of each row.
+      temperature: float32 scalar, or None for greedy decoding.
+
+    Returns:
+      int32 [B, tree.longest]: the tokens of each line, -1 behind its end.
+    """
+    tokens, children = jnp.asarray(tree.tokens), jnp.asarray(tree.children)
+
+    def choose(step, node, logits):
+        allowed = tokens[node]  # [B, choices]
+        scores = jnp.take_along_axis(logits, jnp.maximum(allowed, 0), axis=1)
+        if temperature is not None:
+            scores = scores / temperature + gumbel(keys, step, scores.shape[1])
+        choice = jnp.argmax(jnp.where(allowed < 0, -jnp.inf, scores), axis=1)[:, None]
+        token = jnp.take_along_axis(allowed, choice, axis=1)[:, 0]
+        return token, jnp.take_along_axis(children[node], choice, axis=1)[:, 0]
+
+    def unfinished(state):
+        return jnp.any(state[1] != 0)
+
+    def advance(state):
+        step, node, line, token, cache = state
+        # An ended row feeds token 0 behind the slots, which writes nothing.
+        positions = jnp.where(node == 0, cache["k"].shape[2], lengths + step - 1)[:, None]
+        hidden, cache = llama.forward(params, config, jnp.maximum(token, 0)[:, None], positions, cache, placement)
+        token, node = choose(step, node, llama.head(params, hidden[:, 0]))
+        return step + 1, node, line.at[:, step].set(token), token, cache
+
+    rows = lengths.shape[0]
+    token, node = choose(0, jnp.full(rows, tree.root), logits)
+    line = jnp.full((rows, tree.longest), -1, jnp.int32).at[:, 0].set(token)
+    return jax.lax.while_loop(unfinished, advance, (1, node, line, token, cache))[2]
+
+
+def gumbel(keys: jax.Array, step: jax.Array | int, choices: int) -> jax.Array:
+    """Float32 [B, choices] of Gumbel noise, a function of each row's key [B, 2] and its own step alone."""
+
+    def row(key):
+        own = jax.random.fold_in(jax.random.wrap_key_data(key, impl="threefry2x32"), step)
+        return jax.random.gumbel(own, (choices,), jnp.float32)
+
+    return jax.vmap(row)(keys)

@@ -1,0 +1,152 @@
+"""Continuous batching: a fixed set of slots, each of which decodes one row at that row's own length.
+
+```
+slot 0   prompt·········|generated···→            A slot whose row has ended takes the next row at once: its prompt is
+slot 1   prompt···|generated→                     prefilled with others of like length and copied into the slot's cache
+slot 2   (free)                                   while the other slots stay as they are.
+```
+Letters of the shapes: N slots, T cache slots, B rows that are admitted together, S tokens of the longest of them.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from judgelm_jax.config import ModelConfig
+from judgelm_jax.judging.score_tree import gumbel
+from judgelm_jax.model import cache as kv_cache
+from judgelm_jax.model import llama
+
+# cache: k, v [L, N, T, K, D]; int32 [N] each: length (the position at which `last` will be written), last (the token to feed),
+# produced (tokens generated); finished, stopped: bool [N] (stopped: by an end-of-sequence token); text: int32 [N, most];
+# keys: uint32 [N, 2].
+State = dict[str, Any]
+
+
+def empty(config: ModelConfig, slots: int, context: int, most: int, dtype: Any) -> State:
+    """All slots free. `context` is the length of their caches, `most` the number of tokens that a row may generate."""
+    shape = (config.num_layers, slots, context, config.num_kv_heads, config.head_dim)
+    return {
+        "cache": {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)},
+        "length": jnp.zeros(slots, jnp.int32),
+        "last": jnp.zeros(slots, jnp.int32),
+        "produced": jnp.zeros(slots, jnp.int32),
+        "finished": jnp.ones(slots, bool),
+        "stopped": jnp.zeros(slots, bool),
+        "text": jnp.zeros((slots, most), jnp.int32),
+        "keys": jnp.zeros((slots, 2), jnp.uint32),
+    }
+
+
+AXES: State = {
+    "cache": dict.fromkeys(("k", "v"), kv_cache.AXES),
+    "length": ("batch",),
+    "last": ("batch",),
+    "produced": ("batch",),
+    "finished": ("batch",),
+    "stopped": ("batch",),
+    "text": ("batch", None),
+    "keys": ("batch", None),
+}
+
+
+def admit(
+    params: llama.Params,
+    state: State,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    keys: jax.Array,
+    slots: jax.Array,
+    temperature: jax.Array | None,
+    config: ModelConfig,
+    placement: llama.Placement,
+) -> State:
+    """Prefills rows and puts them into slots, with their first generated token.
+
+    Args:
+      tokens: int32 [B, S] with S ≤ T; lengths: int32 [B]; keys: uint32 [B, 2].
+      slots: int32 [B], the slot of each row; N or more for a row that only fills up the batch.
+      temperature: float32 scalar, or None for greedy decoding.
+    """
+    hidden, fresh = llama.forward(params, config, tokens, placement=placement)
+    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    first = _choose(llama.head(params, last), keys, jnp.zeros_like(lengths), temperature)
+
+    def put(old, new):
+        return old.at[slots].set(new, mode="drop")
+
+    cache = {
+        name: old.at[:, slots, : tokens.shape[1]].set(fresh[name].astype(old.dtype), mode="drop")
+        for name, old in state["cache"].items()
+    }
+    stopped = _is_end(first, config)
+    most = state["text"].shape[1]
+    return {
+        "cache": cache,
+        "length": put(state["length"], lengths),
+        "last": put(state["last"], first),
+        "produced": put(state["produced"], jnp.where(stopped, 0, 1)),
+        "finished": put(state["finished"], stopped | (most == 1)),
+        "stopped": put(state["stopped"], stopped),
+        "text": put(state["text"], jnp.zeros((slots.shape[0], most), jnp.int32).at[:, 0].set(first)),
+        "keys": put(state["keys"], keys),
+    }
+
+
+def decode(
+    params: llama.Params,
+    state: State,
+    temperature: jax.Array | None,
+    config: ModelConfig,
+    placement: llama.Placement,
+    steps: int,
+    visible: int,
+) -> State:
+    """Up to `steps` tokens for every slot that is not finished; ends early when all are.
+
+    `visible`: no row is longer than this at the end, so that attention reads only so many slots of the cache.
+    """
+    slots, most = state["text"].shape
+    rows = jnp.arange(slots)
+
+    def running(carry):
+        step, state = carry
+        return (step < steps) & ~jnp.all(state["finished"])
+
+    def advance(carry):
+        step, state = carry
+        finished, produced = state["finished"], state["produced"]
+        # A finished slot writes behind its cache, that is nowhere.
+        positions = jnp.where(finished, state["cache"]["k"].shape[2], state["length"])[:, None]
+        hidden, cache = llama.forward(
+            params, config, state["last"][:, None], positions, state["cache"], placement, visible=visible
+        )
+        token = _choose(llama.head(params, hidden[:, 0]), state["keys"], produced, temperature)
+        ends = ~finished & _is_end(token, config)
+        writes = ~finished & ~ends
+        produced = produced + writes
+        return step + 1, {
+            "cache": cache,
+            "length": state["length"] + ~finished,
+            "last": jnp.where(finished, state["last"], token),
+            "produced": produced,
+            "finished": finished | ends | (produced >= most),
+            "stopped": state["stopped"] | ends,
+            "text": state["text"].at[rows, jnp.where(writes, state["produced"], most)].set(token, mode="drop"),
+            "keys": state["keys"],
+        }
+
+    return jax.lax.while_loop(running, advance, (0, state))[1]
+
+
+def _choose(logits: jax.Array, keys: jax.Array, steps: jax.Array, temperature: jax.Array | None) -> jax.Array:
+    """The most likely token of each row of float32 [B, V], or a sampled one."""
+    if temperature is not None:
+        noise = jax.vmap(lambda key, step: gumbel(key[None], step, logits.shape[1])[0])(keys, steps)
+        logits = logits / temperature + noise
+    return jnp.argmax(logits, axis=1).astype(jnp.int32)
+
+
+def _is_end(token: jax.Array, config: ModelConfig) -> jax.Array:
+    return jnp.isin(token, jnp.asarray(config.eos_ids, jnp.int32))

@@ -1,0 +1,41 @@
+"""The key/value cache: slot t of a row holds the token at position t of that row.
+
+```
+slots        0  1  2  3  4  5  6        row 0 has 3 tokens, row 1 has 5: each decodes at its own length;
+row 0        A  B  C  .  .  .  .        what lies behind a row's length is never seen, since a query
+row 1        A  B  C  D  E  .  .        sees only the slots up to its own position.
+```
+Letters of the shapes: L layers, B batch, T slots, K key/value heads, D width of a head.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from judgelm_jax.config import ModelConfig
+from judgelm_jax.sharding import constrain
+
+Cache = dict[str, jax.Array]  # "k" and "v", each [L, B, T, K, D]
+
+AXES = ("layer", "batch", None, "kv_heads", "head_dim")
+
+
+def from_prefill(keys_values: Cache, slots: int, mesh: Mesh | None = None) -> Cache:
+    """A cache of `slots` slots that begins with what a prefill of S ≤ slots tokens computed."""
+    free = slots - keys_values["k"].shape[2]
+    padding = ((0, 0), (0, 0), (0, free), (0, 0), (0, 0))
+    return {name: constrain(jnp.pad(x, padding), mesh, AXES) for name, x in keys_values.items()}
+
+
+def write(cache: Cache, layer: jax.Array, positions: jax.Array, k: jax.Array, v: jax.Array) -> Cache:
+    """Writes k, v [B, S, K, D] of one layer at `positions` [B, S]; what lies outside of the slots is dropped."""
+    rows = jnp.arange(positions.shape[0])[:, None]
+    return {
+        name: cache[name].at[layer, rows, positions].set(new.astype(cache[name].dtype), mode="drop")
+        for name, new in (("k", k), ("v", v))
+    }
+
+
+def bytes_per_token(config: ModelConfig, itemsize: int) -> int:
+    """Memory of one slot of one row, in bytes, over all layers."""
+    return 2 * config.num_layers * config.num_kv_heads * config.head_dim * itemsize

@@ -1,0 +1,288 @@
+"""The LLaMA decoder (Touvron et al., arXiv 2302.13971): one forward pass for training, prefill, decoding and score trees.
+
+Parameters are a plain dict pytree with the names and the [out, in] layout of Hugging Face; the leaves of all layers are
+stacked along a leading axis and scanned. The compute dtype is that of the parameters.
+
+Letters of the shapes: B batch, S tokens, E model width, F hidden width of the MLP, H query heads, K key/value heads,
+D width of a head, L layers, V words.
+"""
+
+import dataclasses
+import functools
+import math
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+
+from judgelm_jax.config import ModelConfig
+from judgelm_jax.model import attention
+from judgelm_jax.model import cache as kv_cache
+from judgelm_jax.sharding import LogicalAxes, constrain, sharding
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where and how a forward pass runs; hashable, so that it can be a static argument."""
+
+    mesh: Mesh | None = None
+    attention: str = "xla"
+
+
+class Weight(nnx.Module):
+    """One tensor and the logical axes of its dimensions, declared without a value."""
+
+    def __init__(self, shape: tuple[int, ...], axes: LogicalAxes):
+        self.weight = nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), axes=axes)
+
+
+class Linear(Weight):
+    """y = x Wᵀ with W [out, in], no bias."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.einsum("...i,oi->...o", x, self.weight[...])
+
+
+class RMSNorm(Weight):
+    """Root-mean-square norm (Zhang & Sennrich, arXiv 1910.07467), in float32."""
+
+    def __init__(self, width: int, epsilon: float):
+        super().__init__((width,), ("width",))
+        self.epsilon = epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x32 = x.astype(jnp.float32)
+        normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
+        return (normed * self.weight[...].astype(jnp.float32)).astype(x.dtype)
+
+
+class Attention(nnx.Module):
+    """Grouped-query attention with rotary positions (Su et al., arXiv 2104.09864)."""
+
+    def __init__(self, config: ModelConfig):
+        self.config = config
+        queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        self.q_proj = Linear((queries, config.hidden_size), ("heads", "embed"))
+        self.k_proj = Linear((keys, config.hidden_size), ("kv_heads", "embed"))
+        self.v_proj = Linear((keys, config.hidden_size), ("kv_heads", "embed"))
+        self.o_proj = Linear((config.hidden_size, queries), ("embed", "heads"))
+
+    def __call__(self, x, rotation, positions, cache, layer, placement, visible):
+        config, mesh = self.config, placement.mesh
+        batch, length, _ = x.shape
+        q = self.q_proj(x).reshape(batch, length, config.num_heads, config.head_dim)
+        k = self.k_proj(x).reshape(batch, length, config.num_kv_heads, config.head_dim)
+        v = self.v_proj(x).reshape(batch, length, config.num_kv_heads, config.head_dim)
+        q = constrain(rotate(q, rotation), mesh, ("batch", "sequence", "heads", "head_dim"))
+        k = constrain(rotate(k, rotation), mesh, ("batch", "sequence", "kv_heads", "head_dim"))
+        v = constrain(v, mesh, ("batch", "sequence", "kv_heads", "head_dim"))
+        if cache is None:
+            out = attention.attend(q, k, v, None, placement.attention)
+        else:
+            cache = kv_cache.write(cache, layer, positions, k, v)
+            keys, values = (cache[name][layer, :, :visible] for name in ("k", "v"))
+            out = attention.attend(q, keys, values, positions, placement.attention)
+        return self.o_proj(out.reshape(batch, length, -1)), cache, {"k": k, "v": v}
+
+
+class MLP(nnx.Module):
+    """SwiGLU (Shazeer, arXiv 2002.05202)."""
+
+    def __init__(self, config: ModelConfig):
+        self.gate_proj = Linear((config.intermediate_size, config.hidden_size), ("hidden", "embed"))
+        self.up_proj = Linear((config.intermediate_size, config.hidden_size), ("hidden", "embed"))
+        self.down_proj = Linear((config.hidden_size, config.intermediate_size), ("embed", "hidden"))
+
+    def __call__(self, x: jax.Array, mesh: Mesh | None) -> jax.Array:
+        inner = jax.nn.silu(self.gate_proj(x)) * self.up_proj(x)
+        return self.down_proj(constrain(inner, mesh, ("batch", "sequence", "hidden")))
+
+
+class Layer(nnx.Module):
+    """One decoder layer: attention and MLP, each behind a norm and added to the residual stream."""
+
+    def __init__(self, config: ModelConfig):
+        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_epsilon)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_epsilon)
+        self.mlp = MLP(config)
+
+    def __call__(self, x, rotation, positions, cache, layer, placement, visible):
+        normed = self.input_layernorm(x)
+        mixed, cache, fresh = self.self_attn(normed, rotation, positions, cache, layer, placement, visible)
+        x = x + mixed
+        x = x + self.mlp(self.post_attention_layernorm(x), placement.mesh)
+        return constrain(x, placement.mesh, ("batch", "sequence", "width")), cache, fresh
+
+
+def forward(
+    params: Params,
+    config: ModelConfig,
+    tokens: jax.Array,
+    positions: jax.Array | None = None,
+    cache: kv_cache.Cache | None = None,
+    placement: Placement = Placement(),
+    visible: int | None = None,
+) -> tuple[jax.Array, kv_cache.Cache]:
+    """Runs the decoder over tokens that stand at the start of their rows, or that continue a cache.
+
+    Args:
+      params: as `abstract_params` describes them.
+      tokens: int32 [B, S], padded on the right. What follows a row's last token changes nothing before it.
+      positions: int32 [B, S], the position of each token in its row; needed with a cache. A position outside of the cache
+        writes nothing. Without a cache, tokens stand at 0..S-1.
+      cache: keys and values of the tokens before; the new ones are written at `positions`.
+      placement: mesh and attention backend.
+      visible: attention reads this many slots of the cache; None: all. No position may lie behind them.
+
+    Returns:
+      The residual stream after the last norm, [B, S, E], and the keys and values: with a cache, that cache with the new
+      tokens written; without, those of the tokens given, each [L, B, S, K, D].
+    """
+    if (cache is None) != (positions is None):
+        raise ValueError("positions belong to a cache: give both or neither")
+    embedding = params["embed_tokens"]["weight"]
+    with jax.default_matmul_precision("highest" if embedding.dtype == jnp.float32 else "default"):
+        x = constrain(embedding[tokens], placement.mesh, ("batch", "sequence", "width"))
+        places = jnp.arange(tokens.shape[1])[None] if positions is None else positions
+        rotation = rotary(config, places)
+        graph = _layer_graph(config)
+
+        def body(carry, xs):
+            x, cache = carry
+            weights, layer = xs
+            x, cache, fresh = nnx.merge(graph, weights)(x, rotation, positions, cache, layer, placement, visible)
+            return (x, cache), (fresh if cache is None else None)
+
+        layers = jnp.arange(config.num_layers)
+        (x, cache), fresh = jax.lax.scan(body, (x, cache), (params["layers"], layers))
+        norm = nnx.merge(_norm_graph(config), params["norm"])
+        return norm(x), fresh if cache is None else cache
+
+
+def head(params: Params, hidden: jax.Array) -> jax.Array:
+    """Logits in float32 [..., V] of hidden states [..., E]; the output matrix is the embedding where they are tied."""
+    weight = params["lm_head" if "lm_head" in params else "embed_tokens"]["weight"]
+    precision = "highest" if weight.dtype == jnp.float32 else "default"
+    return jnp.einsum("...e,ve->...v", hidden, weight, precision=precision, preferred_element_type=jnp.float32)
+
+
+def logits(params: Params, config: ModelConfig, tokens: jax.Array, placement: Placement = Placement()) -> jax.Array:
+    """Float32 logits [B, S, V] of every position: for tests and for comparing checkpoints, not for judging."""
+    return head(params, forward(params, config, tokens, placement=placement)[0])
+
+
+def rotary(config: ModelConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cosine and sine [B, S, 1, D/2] in float32 of the angle of each position and frequency."""
+    angles = positions[..., None].astype(jnp.float32) * jnp.asarray(rotary_frequencies(config))
+    return jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+
+
+def rotary_frequencies(config: ModelConfig) -> np.ndarray:
+    """Radians per position of each pair of dimensions, float32 [D/2], scaled as the config says."""
+    exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+    frequencies = np.float32(1.0) / np.float32(config.rope_base) ** exponents
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequencies
+    if scaling.kind == "linear":
+        return frequencies / np.float32(scaling.factor)
+    # llama3: a frequency that turns fewer than `low` times in the original context is slowed by `factor`, one that turns
+    # more than `high` times is kept, and between the two the share of the kept one grows with the number of turns.
+    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+    turns = scaling.original_context * frequencies / np.float32(2 * math.pi)
+    kept = np.clip((turns - low) / (high - low), 0.0, 1.0).astype(np.float32)
+    return ((1 - kept) * frequencies / np.float32(scaling.factor) + kept * frequencies).astype(np.float32)
+
+
+def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Turns dimension i and i + D/2 of x [B, S, N, D] by the angle of its position (half-rotation layout), in float32."""
+    cosine, sine = rotation
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
+    return turned.astype(x.dtype)
+
+
+def abstract_params(config: ModelConfig, dtype: Any) -> Params:
+    """The tree of parameters as `jax.ShapeDtypeStruct`s, without values."""
+    return jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), _declared(config), is_leaf=_is_declared)
+
+
+def param_axes(config: ModelConfig) -> Params:
+    """The logical axes of each parameter, in the structure of `abstract_params`."""
+    return jax.tree.map(lambda p: p.axes, _declared(config), is_leaf=_is_declared)
+
+
+def param_shardings(config: ModelConfig, mesh: Mesh) -> Params:
+    """The sharding of each parameter on `mesh`.
+
+    Raises:
+      InputError: the mesh does not divide a dimension (or the key/value heads).
+    """
+    sharding(mesh, ("kv_heads",), (config.num_kv_heads,))  # the weight may divide where its heads do not
+    sharding(mesh, ("heads",), (config.num_heads,))
+    named: dict[str, NamedSharding] = jax.tree.map(
+        lambda p: sharding(mesh, p.axes, p.shape), _declared(config), is_leaf=_is_declared
+    )
+    return named
+
+
+def init_params(config: ModelConfig, key: jax.Array, dtype: Any, deviation: float = 0.02) -> Params:
+    """Random parameters: normal with this standard deviation, norms at one. Each leaf has its own key, by its name."""
+
+    def leaf(path, declared):
+        if len(declared.shape) - declared.axes.count("layer") == 1:
+            return jnp.ones(declared.shape, dtype)
+        own = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
+        return (jax.random.normal(own, declared.shape, jnp.float32) * deviation).astype(dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, _declared(config), is_leaf=_is_declared)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Declared:
+    shape: tuple[int, ...]
+    axes: LogicalAxes
+
+
+def _is_declared(x: Any) -> bool:
+    return isinstance(x, _Declared)
+
+
+def _declared(config: ModelConfig) -> Params:
+    """Shape and logical axes of every parameter, read off the modules; layers get a leading axis."""
+
+    def tree(node: Any, stacked: bool) -> Any:
+        if not isinstance(node, nnx.Variable):
+            return {name: tree(child, stacked) for name, child in node.items()}
+        shape, axes = node.get_value().shape, node.axes
+        return _Declared((config.num_layers, *shape), ("layer", *axes)) if stacked else _Declared(shape, axes)
+
+    def leaves(module: nnx.Module, stacked: bool = False) -> Params:
+        return tree(nnx.state(module), stacked)
+
+    words = (config.vocab_size, config.hidden_size)
+    params = {
+        "embed_tokens": leaves(Weight(words, ("vocab", "embed"))),
+        "layers": leaves(Layer(config), stacked=True),
+        "norm": leaves(RMSNorm(config.hidden_size, config.norm_epsilon)),
+    }
+    if not config.tied_embeddings:
+        params["lm_head"] = leaves(Weight(words, ("vocab", "embed")))
+    return params
+
+
+@functools.cache
+def _layer_graph(config: ModelConfig) -> nnx.GraphDef:
+    return nnx.split(Layer(config))[0]
+
+
+@functools.cache
+def _norm_graph(config: ModelConfig) -> nnx.GraphDef:
+    return nnx.split(RMSNorm(config.hidden_size, config.norm_epsilon))[0]

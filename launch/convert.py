@@ -1,0 +1,3 @@
+from judgelm_jax.commands.convert import entry
+
+raise SystemExit(entry())

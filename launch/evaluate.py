@@ -1,0 +1,3 @@
+from judgelm_jax.commands.evaluate import entry
+
+raise SystemExit(entry())

@@ -1,0 +1,3 @@
+from judgelm_jax.commands.judge import entry
+
+raise SystemExit(entry())

@@ -1,0 +1,3 @@
+from judgelm_jax.commands.prepare import entry
+
+raise SystemExit(entry())

@@ -1,0 +1,3 @@
+from judgelm_jax.commands.quickstart import entry
+
+raise SystemExit(entry())

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Sets up and runs the main job on data that the package makes itself: makes .venv, installs, judges, prints the metrics.
+# Usage: bash launch/quickstart.sh [flags of judgelm-quickstart]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+exec .venv/bin/judgelm-quickstart "$@"

@@ -1,0 +1,57 @@
+"""Package definition; tools are configured in pyproject.toml."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+COMMANDS = ("convert", "prepare", "judge", "evaluate", "quickstart")
+
+setup(
+    name="judgelm-jax",
+    version="0.1.0",
+    description="Train, run and evaluate LLM judges in JAX, on GPUs, TPUs and CPUs.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=["judgelm_jax", "judgelm_jax.*"]),
+    package_data={"judgelm_jax": ["py.typed"]},
+    entry_points={
+        "console_scripts": [f"judgelm-{name} = judgelm_jax.commands.{name}:entry" for name in COMMANDS]
+    },
+    install_requires=[
+        "absl-py>=2.1,<3",
+        'flax==0.12.8; python_version < "3.12"',
+        'flax>=0.12.12,<0.13; python_version >= "3.12"',
+        "grain>=0.2.18,<0.3",
+        "huggingface_hub>=1.0,<3",
+        "jax>=0.10,<0.12",
+        "ml_dtypes>=0.5,<1",
+        "numpy>=2.0,<3",
+        "optax>=0.2.6,<0.3",
+        "orbax-checkpoint>=0.12,<0.13",
+        "safetensors>=0.5,<1",
+        "scipy>=1.14,<2",
+        "sentencepiece>=0.2.1,<0.3",
+        "tensorstore>=0.1.75,<0.2",
+        "tokenizers>=0.22,<1",
+        "tqdm>=4.66,<5",
+        "transformers>=5.0,<6",
+    ],
+    extras_require={
+        "test": [
+            "hypothesis>=6.100,<7",
+            "mypy>=1.15,<3",
+            "pytest>=8,<10",
+            "pytest-xdist>=3.6,<4",
+            "ruff>=0.12,<1",
+            "scikit-learn>=1.5,<2",
+            "torch==2.13.0",
+        ],
+        "torch": ["torch>=2.6,<3"],
+        "cuda": ["jax[cuda13]>=0.10,<0.12"],
+        "tpu": ["jax[tpu]>=0.10,<0.12"],
+    },
+)

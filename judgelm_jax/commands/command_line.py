@@ -5,6 +5,7 @@ import inspect
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 
 from absl import flags
@@ -63,10 +64,8 @@ def _flag_lines(flag_values: flags.FlagValues) -> str:
     for name in sorted(flag_values):
         flag = flag_values[name]
         default = ",".join(map(str, flag.default)) if isinstance(flag.default, list) else flag.default
-        shown = "" if default in (None, "") else f"  (default: {default})"
-        choices = getattr(flag.parser, "enum_values", None)
-        values = f"  one of: {', '.join(choices)}" if choices else ""
-        lines.append(f"  --{name}: {flag.help}{values}{shown}")
+        shown = "" if default in (None, "") else f" (default: {default})"
+        lines.append(textwrap.fill(f"--{name}: {flag.help}{shown}", 110, initial_indent="  ", subsequent_indent="      "))
     return "\n".join(lines)
 
 

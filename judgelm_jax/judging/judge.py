@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from judgelm_jax import sharding, verdicts
 from judgelm_jax.checkpoints import open_checkpoint
@@ -61,11 +62,13 @@ class Judge:
         self.engine, self.tokenizer, self.settings, self.model_id = engine, tokenizer, settings, model_id
 
     @staticmethod
-    def load(model: str, mesh: str = "data:-1", settings: JudgeConfig | None = None, model_id: str | None = None) -> "Judge":
+    def load(
+        model: str, mesh: str | Mesh = "data:-1", settings: JudgeConfig | None = None, model_id: str | None = None
+    ) -> "Judge":
         """Loads an Orbax directory, a Hugging Face directory or a hub id.
 
         Args:
-          mesh: devices along each mesh axis, as `data:2,tensor:4`; -1 takes those that remain.
+          mesh: devices along each mesh axis, as `data:2,tensor:4` (-1 takes those that remain), or a mesh with these axes.
           model_id: the name in the judgments; default: the last part of `model`.
 
         Raises:
@@ -81,7 +84,7 @@ class Judge:
                 "belong together"
             )
         tree = score_tree.build(tokenizer, verdicts.score_lines(2))
-        device_mesh = sharding.make_mesh(MeshConfig.parse(mesh))
+        device_mesh = mesh if isinstance(mesh, Mesh) else sharding.make_mesh(MeshConfig.parse(mesh))
         params = checkpoint.load(llama.param_shardings(config, device_mesh), settings.dtype)
         engine = Engine(params, config, device_mesh, settings, tree)
         return Judge(engine, tokenizer, settings, model_id or Path(model).name)

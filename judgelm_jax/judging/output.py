@@ -107,7 +107,7 @@ def open_shard(output: Path, fingerprint: dict[str, Any], records: int, part: in
     folder.mkdir(parents=True, exist_ok=True)
     manifest = {"version": _VERSION, "records": records, "shards": parts, "fingerprint": fingerprint}
     path = _shard_path(folder, part, parts)
-    begun = path.exists()
+    begun = path.exists() and path.stat().st_size > 0
     _check_manifest(folder / "manifest.json", manifest, output)
     if begun and not resume:
         raise InputError(f"{folder}: holds an unfinished run; pass --resume to go on with it, or remove the folder")
@@ -122,6 +122,15 @@ def open_shard(output: Path, fingerprint: dict[str, Any], records: int, part: in
         finally:
             with contextlib.suppress(OSError):
                 shard.close()
+            if folder.exists() and not any(shard.done):
+                _forget(path)
+
+
+def _forget(path: Path) -> None:
+    """Removes a shard to which nothing was written, and the folder when nothing else is in it."""
+    path.unlink(missing_ok=True)
+    if not any(path.parent.glob("shard-*")):
+        shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def discard_leftovers(output: Path) -> None:

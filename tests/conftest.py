@@ -1,0 +1,46 @@
+"""What all tests share: eight fake CPU devices, the compilation cache, the shared folder, a small checkpoint."""
+
+import os
+from pathlib import Path
+
+# Before JAX is imported anywhere.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+import jax
+import pytest
+from hypothesis import settings
+
+from judgelm_jax import laboratory
+from judgelm_jax.runtime import enable_compilation_cache
+
+enable_compilation_cache()
+# A first example may wait for a compilation, and the machine may be shared: the time of one example says nothing.
+settings.register_profile("default", deadline=None, derandomize=True)
+settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with golden files and real data; tests that need it are skipped where it is absent."""
+    folder = os.environ.get("JUDGELM_SHARED")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("needs the folder of golden files and real data: set JUDGELM_SHARED")
+    return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def laboratory_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained small judge in Hugging Face form."""
+    folder = tmp_path_factory.mktemp("laboratory") / "judge-hf"
+    laboratory.write_checkpoint(folder, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def one_device() -> jax.sharding.Mesh:
+    """A mesh of one of the fake devices."""
+    from judgelm_jax.config import MeshConfig
+    from judgelm_jax.sharding import make_mesh
+
+    return make_mesh(MeshConfig(), jax.devices()[:1])

@@ -193,6 +193,8 @@ def _rope(values: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
     """The base of the rotary frequencies and their scaling, from the old or the new form of the config."""
     new = values.get("rope_parameters")
     scaling = (values.get("rope_scaling") if new is None else new) or {}
+    if not isinstance(scaling, dict):
+        raise InputError(f"rope_scaling is {scaling!r}; it must be an object")
     base = scaling.get("rope_theta", values.get("rope_theta", 10000.0))
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind == "default":

@@ -1,0 +1,1 @@
+"""From judgments and labels to metrics with intervals. Nothing here imports JAX."""

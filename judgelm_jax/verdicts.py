@@ -1,0 +1,195 @@
+"""The grammar of score lines; text to scores, winner and status; two orders merged into one judgment."""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+
+from judgelm_jax.records import Record
+
+STATUSES = ("ok", "truncated", "unparsed", "overflow")  # from good to bad
+
+# All strings of the grammar 10(\.0)?|[0-9](\.[0-9])?
+SCORE_STRINGS: tuple[str, ...] = (
+    *(str(whole) for whole in range(11)),
+    *(f"{whole}.{tenth}" for whole in range(10) for tenth in range(10)),
+    "10.0",
+)
+
+# One score as judges write it: `8`, `8.5`, `8/10`.
+_SCORE = re.compile(r"([0-9]{1,2}(?:\.[0-9]*)?)(?:\s*/\s*10)?")
+_SEPARATOR = re.compile(r"\s*,\s*|\s+")
+
+# Everything that `judgment` may add to a record.
+_OUTPUT_FIELDS = (
+    "pred_text",
+    "pred_id",
+    "pred_model_id",
+    "tstamp",
+    "status",
+    "scores",
+    "winner",
+    "order",
+    "consistent",
+    "truncated",
+    "finish",
+    "explanation",
+    "forward",
+    "reversed",
+    "probabilities",
+    "expected_scores",
+    "entropy",
+    "covered_mass",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the judge said about one record in one order.
+
+    `scores`, `winner` and `truncated` are in the record's own order; `pred_text` and `explanation` speak of
+    the answers in the order that was shown. `truncated` counts the tokens removed from each answer. `finish`
+    is None where nothing was generated.
+    """
+
+    status: str
+    scores: tuple[float, ...] | None
+    winner: int | None
+    order: str
+    pred_text: str
+    explanation: str
+    finish: str | None
+    truncated: tuple[int, ...]
+
+
+def score_lines(count: int) -> Iterator[str]:
+    """Every first line that the grammar allows for `count` answers, with its newline: `a b\\n` for two."""
+    for scores in itertools.product(SCORE_STRINGS, repeat=count):
+        yield " ".join(scores) + "\n"
+
+
+def parse_scores(text: str, count: int) -> list[float] | None:
+    """The `count` scores of the first line, each from 0 to 10; None where the line is anything else.
+
+    Between scores stand spaces, tabs or a comma; a score may be written `8/10`. A line with any other text
+    is prose, and prose is not guessed at.
+    """
+    rest = text.split("\n", 1)[0].strip()
+    scores: list[float] = []
+    while match := _SCORE.match(rest):
+        scores.append(float(match[1]))
+        rest = rest[match.end() :]
+        if separator := _SEPARATOR.match(rest):
+            rest = rest[separator.end() :]
+            if not rest:
+                return None  # a comma with nothing after it
+        elif rest:
+            return None
+    if rest or len(scores) != count or max(scores, default=0.0) > 10:
+        return None
+    return scores
+
+
+def parse_scores_upstream(text: str) -> list[float]:
+    """The two scores as the published metric code reads them; [-1, -1] where it fails.
+
+    Commas count as spaces, the line is split at each single space, and whatever `float` accepts is a score
+    (`nan` too).
+    """
+    parts = text.split("\n")[0].replace(",", " ").split(" ")
+    try:
+        first, second = (float(part) for part in parts)
+    except ValueError:
+        return [-1.0, -1.0]
+    return [first, second]
+
+
+def winner_of(scores: Sequence[float]) -> int:
+    """The number (from 1) of the answer whose score is above all others; 0 where the best score is shared."""
+    for number, score in enumerate(scores, start=1):
+        if all(score > other for place, other in enumerate(scores, start=1) if place != number):
+            return number
+    return 0
+
+
+def explanation_of(text: str) -> str:
+    """The text after the first line, stripped."""
+    return text.partition("\n")[2].strip()
+
+
+def verdict_from_text(text: str, order: str, count: int, finish: str, truncated: Sequence[int]) -> Verdict:
+    """Reads the response of a judge that saw `count` answers in this order (`forward` or `reversed`).
+
+    `truncated`: tokens removed from each answer, in the record's own order.
+    """
+    shown = parse_scores(text, count)
+    if shown is None:
+        return Verdict("unparsed", None, None, order, text, explanation_of(text), finish, tuple(truncated))
+    scores = tuple(shown if order == "forward" else reversed(shown))
+    status = "truncated" if any(truncated) else "ok"
+    return Verdict(status, scores, winner_of(scores), order, text, explanation_of(text), finish, tuple(truncated))
+
+
+def overflow_verdict(order: str, count: int) -> Verdict:
+    """The verdict on a record whose prompt does not fit, even with empty answers: no text and no scores."""
+    return Verdict("overflow", None, None, order, "", "", None, (0,) * count)
+
+
+def judgment(
+    record: Record,
+    verdict: Verdict | tuple[Verdict, Verdict],
+    *,
+    pred_id: str,
+    pred_model_id: str,
+    tstamp: float,
+) -> Record:
+    """The output row: the input record unchanged, and the verdict.
+
+    Two verdicts (forward, reversed) are merged: scores are the mean of both, the winner follows from the
+    mean, the status is the worse of the two, `pred_text` that of the forward order. Without scores in one of
+    them there are none in the merged row. Fields of an earlier judgment of the same record are dropped.
+    """
+    stale = _OUTPUT_FIELDS if "pred_text" in record else ()
+    row = {name: value for name, value in record.items() if name not in stale}
+    verdicts = verdict if isinstance(verdict, tuple) else (verdict,)
+    first = verdicts[0]
+    row |= {
+        "pred_text": first.pred_text,
+        "pred_id": pred_id,
+        "pred_model_id": pred_model_id,
+        "tstamp": tstamp,
+    }
+    if isinstance(verdict, Verdict):
+        return row | {**_fields(verdict), "order": verdict.order}
+    forward, back = verdict
+    merged = _merge(forward, back)
+    consistent = forward.winner is not None and forward.winner == back.winner
+    row |= {**_fields(merged), "order": "both", "consistent": consistent}
+    return row | {"forward": _fields(forward), "reversed": _fields(back)}
+
+
+def _merge(forward: Verdict, back: Verdict) -> Verdict:
+    scores = None
+    if forward.scores is not None and back.scores is not None:
+        scores = tuple((one + other) / 2 for one, other in zip(forward.scores, back.scores, strict=True))
+    return dataclasses.replace(
+        forward,
+        status=max(forward.status, back.status, key=STATUSES.index),
+        scores=scores,
+        winner=None if scores is None else winner_of(scores),
+        order="both",
+        finish="length" if back.finish == "length" else forward.finish,
+        truncated=tuple(max(pair) for pair in zip(forward.truncated, back.truncated, strict=True)),
+    )
+
+
+def _fields(verdict: Verdict) -> Record:
+    return {
+        "pred_text": verdict.pred_text,
+        "status": verdict.status,
+        "scores": None if verdict.scores is None else list(verdict.scores),
+        "winner": verdict.winner,
+        "finish": verdict.finish,
+        "explanation": verdict.explanation,
+        "truncated": list(verdict.truncated),
+    }

@@ -1,0 +1,106 @@
+"""The `evaluate` command, from its arguments to its table, summary and exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from judgelm_jax.commands import evaluate
+from judgelm_jax.commands.command_line import run
+
+
+def write(path: Path, *rows: dict) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def run_evaluate(*arguments: object) -> int:
+    evaluate.FLAGS.unparse_flags()
+    for name in evaluate.FLAGS:
+        evaluate.FLAGS[name].unparse()
+    return run(evaluate.main, evaluate.FLAGS, "evaluate", [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    labels = write(tmp_path / "l.jsonl", *({"question_id": number, "winner": 1} for number in range(4)))
+    texts = ["9 1", "1 9", "no", "8, 2"]
+    predictions = write(tmp_path / "p.jsonl", *({"question_id": n, "pred_text": text} for n, text in enumerate(texts)))
+    return [f"--labels={labels}", f"--predictions={predictions}"]
+
+
+def test_the_published_numbers_come_out_of_the_command(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    golden, summary = shared / "contract/metrics_golden", tmp_path / "m.json"
+    paths = [f"--labels={golden / 'gt.jsonl'}", f"--predictions={golden / 'forward.jsonl'}"]
+    assert (
+        run_evaluate(*paths, f"--reversed_predictions={golden / 'reversed.jsonl'}", "--parser=upstream", f"--json={summary}")
+        == 0
+    )
+    values = json.loads(summary.read_text())
+    expected = json.loads((golden / "expected_upstream.json").read_text())
+    assert values["agreement"] == pytest.approx(expected["accuracy"], abs=1e-12)
+    assert values["consistency"] == pytest.approx(expected["consistency"], abs=1e-12)
+    assert values["total"] == expected["total_num"]
+    assert [len(values[f"{name}_interval"]) for name in ("agreement", "f1", "delta_bias", "total_bias")] == [2, 2, 2, 2]
+    table = capsys.readouterr().out
+    assert f"{expected['accuracy']:.4f}" in table
+    assert "labels_dropped 12" in table
+
+
+@pytest.mark.parametrize(
+    ("flag", "agreement", "total"), [([], 0.5, 4), (["--unparsed=exclude"], 2 / 3, 3), (["--unparsed=tie"], 0.5, 4)]
+)
+def test_the_policy_for_what_does_not_parse_is_a_flag(
+    files: list[str], tmp_path: Path, flag: list[str], agreement: float, total: int
+) -> None:
+    assert run_evaluate(*files, *flag, f"--json={tmp_path / 'm.json'}") == 0
+    summary = json.loads((tmp_path / "m.json").read_text())
+    assert (summary["agreement"], summary["total"], summary["unparsed"]) == (pytest.approx(agreement), total, 1)
+
+
+def test_labels_without_a_prediction_are_reported(files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    predictions = write(tmp_path / "short.jsonl", {"question_id": 0, "pred_text": "9 1"})
+    assert run_evaluate(files[0], f"--predictions={predictions}") == 0
+    captured = capsys.readouterr()
+    assert "missing 3" in captured.out
+    assert "3 labels without a prediction" in captured.err
+
+
+def refusal(capsys: pytest.CaptureFixture, *arguments: object) -> str:
+    """The one line on stderr of a run that must end with exit code 2."""
+    assert run_evaluate(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_what_the_user_can_mend_ends_with_code_2_and_one_line(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"question_id": 1, "pred_text": "1 2"}\n{"question_id"\n')
+    assert "broken.jsonl:2: " in refusal(capsys, files[0], f"--predictions={broken}")
+    assert "nowhere.jsonl" in refusal(capsys, files[0], "--predictions=nowhere.jsonl")
+    assert "predictions" in refusal(capsys, files[0])
+    assert "nope" in refusal(capsys, *files, "--nope=1")
+    assert "upstream" in refusal(capsys, *files, "--parser=upstream", "--unparsed=wrong")
+    kept = tmp_path / "m.json"
+    kept.write_text("precious")
+    assert "--overwrite" in refusal(capsys, *files, f"--json={kept}")
+    assert "l.jsonl" in refusal(capsys, *files, f"--json={tmp_path / 'l.jsonl'}", "--overwrite")
+    assert kept.read_text() == "precious"
+    assert run_evaluate(*files, f"--json={kept}", "--overwrite") == 0
+
+
+def test_help_explains_every_flag_and_ends_with_code_0() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", "from judgelm_jax.commands.evaluate import entry; raise SystemExit(entry())", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0
+    assert all(f"--{name}: " in result.stdout for name in evaluate.FLAGS)

@@ -1,0 +1,78 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from judgelm_jax.model import attention
+
+
+def by_hand(q, k, v, positions):
+    """The definition, one query at a time, in float64."""
+    out = np.zeros(q.shape)
+    groups = q.shape[2] // k.shape[2]
+    for b, s, h in np.ndindex(q.shape[:3]):
+        keys, values = k[b, : positions[b, s] + 1, h // groups], v[b, : positions[b, s] + 1, h // groups]
+        weights = np.exp(keys @ q[b, s, h] / np.sqrt(q.shape[3]))
+        out[b, s, h] = weights @ values / weights.sum()
+    return out
+
+
+def arrays(seed, batch, queries, keys, kv_heads, groups, width):
+    rng = np.random.default_rng(seed)
+    q = rng.normal(size=(batch, queries, kv_heads * groups, width))
+    k, v = rng.normal(size=(2, batch, keys, kv_heads, width))
+    return q, k, v
+
+
+@pytest.mark.parametrize("backend", attention.BACKENDS)
+@given(seed=st.integers(0, 99), groups=st.sampled_from([1, 3]))
+def test_prefill_equals_the_definition(backend, seed, groups):
+    q, k, v = arrays(seed, 2, 7, 7, 2, groups, 4)
+    out = attention.attend(*(jnp.asarray(x, jnp.float32) for x in (q, k, v)), None, backend)
+    np.testing.assert_allclose(out, by_hand(q, k, v, np.tile(np.arange(7), (2, 1))), atol=2e-6)
+
+
+@pytest.mark.parametrize("backend", attention.BACKENDS)
+@given(seed=st.integers(0, 99), positions=st.lists(st.integers(0, 8), min_size=4, max_size=4))
+def test_decoding_sees_the_cache_up_to_each_rows_own_position(backend, seed, positions):
+    q, k, v = arrays(seed, 2, 2, 9, 1, 2, 4)
+    places = np.array(positions).reshape(2, 2)
+    out = attention.attend(*(jnp.asarray(x, jnp.float32) for x in (q, k, v)), jnp.asarray(places), backend)
+    np.testing.assert_allclose(out, by_hand(q, k, v, places), atol=2e-6)
+
+
+@pytest.mark.parametrize("length", [127, 128, 129, 300])
+def test_blocks_join_without_a_seam(length):
+    q, k, v = arrays(0, 1, length, length, 1, 2, 4)
+    out = attention.attend(*(jnp.asarray(x, jnp.float32) for x in (q, k, v)), None, "blocked")
+    np.testing.assert_allclose(out, by_hand(q, k, v, np.arange(length)[None]), atol=2e-6)
+
+
+def test_softmax_is_float32_where_inputs_are_bfloat16():
+    q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in arrays(1, 1, 256, 256, 1, 1, 8))
+    wide = by_hand(*(np.asarray(x, np.float64) for x in (q, k, v)), np.arange(256)[None])
+    for backend in attention.BACKENDS:
+        out = attention.attend(q, k, v, None, backend)
+        assert out.dtype == jnp.bfloat16
+        np.testing.assert_allclose(np.asarray(out, np.float64), wide, atol=0.02)
+
+
+def test_blocked_prefill_computes_little_above_the_diagonal():
+    shape = jax.ShapeDtypeStruct((1, 1024, 4, 16), jnp.float32)
+
+    def flops(backend):
+        attend = lambda q, k, v: attention.attend(q, k, v, None, backend)  # noqa: E731
+        return jax.jit(attend).lower(shape, shape, shape).compile().cost_analysis()["flops"]
+
+    # 8 blocks: 36 of 64 tiles lie on or under the diagonal.
+    assert flops("blocked") < 0.62 * flops("xla")
+
+
+def test_arguments_that_cannot_be_honoured_raise():
+    q, k, v = (jnp.zeros((1, n, 1, 4)) for n in (2, 3, 3))
+    with pytest.raises(ValueError, match="2 queries need as many keys"):
+        attention.attend(q, k, v, None, "reference")
+    with pytest.raises(ValueError, match="unknown attention backend"):
+        attention.attend(k, k, v, None, "flash")

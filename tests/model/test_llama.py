@@ -1,0 +1,167 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from judgelm_jax.checkpoints import open_checkpoint
+from judgelm_jax.model import cache as kv_cache
+from judgelm_jax.model import llama
+from judgelm_jax.tokenization import load_tokenizer
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+VARIANTS = {
+    "llama 1: as many key/value heads as heads": {},
+    "llama 2 70b: grouped queries": {"num_key_value_heads": 2},
+    "llama 3: one key/value head, large base": {"num_key_value_heads": 1, "rope_parameters": {"rope_theta": 500000.0}},
+    "llama 3.1: scaled frequencies": {"num_key_value_heads": 2, "rope_parameters": LLAMA3_ROPE},
+    "llama 3.2: tied embeddings": {"tie_word_embeddings": True, "rope_parameters": {**LLAMA3_ROPE, "factor": 32.0}},
+    "vicuna 16k: linear scaling": {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 8.0}},
+    "a head width of its own": {"head_dim": 24, "num_key_value_heads": 2},
+    "a large norm epsilon": {"rms_norm_eps": 1e-2},
+}
+
+
+def loaded(folder):
+    checkpoint = open_checkpoint(str(folder))
+    return checkpoint.load(None, "float32"), checkpoint.config
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda name: name.split(":")[0])
+def test_logits_equal_hugging_face(variant, tmp_path):
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=96, hidden_size=64, intermediate_size=112, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=256, initializer_range=0.2, **VARIANTS[variant],
+    )  # fmt: skip
+    theirs = transformers.LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            if name.endswith("norm.weight"):
+                parameter.uniform_(0.5, 1.5)
+    theirs.save_pretrained(tmp_path)
+    params, ours = loaded(tmp_path)
+    tokens = np.random.default_rng(1).integers(0, 96, (2, 160))
+    with torch.no_grad():
+        expected = theirs(torch.tensor(tokens)).logits.numpy()
+    for backend in ("reference", "blocked"):
+        out = jax.jit(llama.logits, static_argnums=(1, 3))(params, ours, tokens, llama.Placement(attention=backend))
+        assert np.abs(expected).max() > 1
+        np.testing.assert_allclose(out, expected, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def tiny(laboratory_checkpoint):
+    return loaded(laboratory_checkpoint)
+
+
+def test_no_logit_depends_on_a_later_token(tiny):
+    params, config = tiny
+    tokens = jnp.arange(8, 20)[None]
+    embedded = params["embed_tokens"]["weight"][tokens[0]]
+
+    def logit_sums(inputs):
+        # The same tokens through an embedding of their own, so that each position has its own gradient.
+        own = {**params, "embed_tokens": {"weight": inputs}}
+        hidden, _ = llama.forward(own, config, jnp.arange(12)[None])
+        return jnp.tanh(llama.head(params, hidden)[0]).sum(axis=-1)  # [S]
+
+    gradient = np.abs(jax.jit(jax.jacrev(logit_sums))(embedded)).sum(axis=-1)  # [S, S]
+    assert (np.triu(gradient, 1) == 0).all()
+    assert (gradient[np.tril_indices(12)] > 0).all()
+
+
+def test_decoding_with_a_cache_equals_one_pass(tiny):
+    params, config = tiny
+    rng = np.random.default_rng(2)
+    tokens = rng.integers(3, config.vocab_size, (3, 20))
+    lengths = np.array([4, 9, 13])  # each row continues at its own length
+    whole = llama.logits(params, config, tokens)
+    prompt = np.where(np.arange(13) < lengths[:, None], tokens[:, :13], 7)
+    _, fresh = llama.forward(params, config, prompt)
+    cache = kv_cache.from_prefill(fresh, 20)
+    step = jax.jit(llama.forward, static_argnums=1)
+    for offset in range(6):
+        places = lengths + offset
+        token = np.take_along_axis(tokens, places[:, None], axis=1)
+        hidden, cache = step(params, config, token, places[:, None], cache)
+        expected = np.take_along_axis(np.asarray(whole), places[:, None, None], axis=1)
+        np.testing.assert_allclose(llama.head(params, hidden), expected, atol=2e-5)
+
+
+def test_padding_changes_nothing_before_it(tiny):
+    params, config = tiny
+    tokens = np.arange(5, 45)[None]
+    padded = np.concatenate([tokens, np.full((1, 24), 9)], axis=1)
+    np.testing.assert_allclose(llama.logits(params, config, padded)[:, :40], llama.logits(params, config, tokens), atol=1e-5)
+
+
+def test_a_position_outside_of_the_cache_writes_nothing(tiny):
+    params, config = tiny
+    _, fresh = llama.forward(params, config, np.array([[5, 6, 7]]))
+    cache = kv_cache.from_prefill(fresh, 4)
+    _, after = llama.forward(params, config, np.array([[8]]), np.array([[4]]), cache)
+    jax.tree.map(np.testing.assert_array_equal, after, cache)
+
+
+def test_bfloat16_stays_near_float32(tiny):
+    params, config = tiny
+    tokens = np.arange(5, 105)[None]
+    exact = np.asarray(llama.logits(params, config, tokens))
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+    near = np.asarray(llama.logits(half, config, tokens))
+    assert near.dtype == np.float32
+    assert np.abs(near - exact).max() < 0.05 * np.abs(exact).max()
+
+
+def test_parameters_of_a_seed_are_the_same_and_differ_between_leaves():
+    from judgelm_jax.config import ModelConfig
+
+    config = ModelConfig(32, 16, 16, 2, 2, 2, 8, 64, 1e-5, 1e4, None, False, 1, (2,))
+    one, two = (llama.init_params(config, jax.random.key(3), jnp.float32) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+    assert not np.array_equal(one["layers"]["mlp"]["gate_proj"]["weight"], one["layers"]["mlp"]["up_proj"]["weight"])
+    assert one["layers"]["mlp"]["up_proj"]["weight"].std() == pytest.approx(0.02, rel=0.1)
+    assert (one["norm"]["weight"] == 1).all()
+
+
+@pytest.fixture(scope="module")
+def stories(shared):
+    folder = shared / "data" / "checkpoints" / "stories260K-hf"
+    golden = json.loads((shared / "data" / "checkpoints" / "stories260K_golden.json").read_text())
+    return *loaded(folder), load_tokenizer(folder), golden
+
+
+def test_the_real_checkpoint_writes_its_golden_text(stories):
+    params, config, tokenizer, golden = stories
+    logits = jax.jit(lambda tokens: llama.logits(params, config, tokens))
+    for case in golden["greedy"]:
+        prompt, expected = case["prompt_ids"], case["output_ids"]
+        assert [tokenizer.bos_id, *tokenizer.encode(case["prompt"])] == prompt
+        assert len(expected) - len(prompt) >= 200
+        # Greedy text is its own fixed point: each token is the most likely one after those before it.
+        padded = np.array([expected + [0] * (264 - len(expected))])
+        out = np.asarray(logits(padded))[0]
+        assert out.argmax(axis=-1)[len(prompt) - 1 : len(expected) - 1].tolist() == expected[len(prompt) :]
+        assert tokenizer.decode(expected) == case["text"]
+        for token, value in case["next_top5"]:
+            assert out[len(prompt) - 1, token] == pytest.approx(value, abs=1e-4)
+
+
+def test_the_real_checkpoint_has_its_golden_loss(stories):
+    params, config, tokenizer, golden = stories
+    ids = golden["nll"]["ids"]
+    assert [tokenizer.bos_id, *tokenizer.encode(golden["nll"]["text"])] == ids
+    likelihoods = jax.nn.log_softmax(llama.logits(params, config, np.array([ids[:-1]]))[0])
+    loss = -likelihoods[np.arange(len(ids) - 1), ids[1:]].sum()
+    assert float(loss) == pytest.approx(golden["nll"]["sum_nll"], abs=1e-4)

@@ -1,0 +1,76 @@
+"""The forward pass on eight devices against the same pass on one."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from judgelm_jax.checkpoints import open_checkpoint
+from judgelm_jax.config import MeshConfig
+from judgelm_jax.errors import InputError
+from judgelm_jax.model import llama
+from judgelm_jax.sharding import make_mesh
+
+TOKENS = np.random.default_rng(0).integers(3, 300, (8, 24))
+
+EXPECTED = {
+    ("embed_tokens", "weight"): P("tensor", "fsdp"),
+    ("layers", "input_layernorm", "weight"): P(),
+    ("layers", "self_attn", "q_proj", "weight"): P(None, "tensor", "fsdp"),
+    ("layers", "self_attn", "k_proj", "weight"): P(None, "tensor", "fsdp"),
+    ("layers", "self_attn", "v_proj", "weight"): P(None, "tensor", "fsdp"),
+    ("layers", "self_attn", "o_proj", "weight"): P(None, "fsdp", "tensor"),
+    ("layers", "post_attention_layernorm", "weight"): P(),
+    ("layers", "mlp", "gate_proj", "weight"): P(None, "tensor", "fsdp"),
+    ("layers", "mlp", "up_proj", "weight"): P(None, "tensor", "fsdp"),
+    ("layers", "mlp", "down_proj", "weight"): P(None, "fsdp", "tensor"),
+    ("norm", "weight"): P(),
+    ("lm_head", "weight"): P("tensor", "fsdp"),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(laboratory_checkpoint):
+    return open_checkpoint(str(laboratory_checkpoint))
+
+
+@pytest.fixture(scope="module")
+def unsharded(checkpoint):
+    return np.asarray(llama.logits(checkpoint.load(None, "float32"), checkpoint.config, TOKENS))
+
+
+@pytest.mark.parametrize("text", ["data:2,fsdp:2,tensor:2", "data:8", "fsdp:8", "fsdp:4,tensor:2"])
+def test_sharded_equals_unsharded(checkpoint, unsharded, text):
+    mesh = make_mesh(MeshConfig.parse(text))
+    params = checkpoint.load(llama.param_shardings(checkpoint.config, mesh), "float32")
+    placement = llama.Placement(mesh)
+
+    def run(params, tokens):
+        hidden, fresh = llama.forward(params, checkpoint.config, tokens, placement=placement)
+        return llama.head(params, hidden), hidden, fresh
+
+    tokens = jax.device_put(TOKENS, NamedSharding(mesh, P(("data", "fsdp"))))
+    logits, hidden, fresh = jax.jit(run)(params, tokens)
+    np.testing.assert_allclose(logits, unsharded, atol=2e-5)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    assert len(leaves) == len(EXPECTED)
+    for path, leaf in leaves:
+        wanted = NamedSharding(mesh, EXPECTED[tuple(key.key for key in path)])
+        assert leaf.sharding.is_equivalent_to(wanted, leaf.ndim), path
+    assert hidden.sharding.is_equivalent_to(NamedSharding(mesh, P(("data", "fsdp"))), hidden.ndim)
+    keys = NamedSharding(mesh, P(None, ("data", "fsdp"), None, "tensor"))
+    assert fresh["k"].sharding.is_equivalent_to(keys, fresh["k"].ndim)
+
+
+def test_no_device_holds_the_whole_model(checkpoint):
+    mesh = make_mesh(MeshConfig.parse("data:2,fsdp:2,tensor:2"))
+    params = checkpoint.load(llama.param_shardings(checkpoint.config, mesh), "float32")
+    weight = params["layers"]["mlp"]["gate_proj"]["weight"]
+    assert weight.addressable_shards[0].data.size * 4 == weight.size
+
+
+def test_heads_that_do_not_divide_are_refused(checkpoint):
+    mesh = make_mesh(MeshConfig.parse("data:2,tensor:4"))  # 4 heads, 2 key/value heads
+    with pytest.raises(InputError, match=r"kv_heads.*tensor = 4.*size 2"):
+        llama.param_shardings(checkpoint.config, mesh)

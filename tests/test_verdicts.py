@@ -1,0 +1,217 @@
+"""Score lines, winners, and the judgments made of them."""
+
+import itertools
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from judgelm_jax import verdicts
+from judgelm_jax.verdicts import Verdict
+
+RECORD = {"question_id": 7, "question_body": "q", "answer1_body": "a", "answer2_body": "b", "extra": [1]}
+MADE = {"pred_id": "p", "pred_model_id": "m", "tstamp": 1.5}
+
+
+def test_score_strings_are_exactly_the_grammar() -> None:
+    candidates = {"".join(letters) for length in range(1, 5) for letters in itertools.product("0123456789.", repeat=length)}
+    grammar = re.compile(r"10(\.0)?|[0-9](\.[0-9])?")
+    assert set(verdicts.SCORE_STRINGS) == {text for text in candidates if grammar.fullmatch(text)}
+    assert len(verdicts.SCORE_STRINGS) == len(set(verdicts.SCORE_STRINGS)) == 112
+
+
+def test_every_score_line_parses_to_its_numbers() -> None:
+    lines = list(verdicts.score_lines(2))
+    assert len(set(lines)) == 112**2
+    for line in lines:
+        assert line.endswith("\n")
+        assert verdicts.parse_scores(line + "why", 2) == [float(part) for part in line.split()]
+        assert verdicts.parse_scores_upstream(line) == verdicts.parse_scores(line, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "scores"),
+    [
+        ("8 9", [8, 9]),
+        ("8, 9", [8, 9]),
+        ("8,9", [8, 9]),
+        ("  8   9 \nreason 3 4", [8, 9]),
+        ("8\t9\r\nreason", [8, 9]),
+        ("8/10 9/10", [8, 9]),
+        ("8/10, 9 / 10", [8, 9]),
+        ("8.5 7", [8.5, 7]),
+        ("10.0 0", [10, 0]),
+        ("8 9.", [8, 9]),
+    ],
+)
+def test_the_ways_in_which_judges_write_scores_are_read(text: str, scores: list[float]) -> None:
+    assert verdicts.parse_scores(text, 2) == scores
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "8",
+        "8 9 7",
+        "89",
+        "nan 2",
+        "inf 2",
+        "-1 -1",
+        "-1 9",
+        "11 2",
+        "1e1 2",
+        "8,,9",
+        "8 9,",
+        ", 8 9",
+        "8/10",
+        "8/9 9/9",
+        "8 9/100",
+        "Scores: 8 9",
+        "(8, 9)",
+        "8 and 9",
+        "８ ９",
+        "8 9 because",
+        "\n8 9",
+        "１ 2",
+        "99 100",
+        "8/10/10 9",
+    ],
+)
+def test_anything_else_is_not_guessed_at(text: str) -> None:
+    assert verdicts.parse_scores(text, 2) is None
+
+
+@given(st.text(alphabet="0123456789. ,/\t\n-+naif10", max_size=12), st.integers(1, 3))
+def test_parsed_scores_are_always_in_range_and_complete(text: str, count: int) -> None:
+    scores = verdicts.parse_scores(text, count)
+    assert scores is None or (len(scores) == count and all(0 <= score <= 10 for score in scores))
+
+
+@given(st.text(alphabet="0123456789. ,/\t\n-", max_size=10))
+def test_the_tolerant_parser_never_contradicts_the_published_one(text: str) -> None:
+    tolerant, upstream = verdicts.parse_scores(text, 2), verdicts.parse_scores_upstream(text)
+    if tolerant is not None and upstream != [-1, -1]:
+        assert tolerant == upstream
+
+
+@pytest.mark.parametrize(
+    ("text", "scores"),
+    [
+        ("8 9\nx", [8, 9]),
+        ("8,9", [8, 9]),
+        ("8, 9", [-1, -1]),
+        ("8 9 ", [-1, -1]),
+        ("8/10 9/10", [-1, -1]),
+        ("8\t9", [-1, -1]),
+        ("11 -3", [11, -3]),
+        ("8 9 7", [-1, -1]),
+        ("", [-1, -1]),
+        ("x y", [-1, -1]),
+        ("8 9\r", [8, 9]),
+    ],
+)
+def test_the_upstream_parser_keeps_the_published_behaviour(text: str, scores: list[float]) -> None:
+    assert verdicts.parse_scores_upstream(text) == scores
+
+
+def test_real_reviews_parse_to_the_scores_that_stand_beside_them(shared: Path) -> None:
+    for name in ("gpt4_pairs_train.jsonl", "gpt4_pairs_val.jsonl"):
+        for line in (shared / "data/reviews" / name).read_text(encoding="utf-8").split("\n")[:-1]:
+            row = json.loads(line)
+            assert verdicts.parse_scores(row["text"], 2) == row["score"]
+
+
+def test_real_prose_reviews_are_never_read_with_other_scores_than_people_read(shared: Path) -> None:
+    for line in (shared / "data/reviews/parser_hard_cases.jsonl").read_text(encoding="utf-8").split("\n")[:-1]:
+        row = json.loads(line)
+        assert verdicts.parse_scores(row["text"], 2) in (None, row["score"])
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=5))
+def test_the_winner_is_the_only_answer_with_the_best_score(scores: list[int]) -> None:
+    best = [number for number, score in enumerate(scores, start=1) if score == max(scores)]
+    assert verdicts.winner_of(scores) == (best[0] if len(best) == 1 else 0)
+
+
+def test_a_reversed_verdict_is_told_in_the_order_of_the_record() -> None:
+    verdict = verdicts.verdict_from_text("9 4\nThe first is better.\n", "reversed", 2, "stop", (0, 3))
+    assert (verdict.scores, verdict.winner, verdict.pred_text) == ((4, 9), 2, "9 4\nThe first is better.\n")
+    assert (verdict.status, verdict.truncated, verdict.explanation) == ("truncated", (0, 3), "The first is better.")
+    assert verdicts.verdict_from_text("1 2 3", "reversed", 3, "stop", (0, 0, 0)).scores == (3, 2, 1)
+
+
+def test_a_text_without_scores_is_unparsed_even_when_answers_were_shortened() -> None:
+    verdict = verdicts.verdict_from_text("Once upon a time", "forward", 2, "length", (5, 0))
+    assert (verdict.status, verdict.scores, verdict.winner, verdict.finish) == ("unparsed", None, None, "length")
+
+
+def test_a_judgment_holds_the_record_unchanged_and_the_verdict() -> None:
+    before = json.dumps(RECORD)
+    row = verdicts.judgment(RECORD, verdicts.verdict_from_text("3 8.5\nwhy", "forward", 2, "stop", (0, 0)), **MADE)
+    assert json.dumps(RECORD) == before
+    assert row == {
+        **RECORD,
+        **MADE,
+        "pred_text": "3 8.5\nwhy",
+        "status": "ok",
+        "scores": [3, 8.5],
+        "winner": 2,
+        "order": "forward",
+        "truncated": [0, 0],
+        "finish": "stop",
+        "explanation": "why",
+    }
+
+
+def test_two_orders_merge_to_the_mean_and_its_winner() -> None:
+    forward = verdicts.verdict_from_text("8 6", "forward", 2, "stop", (0, 0))
+    back = verdicts.verdict_from_text("9 4", "reversed", 2, "length", (0, 2))
+    row = verdicts.judgment(RECORD, (forward, back), **MADE)
+    assert (row["scores"], row["winner"], row["order"], row["consistent"]) == ([6, 7.5], 2, "both", False)
+    assert (row["status"], row["pred_text"], row["truncated"], row["finish"]) == ("truncated", "8 6", [0, 2], "length")
+    assert row["forward"]["winner"] == 1
+    assert row["reversed"] == {
+        "pred_text": "9 4",
+        "status": "truncated",
+        "scores": [4, 9],
+        "winner": 2,
+        "finish": "length",
+        "explanation": "",
+        "truncated": [0, 2],
+    }
+
+
+SINGLE = {
+    "ok": verdicts.verdict_from_text("8 6", "forward", 2, "stop", (0, 0)),
+    "truncated": verdicts.verdict_from_text("8 6", "forward", 2, "stop", (1, 0)),
+    "unparsed": verdicts.verdict_from_text("no", "forward", 2, "stop", (0, 0)),
+    "overflow": verdicts.overflow_verdict("forward", 2),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.product(SINGLE, SINGLE)))
+def test_a_merged_row_has_the_worse_status_and_scores_only_from_both(one: str, other: str) -> None:
+    row = verdicts.judgment(RECORD, (SINGLE[one], SINGLE[other]), **MADE)
+    order = ["ok", "truncated", "unparsed", "overflow"]
+    assert row["status"] == order[max(order.index(one), order.index(other))]
+    judged = {one, other} <= {"ok", "truncated"}
+    assert (row["scores"], row["winner"], row["consistent"]) == (([8, 6], 1, True) if judged else (None, None, False))
+    json.dumps(row, allow_nan=False)
+
+
+def test_judging_a_judgment_again_leaves_nothing_of_the_old_one() -> None:
+    forward = verdicts.verdict_from_text("8 6", "forward", 2, "stop", (0, 0))
+    old = verdicts.judgment(RECORD, (forward, forward), **MADE)
+    new = verdicts.judgment(old, verdicts.overflow_verdict("forward", 2), **MADE)
+    assert new == verdicts.judgment(RECORD, verdicts.overflow_verdict("forward", 2), **MADE)
+    assert verdicts.judgment({**RECORD, "winner": 2}, forward, **MADE)["winner"] == 1
+
+
+def test_verdicts_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        SINGLE["ok"].winner = 2  # type: ignore[misc]
+    assert isinstance(SINGLE["ok"], Verdict)

@@ -1,0 +1,183 @@
+"""The form of a Hugging Face checkpoint: which tensor is which parameter, what must be there, and writing it.
+
+Both directions use one table. A weight keeps its published layout `[out, in]`, so conversion is renaming and the round
+trip changes no bit.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import ml_dtypes
+import numpy as np
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from judgelm_jax.config import ModelConfig
+from judgelm_jax.errors import InputError
+
+DTYPES = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+SHARD_BYTES = 5 * 10**9
+
+_EMBEDDING = "model.embed_tokens.weight"
+_HEAD = "lm_head.weight"
+# The end of the names of buffers that old versions of transformers stored; they follow from the config.
+_DERIVED = "rotary_emb.inv_freq"
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """One stored tensor: its place in the tree of parameters, its layer (None: outside the layers), its shape."""
+
+    path: tuple[str, ...]
+    layer: int | None
+    shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTensor:
+    """What a file says of a tensor. `dtype` is its name there; only those of `DTYPES` can be read."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes."""
+        return int(np.prod(self.shape, dtype=np.int64)) * DTYPES[self.dtype].itemsize
+
+
+class Weights(Protocol):
+    """The tensors of a checkpoint on disk, by their Hugging Face names."""
+
+    tensors: dict[str, StoredTensor]
+
+    def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Whole tensors in host memory, in their stored dtype."""
+
+    def arrays(self, shardings: Mapping[str, jax.sharding.Sharding]) -> dict[str, jax.Array]:
+        """The named tensors in their stored dtype, placed as their shardings say."""
+
+
+def tensor_table(config: ModelConfig) -> dict[str, TensorSpec]:
+    """Hugging Face name → place and shape of every tensor of a model, in the order of the forward pass."""
+    width, hidden = config.hidden_size, config.intermediate_size
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    of_a_layer: dict[str, tuple[int, ...]] = {
+        "input_layernorm": (width,),
+        "self_attn.q_proj": (queries, width),
+        "self_attn.k_proj": (keys, width),
+        "self_attn.v_proj": (keys, width),
+        "self_attn.o_proj": (width, queries),
+        "post_attention_layernorm": (width,),
+        "mlp.gate_proj": (hidden, width),
+        "mlp.up_proj": (hidden, width),
+        "mlp.down_proj": (width, hidden),
+    }
+    table = {_EMBEDDING: TensorSpec(("embed_tokens", "weight"), None, (config.vocab_size, width))}
+    for layer in range(config.num_layers):
+        for name, shape in of_a_layer.items():
+            path = ("layers", *name.split("."), "weight")
+            table[f"model.layers.{layer}.{name}.weight"] = TensorSpec(path, layer, shape)
+    table["model.norm.weight"] = TensorSpec(("norm", "weight"), None, (width,))
+    if not config.tied_embeddings:
+        table[_HEAD] = TensorSpec(("lm_head", "weight"), None, (config.vocab_size, width))
+    return table
+
+
+def check_weights(place: Path, weights: Weights, config: ModelConfig) -> None:
+    """Compares what is stored with what the config needs.
+
+    Buffers that follow from the config are ignored, and so is a head that repeats the tied embedding.
+
+    Raises:
+      InputError: names all tensors that are missing, too many, or of another shape or dtype, in one line.
+    """
+    table = tensor_table(config)
+    missing = [name for name in table if name not in weights.tensors]
+    extra, misshaped, mistyped = [], [], []
+    for name, stored in weights.tensors.items():
+        if name not in table:
+            repeats = name == _HEAD and _same_as_embedding(weights)
+            if not repeats and not name.endswith(_DERIVED):
+                extra.append(name)
+        elif stored.shape != table[name].shape:
+            misshaped.append(f"{name} is {list(stored.shape)} instead of {list(table[name].shape)}")
+        elif stored.dtype not in DTYPES:
+            mistyped.append(f"{name} is {stored.dtype}")
+    faults = {
+        "missing tensors": missing,
+        "tensors that the model does not have": sorted(extra),
+        "wrong shapes": sorted(misshaped),
+        f"dtypes other than {', '.join(DTYPES)}": sorted(mistyped),
+    }
+    found = "; ".join(f"{what}: {', '.join(names)}" for what, names in faults.items() if names)
+    if found:
+        raise InputError(f"{place}: the weights do not fit the config ({found}); fetch the checkpoint again")
+
+
+def write_hf(folder: Path, weights: Weights, config: ModelConfig, hf_config: Mapping[str, Any], shard_bytes: int) -> None:
+    """Writes `config.json` and the weights as safetensors into an empty folder, in the stored dtypes.
+
+    Shards hold at most `shard_bytes` (or one tensor); host memory holds one shard. One shard alone is named
+    `model.safetensors` and has no index.
+    """
+    _write_json(folder / "config.json", hf_config)
+    shards = grouped(weights.tensors, tensor_table(config), shard_bytes)
+    placed: dict[str, str] = {}
+    with writing_bar(weights, config) as bar:
+        for number, names in enumerate(shards, start=1):
+            single = len(shards) == 1
+            file = "model.safetensors" if single else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            tensors = {name: np.ascontiguousarray(tensor) for name, tensor in weights.read(names).items()}
+            save_file(tensors, folder / file, metadata={"format": "pt"})
+            bar.update(sum(tensor.nbytes for tensor in tensors.values()))
+            del tensors
+            # The library makes a file that only its owner reads; it shall be as readable as the others.
+            (folder / file).chmod((folder / "config.json").stat().st_mode)
+            placed |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        total = stored_bytes(weights, config)
+        _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": placed})
+
+
+def stored_bytes(weights: Weights, config: ModelConfig) -> int:
+    """The size of all tensors of the table, as they are stored."""
+    return sum(weights.tensors[name].nbytes for name in tensor_table(config))
+
+
+def writing_bar(weights: Weights, config: ModelConfig) -> tqdm:
+    """A progress bar on stderr that counts bytes of tensors; silent where stderr is no terminal."""
+    return tqdm(total=stored_bytes(weights, config), desc="writing", unit="B", unit_scale=True, disable=None)
+
+
+def grouped(tensors: Mapping[str, StoredTensor], names: Iterable[str], limit: int) -> list[list[str]]:
+    """The names in their order, in groups whose tensors have at most `limit` bytes (or in which one stands alone)."""
+    groups: list[list[str]] = []
+    room = 0
+    for name in names:
+        size = tensors[name].nbytes
+        if not groups or size > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(name)
+        room -= size
+    return groups
+
+
+def _same_as_embedding(weights: Weights) -> bool:
+    if weights.tensors[_HEAD] != weights.tensors.get(_EMBEDDING) or weights.tensors[_HEAD].dtype not in DTYPES:
+        return False
+    both = weights.read([_HEAD, _EMBEDDING])
+    return np.array_equal(both[_HEAD].view(np.uint8), both[_EMBEDDING].view(np.uint8))
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,180 @@
+"""Converted checkpoints: an Orbax directory with one leaf per tensor and layer, in the stored dtype.
+
+Beside what Orbax writes stands `tokenizer/`, with the tokenizer files and what else generation needs. The metadata of
+the checkpoint holds the model's `config.json` and a fingerprint.
+"""
+
+import contextlib
+import functools
+import hashlib
+import io
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from judgelm_jax.checkpoints.hf import DTYPES, StoredTensor, Weights, grouped, tensor_table, writing_bar
+from judgelm_jax.config import ModelConfig
+from judgelm_jax.errors import InputError
+
+T = TypeVar("T")
+
+TOKENIZER_FOLDER = "tokenizer"
+
+_FORMAT, _VERSION, _LAYOUT = "judgelm_jax", 1, "layers"
+_METADATA_FILE = "_CHECKPOINT_METADATA"  # what Orbax writes at the top of every checkpoint
+# Tensors are saved and read in groups of this size: one small one at a time takes long, all at once the whole memory.
+_GROUP_BYTES = 256 * 2**20
+_READ_BYTES = 64 * 2**20
+# A device that needs a part of a tensor reads whole chunks.
+_CHUNK_BYTES = 32 * 2**20
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder is an Orbax checkpoint, ours or another's. (`ocp.is_orbax_checkpoint` is true of any folder.)"""
+    return (folder / _METADATA_FILE).is_file()
+
+
+def write_store(folder: Path, weights: Weights, config: ModelConfig, hf_config: Mapping[str, Any]) -> None:
+    """Writes the tensors of the table to `folder`, which must not exist yet; it appears when all is written.
+
+    Host memory holds one group of tensors. Orbax works in a sibling, `folder` + `.partial_save`.
+    """
+    digest = hashlib.sha256(json.dumps(hf_config, sort_keys=True).encode())
+    context = ocp.Context()
+    context.array.saving.use_compression = False  # weights hardly compress
+    context.array.saving.storage_options.chunk_byte_size = _CHUNK_BYTES
+    context.memory.deepcopy_host_arrays = False  # nobody changes them meanwhile
+    with context, writing_bar(weights, config) as bar:
+        groups = grouped(weights.tensors, tensor_table(config), _GROUP_BYTES)
+        for names in groups:
+            tensors = {name: np.ascontiguousarray(tensor) for name, tensor in weights.read(names).items()}
+            for name, tensor in tensors.items():
+                digest.update(f"{name} {tensor.dtype.name} {tensor.shape}\n".encode())
+                digest.update(tensor.reshape(-1).view(np.uint8).data)
+            about = None
+            if names is groups[-1]:  # the fingerprint is known
+                about = {"format": _FORMAT, "version": _VERSION, "layout": _LAYOUT}
+                about |= {"hf_config": dict(hf_config), "fingerprint": digest.hexdigest()}
+            _quietly(functools.partial(ocp.partial.save, folder, _tree(tensors), custom_metadata=about))
+            bar.update(sum(tensor.nbytes for tensor in tensors.values()))
+            del tensors, tensor
+        _quietly(functools.partial(ocp.partial.finalize, folder))
+    if StoreWeights(folder).tensors != {name: weights.tensors[name] for name in tensor_table(config)}:
+        raise OSError("Orbax lost tensors on the way")
+
+
+class StoreWeights:
+    """The tensors of a converted checkpoint, by their Hugging Face names.
+
+    Raises:
+      InputError: the directory is broken, or an Orbax checkpoint of another kind.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            metadata = _quietly(functools.partial(ocp.metadata, folder))
+        except OSError as error:
+            raise InputError(f"{folder}: a broken Orbax directory ({error}); convert it again") from error
+        about = metadata.custom_metadata or {}
+        if (about.get("format"), about.get("version"), about.get("layout")) != (_FORMAT, _VERSION, _LAYOUT):
+            raise InputError(f"{folder}: an Orbax directory, but not one that judgelm-convert wrote; convert it again")
+        if not isinstance(metadata.metadata, dict):
+            raise InputError(f"{folder}: a broken Orbax directory (it holds no tensors); convert it again")
+        self.hf_config: dict[str, Any] = about["hf_config"]
+        self.fingerprint: str = about["fingerprint"]
+        leaves = {_name(path): leaf for path, leaf in _leaves(metadata.metadata)}
+        self.tensors = {name: StoredTensor(tuple(leaf.shape), leaf.dtype.name) for name, leaf in leaves.items()}
+
+    def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        read: dict[str, np.ndarray] = {}
+        for group in grouped(self.tensors, names, _READ_BYTES):
+            wanted = {name: self.tensors[name] for name in group}
+            read |= self._load({name: np.empty(stored.shape, DTYPES[stored.dtype]) for name, stored in wanted.items()})
+        return read
+
+    def arrays(self, shardings: Mapping[str, jax.sharding.Sharding]) -> dict[str, jax.Array]:
+        wanted = {}
+        for name, sharding in shardings.items():
+            stored = self.tensors[name]
+            wanted[name] = jax.ShapeDtypeStruct(stored.shape, DTYPES[stored.dtype], sharding=sharding)
+        return self._load(wanted)
+
+    def _load(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        tree = _tree({name: wanted.get(name, ocp.PLACEHOLDER) for name in self.tensors})
+        try:
+            loaded = dict(_leaves(_quietly(functools.partial(ocp.load, self._folder, tree))))
+        except OSError as error:
+            raise InputError(f"{self._folder}: a broken Orbax directory ({error}); convert it again") from error
+        return {name: loaded[_path(name)] for name in wanted}
+
+
+def _path(name: str) -> tuple[str, ...]:
+    """Where a tensor lies in the tree on disk."""
+    return tuple(name.removeprefix("model.").split("."))
+
+
+def _name(path: tuple[str, ...]) -> str:
+    """The Hugging Face name of a leaf of the tree on disk."""
+    name = ".".join(path)
+    return name if path[0] == "lm_head" else f"model.{name}"
+
+
+def _tree(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        *above, last = _path(name)
+        node = tree
+        for key in above:
+            node = node.setdefault(key, {})
+        node[last] = leaf
+    return tree
+
+
+def _leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    found: list[tuple[tuple[str, ...], Any]] = []
+    for key, node in tree.items():
+        found += _leaves(node, (*above, key)) if isinstance(node, dict) else [((*above, key), node)]
+    return found
+
+
+def _quietly(call: Callable[[], T]) -> T:
+    """Calls Orbax, which prints and logs every error of its threads and tasks beside the one that it raises.
+
+    Raises:
+      OSError: the first line of whatever Orbax raised; it has no exceptions of its own.
+    """
+    failure: str | None = None
+    logger = logging.getLogger("absl")
+    level = logger.level
+    said = io.StringIO()
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(said):
+            try:
+                result = call()
+            except jax.errors.JaxRuntimeError:  # the devices, not the directory
+                raise
+            except Exception as error:
+                failure = str(error).strip().partition("\n")[0] or type(error).__name__
+                logging.getLogger("asyncio").addFilter(_is_no_forgotten_task)
+                time.sleep(0.5)  # while nobody listens, what still runs fails, too
+    finally:
+        logger.setLevel(level)
+    if failure is not None:
+        raise OSError(failure)
+    sys.stderr.write(said.getvalue())
+    return result
+
+
+def _is_no_forgotten_task(record: logging.LogRecord) -> bool:
+    """False for the tasks of a failed call to Orbax that failed beside the first; they report themselves at any time."""
+    return "exception was never retrieved" not in record.getMessage()

@@ -1,0 +1,109 @@
+"""Converts a checkpoint from its Hugging Face form to the one that judging loads from, and back.
+
+  judgelm-convert --source=HF_DIR_OR_HUB_ID --target=DIR --to=orbax
+  judgelm-convert --source=DIR --target=HF_DIR --to=hf --verify
+
+No bit of a weight changes, either way. Tokenizer files go along. The target appears when it is complete.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from absl import flags
+
+from judgelm_jax.commands.command_line import run
+from judgelm_jax.errors import InputError
+from judgelm_jax.records import check_output, write_atomically
+
+FLAGS = flags.FlagValues()
+SOURCE = flags.DEFINE_string(
+    "source",
+    None,
+    "a Hugging Face folder, a hub id, or a converted folder",
+    flag_values=FLAGS,
+    required=True,
+)
+TARGET = flags.DEFINE_string("target", None, "the folder to write", flag_values=FLAGS, required=True)
+TO = flags.DEFINE_enum(
+    "to",
+    None,
+    ["orbax", "hf"],
+    "the form to write: for judging (orbax) or for other programs (hf)",
+    flag_values=FLAGS,
+    required=True,
+)
+VERIFY = flags.DEFINE_bool(
+    "verify",
+    False,
+    "compare the logits of a fixed text with those of PyTorch; holds the model in memory twice, as float32",
+    flag_values=FLAGS,
+)
+OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "replace a target that is a checkpoint, and the file of --json", flag_values=FLAGS
+)
+SHARD_SIZE = flags.DEFINE_float("shard_size", 5.0, "largest file of --to=hf, in GB", lower_bound=0.001, flag_values=FLAGS)
+JSON = flags.DEFINE_string("json", None, "also write the summary to this file, as JSON", flag_values=FLAGS)
+
+
+def main() -> None:
+    """Converts, verifies if asked to, and prints a summary."""
+    if JSON.value:
+        check_output(Path(JSON.value), OVERWRITE.value)
+    if VERIFY.value:
+        _require_torch()
+    from judgelm_jax.checkpoints import open_checkpoint
+    from judgelm_jax.checkpoints.conversion import convert
+    from judgelm_jax.checkpoints.hf import stored_bytes, tensor_table
+    from judgelm_jax.checkpoints.store import is_store
+    from judgelm_jax.checkpoints.verification import TOLERANCE, largest_difference
+    from judgelm_jax.tokenization import VOCABULARY_FILES, load_tokenizer
+
+    start = time.monotonic()
+    source = open_checkpoint(SOURCE.value)
+    if VERIFY.value and TO.value == "orbax" and is_store(source.folder):
+        raise InputError("--verify needs a Hugging Face checkpoint on one side; leave it out, or use --to=hf")
+    if VERIFY.value or any(file.name in VOCABULARY_FILES for file in source.companions()):
+        load_tokenizer(source.tokenizer_folder)  # raises if it is broken
+    else:
+        print(f"judgelm-convert: {source.folder} has no tokenizer, which judging needs", file=sys.stderr)
+    target = Path(TARGET.value)
+    convert(source, target, TO.value, overwrite=OVERWRITE.value, shard_bytes=int(SHARD_SIZE.value * 1e9))
+    tensors, size = len(tensor_table(source.config)), stored_bytes(source.weights, source.config)
+    seconds = time.monotonic() - start
+    summary = {
+        "source": SOURCE.value,
+        "target": str(target),
+        "to": TO.value,
+        "tensors": tensors,
+        "bytes": size,
+        "seconds": round(seconds, 3),
+    }
+    print(f"{target}: {tensors} tensors, {size / 1e9:.3f} GB, written in {seconds:.1f} s")
+    if VERIFY.value:
+        written = open_checkpoint(str(target))
+        ours, theirs = (written, source) if TO.value == "orbax" else (source, written)
+        difference = largest_difference(ours, theirs.folder)
+        summary["largest_logit_difference"] = difference
+        print(f"largest difference to the logits of PyTorch, float32: {difference:.2e}")
+    if JSON.value:
+        with write_atomically(Path(JSON.value)) as file:
+            file.write(json.dumps(summary, indent=2) + "\n")
+    if VERIFY.value and not difference <= TOLERANCE:
+        raise InputError(
+            f"{target}: its logits differ from those of PyTorch by {difference:.2e}, more than {TOLERANCE:.0e}; "
+            "do not use it, and report the checkpoint"
+        )
+
+
+def _require_torch() -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("torch") is None:
+        raise InputError("--verify compares with PyTorch, which is not installed; pip install 'judgelm-jax[torch]'")
+
+
+def entry() -> int:
+    """Runs the command; returns its exit code."""
+    return run(main, FLAGS, "convert")

@@ -1,0 +1,192 @@
+"""The engine against Hugging Face on the same weights, and against itself in other company."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from judgelm_jax import verdicts
+from judgelm_jax.checkpoints import open_checkpoint
+from judgelm_jax.config import JudgeConfig, MeshConfig
+from judgelm_jax.errors import InputError
+from judgelm_jax.judging import score_tree
+from judgelm_jax.judging.batching import Row
+from judgelm_jax.judging.engine import Engine
+from judgelm_jax.model import llama
+from judgelm_jax.sharding import make_mesh
+from judgelm_jax.tokenization import load_tokenizer
+
+NEW = 24
+
+
+def make_engine(folder, mesh, **settings):
+    checkpoint = open_checkpoint(str(folder))
+    settings = JudgeConfig(dtype="float32", **settings)
+    params = checkpoint.load(llama.param_shardings(checkpoint.config, mesh), settings.dtype)
+    tree = score_tree.build(load_tokenizer(folder), verdicts.score_lines(2))
+    return Engine(params, checkpoint.config, mesh, settings, tree)
+
+
+def some_rows(count, seed=0, longest=150, vocabulary=400):
+    rng = np.random.default_rng(seed)
+    return [
+        Row(i, np.concatenate([[1], rng.integers(3, vocabulary, rng.integers(5, longest))]).astype(np.int32),
+            rng.integers(0, 2**32, 2, dtype=np.uint32))
+        for i in range(count)
+    ]  # fmt: skip
+
+
+def answers(engine, rows):
+    found = {answer.index: (answer.ids, answer.finish) for answer in engine.run(rows)}
+    assert len(found) == len(rows)
+    return found
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return some_rows(20)
+
+
+@pytest.fixture(scope="module")
+def hugging_face(laboratory_checkpoint):
+    return transformers.AutoModelForCausalLM.from_pretrained(laboratory_checkpoint, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def scores(laboratory_checkpoint, one_device):
+    return make_engine(laboratory_checkpoint, one_device, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def explain(laboratory_checkpoint, one_device):
+    return make_engine(laboratory_checkpoint, one_device, mode="explain", max_new_tokens=NEW, batch_size=8)
+
+
+def greedy_line(model, tree, ids):
+    """Constrained greedy decoding by hand: Hugging Face logits of the whole text, token by token."""
+    node, line = tree.root, []
+    while node != 0:
+        with torch.no_grad():
+            logits = model(torch.tensor([[*ids, *line]])).logits[0, -1].numpy()
+        allowed = [(int(t), int(c)) for t, c in zip(tree.tokens[node], tree.children[node], strict=True) if t >= 0]
+        token, node = max(allowed, key=lambda choice: logits[choice[0]])
+        line.append(token)
+    return line
+
+
+def test_score_lines_equal_constrained_greedy_decoding_by_hand(scores, hugging_face, rows):
+    found = answers(scores, rows)
+    for row in rows:
+        assert found[row.index] == (greedy_line(hugging_face, scores.tree, row.ids.tolist()), "stop")
+    assert len({tuple(ids) for ids, _ in found.values()}) > 3  # the rows do not all get one line
+
+
+def hugging_face_text(model, ids, new, ends):
+    with torch.no_grad():
+        out = model.generate(
+            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), do_sample=False, max_new_tokens=new,
+            eos_token_id=list(ends), pad_token_id=0,
+        )[0, len(ids) :].tolist()  # fmt: skip
+    return (out[:-1], "stop") if out[-1] in ends else (out, "length")
+
+
+def test_explanations_equal_hugging_face_token_by_token(explain, hugging_face, rows):
+    # An untrained model hardly ever ends by itself, so tokens that it likes are made to end its text.
+    plain = [hugging_face_text(hugging_face, row.ids.tolist(), NEW, (2,))[0] for row in rows]
+    ends = (2, plain[0][5], plain[1][11], plain[2][0])
+    engine = Engine(
+        explain.params, dataclasses.replace(explain.config, eos_ids=ends), explain.mesh, explain.settings, explain.tree
+    )
+    found = answers(engine, rows)
+    for row in rows:
+        assert found[row.index] == hugging_face_text(hugging_face, row.ids.tolist(), NEW, ends)
+    assert {finish for _, finish in found.values()} == {"stop", "length"}
+    assert any(ids == [] for ids, _ in found.values())  # ended at once
+
+
+@pytest.mark.parametrize("mode", ["scores", "explain"])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_an_answer_does_not_depend_on_company_padding_or_batch_size(laboratory_checkpoint, one_device, rows, mode, temperature):
+    settings = {"mode": mode, "temperature": temperature, "max_new_tokens": NEW}
+    one, seven = (make_engine(laboratory_checkpoint, one_device, batch_size=size, **settings) for size in (1, 7))
+    expected = answers(seven, rows)
+    assert answers(one, rows[:6]) == {index: expected[index] for index in range(6)}
+    assert answers(seven, rows[::-1]) == expected
+    assert answers(seven, [rows[3]]) == {3: expected[3]}
+    crowd = [dataclasses.replace(row, index=row.index + 100) for row in some_rows(9, seed=5, longest=60)]
+    among = answers(seven, [*crowd, *rows[:6]])
+    assert {index: among[index] for index in range(6)} == {index: expected[index] for index in range(6)}
+
+
+def test_sampling_follows_the_rows_key_and_the_models_probabilities(laboratory_checkpoint, one_device, hugging_face):
+    engine = make_engine(laboratory_checkpoint, one_device, temperature=1.0, batch_size=64)
+    ids = some_rows(1)[0].ids
+    keys = np.random.default_rng(3).integers(0, 2**32, (1024, 2), dtype=np.uint32)
+    found = answers(engine, [Row(i, ids, key) for i, key in enumerate(keys)])
+    assert found == answers(engine, [Row(i, ids, key) for i, key in enumerate(keys)])
+    # The first token against the probabilities of the allowed tokens by Hugging Face.
+    allowed = [int(token) for token in engine.tree.tokens[engine.tree.root] if token >= 0]
+    with torch.no_grad():
+        logits = hugging_face(torch.tensor(ids[None].astype(np.int64))).logits[0, -1, allowed]
+    probabilities = torch.softmax(logits, dim=0).numpy()
+    shares = np.array([np.mean([line[0] == token for line, _ in found.values()]) for token in allowed])
+    deviations = np.sqrt(probabilities * (1 - probabilities) / len(keys))
+    assert (np.abs(shares - probabilities) < 4.5 * deviations + 1e-9).all()
+
+
+@pytest.mark.parametrize("mode", ["scores", "explain"])
+def test_answers_are_the_same_on_eight_devices(laboratory_checkpoint, one_device, rows, mode):
+    settings = {"mode": mode, "max_new_tokens": NEW, "batch_size": 8}
+    expected = answers(make_engine(laboratory_checkpoint, one_device, **settings), rows)
+    mesh = make_mesh(MeshConfig.parse("data:2,fsdp:2,tensor:2"))
+    assert answers(make_engine(laboratory_checkpoint, mesh, **settings), rows) == expected
+
+
+@pytest.mark.parametrize("mode", ["scores", "explain"])
+def test_nothing_is_compiled_after_the_first_run(request, mode, rows):
+    engine = request.getfixturevalue(mode)
+    expected = answers(engine, rows)
+    compiled = []
+    listener = lambda event, *_, **__: compiled.append(event) if "compile" in event else None  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        assert answers(engine, rows) == expected
+        assert not compiled
+        jax.jit(lambda x: x * 3 + len(compiled))(jnp.ones(17))  # the listener does hear a compilation
+        assert compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+
+
+def test_slots_stay_busy_with_rows_of_very_different_length(laboratory_checkpoint, one_device):
+    engine = make_engine(laboratory_checkpoint, one_device, mode="explain", max_new_tokens=64, batch_size=8)
+    rows = some_rows(64, longest=400)
+    assert answers(engine, rows)
+    assert engine.counts.busy_slot_steps / engine.counts.slot_steps >= 0.9
+
+
+def test_an_empty_run_answers_nothing(scores, explain):
+    assert answers(scores, []) == {}
+    assert answers(explain, []) == {}
+
+
+def test_a_response_that_fills_the_context_is_refused(laboratory_checkpoint, one_device):
+    with pytest.raises(InputError, match="max_new_tokens"):
+        make_engine(laboratory_checkpoint, one_device, mode="explain", max_new_tokens=2048)
+
+
+def test_the_real_checkpoint_writes_its_golden_text_token_by_token(shared, one_device):
+    import json
+
+    folder = shared / "data" / "checkpoints" / "stories260K-hf"
+    golden = json.loads((folder.parent / "stories260K_golden.json").read_text())["greedy"]
+    engine = make_engine(folder, one_device, mode="explain", max_new_tokens=200)
+    rows = [Row(i, np.array(case["prompt_ids"], np.int32), np.zeros(2, np.uint32)) for i, case in enumerate(golden)]
+    found = answers(engine, rows)
+    for index, case in enumerate(golden):
+        begin = len(case["prompt_ids"])
+        assert found[index] == (case["output_ids"][begin : begin + 200], "length")

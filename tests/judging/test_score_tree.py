@@ -1,0 +1,85 @@
+import itertools
+
+import pytest
+import tokenizers
+
+from judgelm_jax import prompts, verdicts
+from judgelm_jax.errors import InputError
+from judgelm_jax.judging import score_tree
+from judgelm_jax.tokenization import load_tokenizer
+
+LINES = tuple(verdicts.score_lines(2))
+
+
+def walk(tree, node=None, begun=()):
+    """Every path through the tree, as tuples of tokens."""
+    node = tree.root if node is None else node
+    if node == 0:
+        yield begun
+        return
+    for token, child in zip(tree.tokens[node], tree.children[node], strict=True):
+        if token >= 0:
+            yield from walk(tree, child, (*begun, int(token)))
+
+
+@pytest.fixture(scope="module", params=["laboratory", "llama", "stories", "bytes", "merged digits"])
+def tokenizer(request, laboratory_checkpoint, tmp_path_factory):
+    if request.param == "laboratory":
+        return load_tokenizer(laboratory_checkpoint)
+    if request.param in ("llama", "stories"):
+        shared = request.getfixturevalue("shared")
+        folder = {"llama": "tokenizers/llama_hf", "stories": "checkpoints/stories260K-hf"}[request.param]
+        return load_tokenizer(shared / "data" / folder)
+    folder = tmp_path_factory.mktemp("json")
+    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    trained = tokenizers.Tokenizer(tokenizers.models.BPE())
+    trained.pre_tokenizer = byte_level
+    trained.decoder = tokenizers.decoders.ByteLevel()
+    # `merged digits` learns "10" and " 10" as one token each, as Llama 3 and GPT vocabularies have them.
+    texts = ["10 10 10.0 9.5\n"] * 50 if request.param == "merged digits" else []
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, special_tokens=["<s>", "</s>"])
+    trained.train_from_iterator(texts, trainer)
+    trained.save(str(folder / "tokenizer.json"))
+    return load_tokenizer(folder)
+
+
+@pytest.fixture(scope="module")
+def tree(tokenizer):
+    return score_tree.build(tokenizer, LINES)
+
+
+def test_the_paths_are_the_tokens_of_every_line_behind_a_real_prompt(tokenizer, tree):
+    prompt = prompts.render("pair", "How high is the Eiffel tower? 10 9\n", ["324 m", "10"], "330 m")
+    ids = tokenizer.encode(prompt)
+    expected = set()
+    for line in LINES[::7]:
+        both = tokenizer.encode(prompt + line)
+        assert both[: len(ids)] == ids
+        expected.add(tuple(both[len(ids) :]))
+    paths = set(walk(tree))
+    assert len(paths) == len(LINES) == 112 * 112
+    assert expected <= paths
+    assert tree.longest == max(map(len, paths))
+    assert tuple(ids[-len(tree.prompt_end) :]) == tree.prompt_end
+
+
+def test_a_path_reads_as_its_line(tokenizer, tree):
+    for path in itertools.islice(walk(tree), 0, None, 131):
+        assert tokenizer.decode(path).strip() + "\n" in LINES
+
+
+def test_equal_continuations_are_folded(tree):
+    assert len(tree.tokens) < 60  # not 12,544 leaves
+
+
+def test_a_tokenizer_that_merges_prompt_and_score_is_refused(tmp_path):
+    trained = tokenizers.Tokenizer(tokenizers.models.BPE())
+    alphabet = [chr(code) for code in range(32, 127)] + ["\n"]
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=100, initial_alphabet=alphabet, special_tokens=["</s>"])
+    trained.train_from_iterator([":8"] * 20, trainer)
+    trained.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path)
+    assert len(tokenizer.encode(":8")) == 1
+    with pytest.raises(InputError, match="merges the end of the prompt"):
+        score_tree.build(tokenizer, LINES)

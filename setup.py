@@ -32,7 +32,7 @@ setup(
         "numpy>=2.0,<3",
         "optax>=0.2.6,<0.3",
         "orbax-checkpoint>=0.12,<0.13",
-        "safetensors>=0.5,<1",
+        "safetensors>=0.8,<1",
         "scipy>=1.14,<2",
         "sentencepiece>=0.2.1,<0.3",
         "tensorstore>=0.1.75,<0.2",

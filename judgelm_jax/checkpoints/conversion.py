@@ -62,9 +62,8 @@ def _published(target: Path, size: int) -> Iterator[Path]:
         work.mkdir(parents=True)
         free = shutil.disk_usage(work).free
         if free < size:
-            raise InputError(
-                f"{target}: the disk has {free / 1e9:.1f} GB free and the checkpoint needs {size / 1e9:.1f} GB; free space"
-            )
+            needed = f"the checkpoint needs {size / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free"
+            raise InputError(f"{target}: the disk is full ({needed}); free space and run again, nothing was written")
         yield work / "checkpoint"
         _flush(work / "checkpoint")
         _replace(work / "checkpoint", target, work / "replaced")

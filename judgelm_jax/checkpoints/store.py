@@ -79,9 +79,9 @@ class StoreWeights:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder = folder.absolute()  # under a relative path Orbax finds nothing
         try:
-            metadata = _quietly(functools.partial(ocp.metadata, folder))
+            metadata = _quietly(functools.partial(ocp.metadata, self._folder))
         except OSError as error:
             raise InputError(f"{folder}: a broken Orbax directory ({error}); convert it again") from error
         about = metadata.custom_metadata or {}
@@ -153,10 +153,11 @@ def _quietly(call: Callable[[], T]) -> T:
       OSError: the first line of whatever Orbax raised; it has no exceptions of its own.
     """
     failure: str | None = None
-    logger = logging.getLogger("absl")
+    logger, tasks = logging.getLogger("absl"), logging.getLogger("asyncio")
     level = logger.level
     said = io.StringIO()
     logger.setLevel(logging.CRITICAL)
+    tasks.addFilter(_is_no_forgotten_task)
     try:
         with contextlib.redirect_stderr(said):
             try:
@@ -165,16 +166,16 @@ def _quietly(call: Callable[[], T]) -> T:
                 raise
             except Exception as error:
                 failure = str(error).strip().partition("\n")[0] or type(error).__name__
-                logging.getLogger("asyncio").addFilter(_is_no_forgotten_task)
                 time.sleep(0.5)  # while nobody listens, what still runs fails, too
     finally:
         logger.setLevel(level)
-    if failure is not None:
+    if failure is not None:  # the filter stays: its tasks may report themselves at any time
         raise OSError(failure)
+    tasks.removeFilter(_is_no_forgotten_task)
     sys.stderr.write(said.getvalue())
     return result
 
 
 def _is_no_forgotten_task(record: logging.LogRecord) -> bool:
-    """False for the tasks of a failed call to Orbax that failed beside the first; they report themselves at any time."""
+    """False for what asyncio says of tasks that failed beside the first."""
     return "exception was never retrieved" not in record.getMessage()

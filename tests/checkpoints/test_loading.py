@@ -1,0 +1,95 @@
+"""Parameters in memory: stacked, cast and placed as asked, equal to what PyTorch holds."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from judgelm_jax.checkpoints import Checkpoint, open_checkpoint
+from judgelm_jax.checkpoints.conversion import convert
+from judgelm_jax.checkpoints.hf import tensor_table
+from judgelm_jax.config import MeshConfig
+from judgelm_jax.model import llama
+from judgelm_jax.sharding import make_mesh
+
+FORMS = ["safetensors", "sharded bin", "orbax"]
+
+
+def opened(folder: Path, write_checkpoint: Any, form: str, **settings: Any) -> tuple[Checkpoint, dict[str, torch.Tensor]]:
+    tensors = write_checkpoint(folder / "hf", form="safetensors" if form == "orbax" else form, **settings)
+    checkpoint = open_checkpoint(str(folder / "hf"))
+    if form == "orbax":
+        convert(checkpoint, folder / "orbax", "orbax")
+        checkpoint = open_checkpoint(str(folder / "orbax"))
+    return checkpoint, tensors
+
+
+def stacked(checkpoint: Checkpoint, tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[tuple[str, ...], np.ndarray]:
+    """What the tree must hold, by path, computed by PyTorch in float32 after the cast."""
+    table = tensor_table(checkpoint.config)
+    cast = {name: tensor.to(dtype).float().numpy() for name, tensor in tensors.items()}
+    paths = {spec.path: [n for n, other in table.items() if other.path == spec.path] for spec in table.values()}
+    return {
+        path: cast[names[0]] if path[0] != "layers" else np.stack([cast[name] for name in names])
+        for path, names in paths.items()
+    }
+
+
+def leaves(tree: Any) -> dict[tuple[str, ...], Any]:
+    return {tuple(key.key for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+@pytest.mark.parametrize(("stored", "wanted"), [("float32", "float32"), ("float16", "float32"), ("float32", "bfloat16")])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_tree_holds_stacked_tensors_in_the_wanted_dtype(
+    tmp_path: Path, write_checkpoint, form: str, tied: bool, stored: str, wanted: str
+) -> None:
+    checkpoint, tensors = opened(tmp_path, write_checkpoint, form, dtype=getattr(torch, stored), tied=tied)
+    params = checkpoint.load(None, jnp.dtype(wanted))
+    assert jax.tree.structure(params) == jax.tree.structure(llama.abstract_params(checkpoint.config, wanted))
+    expected = stacked(checkpoint, tensors, getattr(torch, wanted))
+    loaded = leaves(params)
+    assert loaded.keys() == expected.keys()
+    for path, array in loaded.items():
+        assert array.dtype == wanted
+        np.testing.assert_array_equal(np.asarray(array.astype(jnp.float32)), expected[path], err_msg=str(path))
+
+
+@pytest.mark.parametrize("mesh", [MeshConfig(2, 2, 2), MeshConfig(1, 4, 2), MeshConfig(8, 1, 1)], ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_parameters_lie_where_the_shardings_say(tmp_path: Path, write_checkpoint, form: str, mesh: MeshConfig) -> None:
+    checkpoint, tensors = opened(tmp_path, write_checkpoint, form, dtype=torch.bfloat16)
+    shardings = llama.param_shardings(checkpoint.config, make_mesh(mesh))
+    params = checkpoint.load(shardings, jnp.float32)
+    expected = stacked(checkpoint, tensors, torch.float32)
+    wanted = leaves(shardings)
+    for path, array in leaves(params).items():
+        assert array.sharding.is_equivalent_to(wanted[path], array.ndim), path
+        np.testing.assert_array_equal(np.asarray(array), expected[path], err_msg=str(path))
+        for shard in array.addressable_shards:
+            np.testing.assert_array_equal(np.asarray(shard.data), expected[path][shard.index])
+
+
+def test_each_device_part_of_a_safetensors_file_is_read_once_and_alone(
+    tmp_path: Path, write_checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, _ = opened(tmp_path, write_checkpoint, "safetensors")
+    weights: Any = checkpoint.weights
+    read_slice, reads = weights._read_slice, []
+
+    def counted(name: str, index: tuple[slice, ...]) -> np.ndarray:
+        part = read_slice(name, index)
+        reads.append((name, part.size))
+        return part
+
+    monkeypatch.setattr(weights, "_read_slice", counted)
+    checkpoint.load(llama.param_shardings(checkpoint.config, make_mesh(MeshConfig(2, 2, 2))), jnp.float32)
+    for name, spec in tensor_table(checkpoint.config).items():
+        sizes = [size for other, size in reads if other == name]
+        assert sum(sizes) == np.prod(spec.shape), name  # nothing twice, though two devices hold each part
+        assert len(sizes) > 1 or len(spec.shape) == 1, name

@@ -1,0 +1,95 @@
+"""Which model a name means, and what tells one checkpoint from another."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from judgelm_jax.checkpoints import open_checkpoint
+from judgelm_jax.checkpoints.conversion import convert
+from judgelm_jax.errors import InputError
+
+
+def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    for name in (str(tmp_path / "nowhere"), "./org/name", "../name", "a b/c", "org/name/more", ""):
+        with pytest.raises(InputError, match=r"no such folder|no such file"):
+            open_checkpoint(name)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="no such folder"):
+        open_checkpoint(str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("form", ["safetensors", "bin"])
+def test_a_hub_id_is_downloaded_without_a_second_form_of_the_weights(
+    tmp_path: Path, write_checkpoint, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    write_checkpoint(tmp_path / "snapshot", form=form)
+    asked: list[str] = []
+
+    def download(repository: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        assert (repository, ignore_patterns) == ("org/judge-7b.v1", ["*/*"])
+        asked.extend(allow_patterns)
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert open_checkpoint("org/judge-7b.v1").folder == tmp_path / "snapshot"
+    assert ("pytorch_model*.bin" in asked) == (form == "bin")
+    assert {"*.json", "tokenizer.model", "model*.safetensors"} <= set(asked)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        raise huggingface_hub.errors.LocalEntryNotFoundError("cannot find it on the hub\nand a long story")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(InputError, match=r"^org/name: no such folder here, and no download .*on the hub\); check") as raised:
+        open_checkpoint("org/name")
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unsupported_config_is_refused_by_name(tmp_path: Path, write_checkpoint) -> None:
+    write_checkpoint(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"attention_bias": True}))
+    with pytest.raises(InputError, match=r"config\.json: attention_bias"):
+        open_checkpoint(str(tmp_path))
+
+
+def test_the_fingerprint_changes_with_anything_that_changes_verdicts(
+    tmp_path: Path, write_checkpoint, laboratory_checkpoint: Path
+) -> None:
+    def fingerprints(change: Any) -> list[str]:
+        """Of a changed copy, as it is and converted."""
+        shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+        shutil.rmtree(tmp_path / "orbax", ignore_errors=True)
+        shutil.copytree(tmp_path / "a", tmp_path / "copy")
+        change(tmp_path / "copy")
+        checkpoint = open_checkpoint(str(tmp_path / "copy"))
+        convert(checkpoint, tmp_path / "orbax", "orbax")
+        return [checkpoint.fingerprint, open_checkpoint(str(tmp_path / "orbax")).fingerprint]
+
+    def one_weight(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        tensors["model.layers.1.mlp.up_proj.weight"][3, 4] += 1
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    def config(folder: Path) -> None:
+        values = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(values | {"max_position_embeddings": 128}))
+
+    def tokenizer(folder: Path) -> None:
+        (folder / "tokenizer_config.json").write_text('{"eos_token": "<unk>"}')
+
+    write_checkpoint(tmp_path / "a", dtype=torch.float16)
+    shutil.copy(laboratory_checkpoint / "tokenizer.model", tmp_path / "a")
+    nothing = fingerprints(lambda _: None)
+    assert fingerprints(lambda folder: (folder / "README.md").write_text("words")) == nothing
+    for number in range(2):
+        different = {fingerprints(change)[number] for change in (one_weight, config, tokenizer)}
+        assert len(different | {nothing[number]}) == 4

@@ -1,0 +1,78 @@
+"""Every example of the README is run, in its order, in one folder."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+# These set up an environment, which the one that runs this test has behind it.
+SETUP = {"bash launch/test.sh": "", "bash launch/quickstart.sh": "judgelm-quickstart", "pip install '.[cuda]'": ""}
+
+
+def run(language, code, folder):
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "XLA_FLAGS": "",  # one device, as a user has
+    }
+    command = ["bash", "-euc", code] if language == "bash" else [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("readme")
+
+
+def test_there_are_examples():
+    assert len(BLOCKS) >= 10
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_example_runs(number, folder, request):
+    language, code = BLOCKS[number]
+    for setup, instead in SETUP.items():
+        if code.startswith(setup):
+            code = instead
+    if "$JUDGELM_SHARED" in code:
+        request.getfixturevalue("shared")
+        code = code.replace("judgelm-judge ", "judgelm-judge --limit=50 ")
+    done = run(language, code, folder)
+    assert done.returncode == 0, done.stderr
+    if "$JUDGELM_SHARED" in code:
+        rows = [json.loads(line) for line in (folder / "runs/pandalm/judgments.jsonl").read_text().splitlines()]
+        assert len(rows) == 50
+        assert {row["status"] for row in rows} <= {"ok", "truncated"}
+        assert "422 first, 472 second, 105 ties" in done.stdout
+        assert "missing 949" in done.stdout
+
+
+def test_the_examples_left_what_the_text_says(folder):
+    judgments = [json.loads(line) for line in (folder / "runs/mine/judgments.jsonl").read_text().splitlines()]
+    fields = set(re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", README, re.MULTILINE))
+    named = {name for cell in fields for name in re.findall(r"`(\w+)`", cell)}
+    assert {"pred_text", "consistent", "tstamp"} <= named
+    assert named <= set(judgments[0]), named - set(judgments[0])
+    assert [row["question_id"] for row in judgments] == [1, 2]
+    joined = [json.loads(line) for line in (folder / "runs/mine/joined.jsonl").read_text().splitlines()]
+    assert [row["question_id"] for row in joined] == [1, 2]
+    assert not (folder / "runs/mine/joined.jsonl.partial").exists()
+    assert json.loads((folder / "runs/mine/metrics.json").read_text())["total"] == 2
+
+
+def test_every_command_is_in_the_table_and_explains_itself():
+    commands = {path.stem for path in (ROOT / "judgelm_jax/commands").glob("*.py")} - {"__init__", "command_line"}
+    assert set(re.findall(r"^\| `judgelm-(\w+)` \|", README, re.MULTILINE)) == commands
+    for name in commands:
+        script = (ROOT / f"launch/{name}.py").read_text()
+        assert script == f"from judgelm_jax.commands.{name} import entry\n\nraise SystemExit(entry())\n"
+        assert (Path(sys.executable).parent / f"judgelm-{name}").exists()
+        done = subprocess.run([sys.executable, f"launch/{name}.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"judgelm-{name}: ")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from judgelm_jax import distributions
 from judgelm_jax.errors import InputError
 
 # A key of `config.json` and the values under which it changes nothing that we compute. Any other value is refused by name.
@@ -281,10 +282,11 @@ class JudgeConfig:
     max_new_tokens: int = 512
     on_overflow: str = "truncate"
     dtype: str = "bfloat16"
+    score_grid: str = "1:10:1"
     batch_size: int | None = None
 
     KINDS = ("pair",)
-    MODES = ("scores", "explain")
+    MODES = ("scores", "explain", "distribution")
     ORDERS = ("forward", "reversed", "both")
     REFERENCES = ("auto", "none", "required")
     OVERFLOWS = ("truncate", "error", "skip")
@@ -304,6 +306,9 @@ class JudgeConfig:
                 raise InputError(f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(values)}")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise InputError(f"temperature is {self.temperature}; it must be 0 (greedy) or a positive number")
+        if self.mode == "distribution" and self.temperature:
+            raise InputError("temperature does not go with the mode distribution, which samples nothing; leave it at 0")
+        distributions.grid(self.score_grid)
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
         if self.batch_size is not None and self.batch_size < 1:

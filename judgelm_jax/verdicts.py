@@ -5,6 +5,8 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
+from judgelm_jax import distributions
+from judgelm_jax.distributions import Distribution
 from judgelm_jax.records import Record
 
 STATUSES = ("ok", "truncated", "unparsed", "overflow")  # from good to bad
@@ -40,6 +42,7 @@ _OUTPUT_FIELDS = (
     "expected_scores",
     "entropy",
     "covered_mass",
+    "position_bias",
 )
 
 
@@ -49,7 +52,7 @@ class Verdict:
 
     `scores`, `winner` and `truncated` are in the record's own order; `pred_text` and `explanation` speak of
     the answers in the order that was shown. `truncated` counts the tokens removed from each answer. `finish`
-    is None where nothing was generated.
+    is None where nothing was generated. `distribution` is there where the judge was asked for one.
     """
 
     status: str
@@ -60,6 +63,7 @@ class Verdict:
     explanation: str
     finish: str | None
     truncated: tuple[int, ...]
+    distribution: Distribution | None = None
 
 
 def score_lines(count: int) -> Iterator[str]:
@@ -130,6 +134,13 @@ def verdict_from_text(text: str, order: str, count: int, finish: str, truncated:
     return Verdict(status, scores, winner_of(scores), order, text, explanation_of(text), finish, tuple(truncated))
 
 
+def verdict_from_distribution(distribution: Distribution, line: str, order: str, truncated: Sequence[int]) -> Verdict:
+    """The most likely line and the most likely winner; `line` is that line in the order that was shown."""
+    status = "truncated" if any(truncated) else "ok"
+    scores, winner = distribution.most_likely(), distribution.winner()
+    return Verdict(status, scores, winner, order, line, "", "stop", tuple(truncated), distribution)
+
+
 def overflow_verdict(order: str, count: int) -> Verdict:
     """The verdict on a record whose prompt does not fit, even with empty answers: no text and no scores."""
     return Verdict("overflow", None, None, order, "", "", None, (0,) * count)
@@ -145,8 +156,8 @@ def judgment(
 ) -> Record:
     """The output row: the input record unchanged, and the verdict.
 
-    Two verdicts (forward, reversed) are merged: scores are the mean of both, the winner follows from the
-    mean, the status is the worse of the two, `pred_text` that of the forward order. Without scores in one of
+    Two verdicts (forward, reversed) are merged: scores are the mean of both (or those of the mean distribution), the winner
+    follows from the mean, the status is the worse of the two, `pred_text` that of the forward order. Without scores in one of
     them there are none in the merged row. Fields of an earlier judgment of the same record are dropped.
     """
     stale = _OUTPUT_FIELDS if "pred_text" in record else ()
@@ -165,26 +176,33 @@ def judgment(
     merged = _merge(forward, back)
     consistent = forward.winner is not None and forward.winner == back.winner
     row |= {**_fields(merged), "order": "both", "consistent": consistent}
+    if forward.distribution is not None and back.distribution is not None:
+        row["position_bias"] = distributions.position_bias(forward.distribution, back.distribution)
     return row | {"forward": _fields(forward), "reversed": _fields(back)}
 
 
 def _merge(forward: Verdict, back: Verdict) -> Verdict:
-    scores = None
-    if forward.scores is not None and back.scores is not None:
+    scores, winner, distribution = None, None, None
+    if forward.distribution is not None and back.distribution is not None:
+        distribution = distributions.mean(forward.distribution, back.distribution)
+        scores, winner = distribution.most_likely(), distribution.winner()
+    elif forward.scores is not None and back.scores is not None:
         scores = tuple((one + other) / 2 for one, other in zip(forward.scores, back.scores, strict=True))
+        winner = winner_of(scores)
     return dataclasses.replace(
         forward,
         status=max(forward.status, back.status, key=STATUSES.index),
         scores=scores,
-        winner=None if scores is None else winner_of(scores),
+        winner=winner,
         order="both",
         finish="length" if back.finish == "length" else forward.finish,
         truncated=tuple(max(pair) for pair in zip(forward.truncated, back.truncated, strict=True)),
+        distribution=distribution,
     )
 
 
 def _fields(verdict: Verdict) -> Record:
-    return {
+    fields: Record = {
         "pred_text": verdict.pred_text,
         "status": verdict.status,
         "scores": None if verdict.scores is None else list(verdict.scores),
@@ -193,3 +211,11 @@ def _fields(verdict: Verdict) -> Record:
         "explanation": verdict.explanation,
         "truncated": list(verdict.truncated),
     }
+    if verdict.distribution is not None:
+        fields |= {
+            "probabilities": verdict.distribution.outcomes(),
+            "expected_scores": verdict.distribution.expected_scores(),
+            "entropy": verdict.distribution.entropy(),
+            "covered_mass": verdict.distribution.covered_mass,
+        }
+    return fields

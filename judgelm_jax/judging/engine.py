@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from judgelm_jax import sharding
 from judgelm_jax.config import JudgeConfig, ModelConfig
 from judgelm_jax.errors import InputError
-from judgelm_jax.judging import score_tree, slots
+from judgelm_jax.judging import line_tree, score_tree, slots
 from judgelm_jax.judging.batching import Batch, Row, batches, bucket, bucket_lengths
 from judgelm_jax.model import attention, llama
 from judgelm_jax.model import cache as kv_cache
@@ -33,11 +33,15 @@ _DECODE_STEPS = 16  # between two looks at which rows have ended
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What was generated for the row with this `index`; `finish` is `stop` or `length`."""
+    """What was generated for the row with this `index`; `finish` is `stop` or `length`.
+
+    `log_probabilities`: float32 [lines] of a `LineTree`, in mode `distribution`; nothing is generated there.
+    """
 
     index: int
     ids: list[int]
     finish: str
+    log_probabilities: np.ndarray | None = None
 
 
 @dataclasses.dataclass
@@ -67,14 +71,14 @@ class Engine:
         config: ModelConfig,
         mesh: Mesh,
         settings: JudgeConfig,
-        tree: score_tree.ScoreTree,
+        tree: score_tree.ScoreTree | line_tree.LineTree,
     ):
-        """`tree` holds the lines of mode `scores`."""
+        """`tree` holds the lines that may be written: a `LineTree` in mode `distribution`, else a `ScoreTree`."""
         self.params, self.config, self.mesh, self.settings, self.tree = params, config, mesh, settings, tree
         platform = mesh.devices.flat[0].platform
         self.placement = llama.Placement(mesh, attention.backend_for(platform))
         self.counts = Counts()
-        self.reserved = tree.longest if settings.mode == "scores" else settings.max_new_tokens
+        self.reserved = settings.max_new_tokens if settings.mode == "explain" else tree.longest
         if self.reserved >= config.context:
             raise InputError(
                 f"the response may have {self.reserved} tokens and the context of the model is {config.context}: no prompt "
@@ -92,7 +96,7 @@ class Engine:
 
         What a row gets depends on its ids and its key alone (in float32 up to rounding), not on the other rows.
         """
-        return self._score(rows) if self.settings.mode == "scores" else self._explain(rows)
+        return self._explain(rows) if self.settings.mode == "explain" else self._score(rows)
 
     def _score(self, rows: Sequence[Row]) -> Iterator[Answer]:
         work = list(batches(rows, self._table, self._batch_size, self._multiple))
@@ -109,6 +113,9 @@ class Engine:
 
     def _lines(self, batch: Batch, lines: jax.Array) -> Iterator[Answer]:
         for row, line in zip(batch.rows, np.asarray(lines), strict=False):
+            if self.settings.mode == "distribution":
+                yield Answer(row.index, [], "stop", line)
+                continue
             ids = line[line >= 0].tolist()
             self.counts.generated_tokens += len(ids)
             yield Answer(row.index, ids, "stop")
@@ -205,9 +212,13 @@ class Engine:
         def score(params, tokens, lengths, keys, temperature):
             hidden, fresh = llama.forward(params, self.config, tokens, placement=self.placement)
             last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
-            cache = kv_cache.from_prefill(fresh, length + self.tree.longest, self.mesh)
+            tree = self.tree
+            if isinstance(tree, line_tree.LineTree):
+                cache = kv_cache.from_prefill(fresh, length + len(tree.tokens), self.mesh)
+                return line_tree.log_probabilities(params, self.config, self.placement, tree, cache, lengths, last)
+            cache = kv_cache.from_prefill(fresh, length + tree.longest, self.mesh)
             first = llama.head(params, last)
-            return score_tree.decode(params, self.config, self.placement, self.tree, cache, lengths, first, keys, temperature)
+            return score_tree.decode(params, self.config, self.placement, tree, cache, lengths, first, keys, temperature)
 
         return jax.jit(score).lower(self.params, *self._batch_shapes(size, length), self._temperature).compile()
 

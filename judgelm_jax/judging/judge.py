@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from judgelm_jax import sharding, verdicts
+from judgelm_jax import distributions, sharding, verdicts
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.config import JudgeConfig, MeshConfig
 from judgelm_jax.errors import InputError
-from judgelm_jax.judging import score_tree
+from judgelm_jax.judging import line_tree, score_tree
 from judgelm_jax.judging.batching import Row
 from judgelm_jax.judging.engine import Answer, Engine
 from judgelm_jax.model import llama
@@ -43,6 +43,11 @@ class Judgment:
     def winner(self) -> int | None:
         """1..N; 0: a tie; None: there are no scores."""
         return self.row["winner"]
+
+    @property
+    def probabilities(self) -> dict[str, float] | None:
+        """Mode `distribution`: of the outcomes, "1", "2" and "0" for a tie; else None."""
+        return self.row.get("probabilities")
 
     @property
     def explanation(self) -> str:
@@ -83,7 +88,12 @@ class Judge:
                 f"{model}: the tokenizer knows {tokenizer.vocab_size} tokens and the model {config.vocab_size}; they do not "
                 "belong together"
             )
-        tree = score_tree.build(tokenizer, verdicts.score_lines(2))
+        if settings.mode == "distribution":
+            tree: line_tree.LineTree | score_tree.ScoreTree = line_tree.build(
+                tokenizer, distributions.lines(distributions.grid(settings.score_grid), 2)
+            )
+        else:
+            tree = score_tree.build(tokenizer, verdicts.score_lines(2))
         device_mesh = mesh if isinstance(mesh, Mesh) else sharding.make_mesh(MeshConfig.parse(mesh))
         params = checkpoint.load(llama.param_shardings(config, device_mesh), settings.dtype)
         engine = Engine(params, config, device_mesh, settings, tree)
@@ -164,6 +174,11 @@ class Judge:
             yield from finished(answer.index)
 
     def _verdict(self, answer: Answer, order: str, removed: tuple[int, ...]) -> Verdict:
+        if answer.log_probabilities is not None:
+            values = distributions.grid(self.settings.score_grid)
+            distribution = distributions.from_log_probabilities(answer.log_probabilities, values, order)
+            line = distributions.lines(values, len(removed))[int(np.argmax(answer.log_probabilities))].strip()
+            return verdicts.verdict_from_distribution(distribution, line, order, removed)
         text = self.tokenizer.decode(answer.ids).strip()
         return verdicts.verdict_from_text(text, order, len(removed), answer.finish, removed)
 

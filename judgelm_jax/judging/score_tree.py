@@ -19,7 +19,7 @@ from judgelm_jax.tokenization import Tokenizer
 
 # Every prompt ends with this text, so the lines are tokenized behind it; its last tokens are compared with each prompt's.
 _PROMPT_END = "does not affect your judgment.\n\n### Response:"
-_COMPARED = 4
+PROMPT_END_TOKENS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +44,12 @@ def build(tokenizer: Tokenizer, lines: Iterable[str], begun: str = "") -> ScoreT
     Raises:
       InputError: the tokenizer merges the end of the prompt with a line, so that no line could follow a prompt.
     """
-    end = _PROMPT_END + begun
-    end_ids = tokenizer.encode(end)
+    end_ids, tokenized = tokenize_lines(tokenizer, lines, begun)
     trie: dict = {}
-    longest = 0
-    for ids in tokenizer.encode_batch([end + line for line in lines]):
-        if ids[: len(end_ids)] != end_ids:
-            raise InputError("the tokenizer merges the end of the prompt with the first score; this tokenizer cannot be used")
+    for ids in tokenized:
         node = trie
-        for token in ids[len(end_ids) :]:
+        for token in ids:
             node = node.setdefault(token, {})
-        longest = max(longest, len(ids) - len(end_ids))
     nodes: dict[tuple, int] = {(): 0}
 
     def fold(node: dict) -> int:
@@ -68,7 +63,21 @@ def build(tokenizer: Tokenizer, lines: Iterable[str], begun: str = "") -> ScoreT
     for signature, number in nodes.items():
         for choice, (token, child) in enumerate(signature):
             tokens[number, choice], children[number, choice] = token, child
-    return ScoreTree(tokens, children, root, longest, tuple(end_ids[-_COMPARED:]))
+    return ScoreTree(tokens, children, root, max(map(len, tokenized)), tuple(end_ids[-PROMPT_END_TOKENS:]))
+
+
+def tokenize_lines(tokenizer: Tokenizer, lines: Iterable[str], begun: str) -> tuple[list[int], list[list[int]]]:
+    """The ids of the end of a prompt whose response has `begun`, and those of each line behind it.
+
+    Raises:
+      InputError: the tokenizer merges the end of the prompt with a line, so that no line could follow a prompt.
+    """
+    end = _PROMPT_END + begun
+    end_ids = tokenizer.encode(end)
+    tokenized = tokenizer.encode_batch([end + line for line in lines])
+    if any(ids[: len(end_ids)] != end_ids for ids in tokenized):
+        raise InputError("the tokenizer merges the end of the prompt with the first score; this tokenizer cannot be used")
+    return end_ids, [ids[len(end_ids) :] for ids in tokenized]
 
 
 def decode(
@@ -111,8 +120,9 @@ def decode(
     def advance(state):
         step, node, line, token, cache = state
         # An ended row feeds token 0 behind the slots, which writes nothing.
-        positions = jnp.where(node == 0, cache["k"].shape[2], lengths + step - 1)[:, None]
-        hidden, cache = llama.forward(params, config, jnp.maximum(token, 0)[:, None], positions, cache, placement)
+        slots = cache["k"].shape[2]
+        reach = llama.in_order(jnp.where(node == 0, slots, lengths + step - 1)[:, None], slots)
+        hidden, cache = llama.forward(params, config, jnp.maximum(token, 0)[:, None], reach, cache, placement)
         token, node = choose(step, node, llama.head(params, hidden[:, 0]))
         return step + 1, node, line.at[:, step].set(token), token, cache
 

@@ -119,9 +119,8 @@ def decode(
         finished, produced = state["finished"], state["produced"]
         # A finished slot writes behind its cache, that is nowhere.
         positions = jnp.where(finished, state["cache"]["k"].shape[2], state["length"])[:, None]
-        hidden, cache = llama.forward(
-            params, config, state["last"][:, None], positions, state["cache"], placement, visible=visible
-        )
+        reach = llama.in_order(positions, visible)
+        hidden, cache = llama.forward(params, config, state["last"][:, None], reach, state["cache"], placement)
         token = _choose(llama.head(params, hidden[:, 0]), state["keys"], produced, temperature)
         ends = ~finished & _is_end(token, config)
         writes = ~finished & ~ends

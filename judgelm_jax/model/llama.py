@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,7 @@ class Attention(nnx.Module):
         self.v_proj = Linear((keys, config.hidden_size), ("kv_heads", "embed"))
         self.o_proj = Linear((config.hidden_size, queries), ("embed", "heads"))
 
-    def __call__(self, x, rotation, positions, cache, layer, placement, visible):
+    def __call__(self, x, rotation, reach, cache, layer, placement):
         config, mesh = self.config, placement.mesh
         batch, length, _ = x.shape
         q = self.q_proj(x).reshape(batch, length, config.num_heads, config.head_dim)
@@ -85,9 +85,9 @@ class Attention(nnx.Module):
         if cache is None:
             out = attention.attend(q, k, v, None, placement.attention)
         else:
-            cache = kv_cache.write(cache, layer, positions, k, v)
-            keys, values = (cache[name][layer, :, :visible] for name in ("k", "v"))
-            out = attention.attend(q, keys, values, positions, placement.attention)
+            cache = kv_cache.write(cache, layer, reach.slots, k, v)
+            keys, values = (cache[name][layer, :, : reach.mask.shape[2]] for name in ("k", "v"))
+            out = attention.attend(q, keys, values, reach.mask, placement.attention)
         return self.o_proj(out.reshape(batch, length, -1)), cache, {"k": k, "v": v}
 
 
@@ -113,51 +113,64 @@ class Layer(nnx.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_epsilon)
         self.mlp = MLP(config)
 
-    def __call__(self, x, rotation, positions, cache, layer, placement, visible):
-        normed = self.input_layernorm(x)
-        mixed, cache, fresh = self.self_attn(normed, rotation, positions, cache, layer, placement, visible)
+    def __call__(self, x, rotation, reach, cache, layer, placement):
+        mixed, cache, fresh = self.self_attn(self.input_layernorm(x), rotation, reach, cache, layer, placement)
         x = x + mixed
         x = x + self.mlp(self.post_attention_layernorm(x), placement.mesh)
         return constrain(x, placement.mesh, ("batch", "sequence", "width")), cache, fresh
+
+
+class Reach(NamedTuple):
+    """Where the new tokens of a forward pass over a cache stand, and what they see.
+
+    `positions` int32 [B, S] turn the rotary angles; `slots` int32 [B, S] say where in the cache keys and values go (outside
+    of it: nowhere); `mask` bool [B, S, T] says which of the first T slots each token sees, its own among them.
+    """
+
+    positions: jax.Array
+    slots: jax.Array
+    mask: jax.Array
+
+
+def in_order(positions: jax.Array, slots: int) -> Reach:
+    """Tokens that continue their rows: each is written at its position and sees all up to it, within the first `slots`."""
+    return Reach(positions, positions, attention.cache_mask(positions, slots))
 
 
 def forward(
     params: Params,
     config: ModelConfig,
     tokens: jax.Array,
-    positions: jax.Array | None = None,
+    reach: Reach | None = None,
     cache: kv_cache.Cache | None = None,
     placement: Placement = Placement(),
-    visible: int | None = None,
 ) -> tuple[jax.Array, kv_cache.Cache]:
     """Runs the decoder over tokens that stand at the start of their rows, or that continue a cache.
 
     Args:
       params: as `abstract_params` describes them.
       tokens: int32 [B, S], padded on the right. What follows a row's last token changes nothing before it.
-      positions: int32 [B, S], the position of each token in its row; needed with a cache. A position outside of the cache
-        writes nothing. Without a cache, tokens stand at 0..S-1.
-      cache: keys and values of the tokens before; the new ones are written at `positions`.
+      reach: with a cache, where the tokens stand and what they see. Without a cache they stand at 0..S-1 and see what is
+        before them.
+      cache: keys and values of the tokens before.
       placement: mesh and attention backend.
-      visible: attention reads this many slots of the cache; None: all. No position may lie behind them.
 
     Returns:
       The residual stream after the last norm, [B, S, E], and the keys and values: with a cache, that cache with the new
       tokens written; without, those of the tokens given, each [L, B, S, K, D].
     """
-    if (cache is None) != (positions is None):
-        raise ValueError("positions belong to a cache: give both or neither")
+    if (cache is None) != (reach is None):
+        raise ValueError("reach belongs to a cache: give both or neither")
     embedding = params["embed_tokens"]["weight"]
     with jax.default_matmul_precision("highest" if embedding.dtype == jnp.float32 else "default"):
         x = constrain(embedding[tokens], placement.mesh, ("batch", "sequence", "width"))
-        places = jnp.arange(tokens.shape[1])[None] if positions is None else positions
-        rotation = rotary(config, places)
+        rotation = rotary(config, jnp.arange(tokens.shape[1])[None] if reach is None else reach.positions)
         graph = _layer_graph(config)
 
         def body(carry, xs):
             x, cache = carry
             weights, layer = xs
-            x, cache, fresh = nnx.merge(graph, weights)(x, rotation, positions, cache, layer, placement, visible)
+            x, cache, fresh = nnx.merge(graph, weights)(x, rotation, reach, cache, layer, placement)
             return (x, cache), (fresh if cache is None else None)
 
         layers = jnp.arange(config.num_layers)

@@ -39,7 +39,9 @@ def test_prefill_equals_the_definition(backend, seed, groups):
 def test_decoding_sees_the_cache_up_to_each_rows_own_position(backend, seed, positions):
     q, k, v = arrays(seed, 2, 2, 9, 1, 2, 4)
     places = np.array(positions).reshape(2, 2)
-    out = attention.attend(*(jnp.asarray(x, jnp.float32) for x in (q, k, v)), jnp.asarray(places), backend)
+    out = attention.attend(
+        *(jnp.asarray(x, jnp.float32) for x in (q, k, v)), attention.cache_mask(jnp.asarray(places), 9), backend
+    )
     np.testing.assert_allclose(out, by_hand(q, k, v, places), atol=2e-6)
 
 

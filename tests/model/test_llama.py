@@ -94,7 +94,7 @@ def test_decoding_with_a_cache_equals_one_pass(tiny):
     for offset in range(6):
         places = lengths + offset
         token = np.take_along_axis(tokens, places[:, None], axis=1)
-        hidden, cache = step(params, config, token, places[:, None], cache)
+        hidden, cache = step(params, config, token, llama.in_order(places[:, None], 20), cache)
         expected = np.take_along_axis(np.asarray(whole), places[:, None, None], axis=1)
         np.testing.assert_allclose(llama.head(params, hidden), expected, atol=2e-5)
 
@@ -110,7 +110,7 @@ def test_a_position_outside_of_the_cache_writes_nothing(tiny):
     params, config = tiny
     _, fresh = llama.forward(params, config, np.array([[5, 6, 7]]))
     cache = kv_cache.from_prefill(fresh, 4)
-    _, after = llama.forward(params, config, np.array([[8]]), np.array([[4]]), cache)
+    _, after = llama.forward(params, config, np.array([[8]]), llama.in_order(np.array([[4]]), 4), cache)
     jax.tree.map(np.testing.assert_array_equal, after, cache)
 
 

@@ -1,0 +1,124 @@
+"""The distribution over score lines against every line by itself, through our model and through Hugging Face."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from judgelm_jax import Judge, distributions, laboratory
+from judgelm_jax.config import JudgeConfig, MeshConfig
+from judgelm_jax.judging import line_tree
+from judgelm_jax.sharding import make_mesh
+from judgelm_jax.tokenization import load_tokenizer
+
+
+def load(folder, mesh, **settings):
+    return Judge.load(str(folder), mesh, JudgeConfig(dtype="float32", mode="distribution", **settings))
+
+
+@pytest.fixture(scope="module")
+def judge(laboratory_checkpoint, one_device):
+    return load(laboratory_checkpoint, one_device)
+
+
+@pytest.fixture(scope="module")
+def records():
+    return [pair.record for pair in laboratory.make_pairs(5, seed=2)]
+
+
+def brute_force(model, tokenizer, prompt_ids, lines):
+    """log P of each line: the whole text, prompt and line, through Hugging Face, one line at a time."""
+    prompt = tokenizer.decode(prompt_ids)
+    found = []
+    for line in lines:
+        ids = [tokenizer.bos_id, *tokenizer.encode(prompt + line)]
+        assert ids[: len(prompt_ids)] == prompt_ids
+        with torch.no_grad():
+            logs = torch.log_softmax(model(torch.tensor([ids])).logits[0], dim=-1)
+        found.append(sum(float(logs[i - 1, ids[i]]) for i in range(len(prompt_ids), len(ids))))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("checkpoint", ["laboratory", "stories"])
+def test_every_line_has_the_probability_of_a_pass_of_its_own(request, one_device, records, checkpoint):
+    if checkpoint == "laboratory":
+        folder = request.getfixturevalue("laboratory_checkpoint")
+    else:
+        folder = request.getfixturevalue("shared") / "data" / "checkpoints" / "stories260K-long-hf"
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    judge = load(folder, one_device)
+    lines = distributions.lines(distributions.grid("1:10:1"), 2)
+    prepared = judge.prepare(list(enumerate(records[:2])), {}, "forward")
+    found = {answer.index: answer.log_probabilities for answer in judge.engine.run(prepared.rows)}
+    for row in prepared.rows:
+        expected = brute_force(model, judge.tokenizer, row.ids.tolist(), lines)
+        np.testing.assert_allclose(found[row.index], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tokenizers/llama_hf", "checkpoints/stories260K-hf"])
+@pytest.mark.parametrize("text", ["1:10:1", "0:10:2.5"])
+def test_the_tree_holds_each_line_once(shared, name, text):
+    tokenizer = load_tokenizer(shared / "data" / name)
+    lines = distributions.lines(distributions.grid(text), 2)
+    tree = line_tree.build(tokenizer, lines)
+    begin = len(tokenizer.encode("x### Response:"))
+    for line, path in zip(lines, tree.paths, strict=True):
+        tokens = [int(tree.edge_tokens[edge]) for edge in path if edge < len(tree.edge_tokens)]
+        assert tokens == tokenizer.encode("x### Response:" + line)[begin:]
+    assert (tree.depths == tree.ancestors.sum(axis=1) - 1).all()
+
+
+def test_it_sums_to_the_covered_mass_and_agrees_with_sums_by_hand(judge, records):
+    values = np.arange(1, 11)
+    prepared = judge.prepare([(0, records[0])], {}, "forward")
+    (answer,) = judge.engine.run(prepared.rows)
+    joint = np.exp(answer.log_probabilities.astype(np.float64)).reshape(10, 10)
+    (judgment,) = judge.judge([records[0]])
+    row = judgment.row
+    assert row["covered_mass"] == pytest.approx(joint.sum(), rel=1e-6)
+    joint /= joint.sum()
+    first, second = np.meshgrid(values, values, indexing="ij")
+    by_hand = {"1": joint[first > second].sum(), "2": joint[first < second].sum(), "0": joint[first == second].sum()}
+    assert judgment.probabilities == pytest.approx(by_hand, rel=1e-6)
+    assert sum(judgment.probabilities.values()) == pytest.approx(1)
+    assert row["expected_scores"] == pytest.approx([(joint * first).sum(), (joint * second).sum()])
+    assert row["entropy"] == pytest.approx(-(joint * np.log(joint)).sum())
+    best = np.unravel_index(joint.argmax(), joint.shape)
+    assert judgment.scores == [values[best[0]], values[best[1]]]
+    assert judgment.winner == int(max(by_hand, key=by_hand.get))
+    assert row["pred_text"] == f"{values[best[0]]} {values[best[1]]}"
+
+
+def test_winning_in_one_order_is_losing_in_the_other_of_the_exchanged_record(laboratory_checkpoint, one_device, judge, records):
+    back = load(laboratory_checkpoint, one_device, orders="reversed")
+    exchanged = [
+        record | {"answer1_body": record["answer2_body"], "answer2_body": record["answer1_body"]} for record in records
+    ]
+    for ours, theirs in zip(judge.judge(records), back.judge(exchanged), strict=True):
+        assert ours.probabilities["1"] == pytest.approx(theirs.probabilities["2"])
+        assert ours.probabilities["0"] == pytest.approx(theirs.probabilities["0"])
+        assert ours.row["expected_scores"] == pytest.approx(theirs.row["expected_scores"][::-1])
+        assert ours.row["pred_text"] == theirs.row["pred_text"]  # both saw the same prompt
+
+
+def test_both_orders_give_the_mean_distribution_and_the_bias_of_the_record(laboratory_checkpoint, one_device, judge, records):
+    back = list(load(laboratory_checkpoint, one_device, orders="reversed").judge(records))
+    both = list(load(laboratory_checkpoint, one_device, orders="both").judge(records))
+    for one, other, merged in zip(judge.judge(records), back, both, strict=True):
+        for name in ("0", "1", "2"):
+            mean = (one.probabilities[name] + other.probabilities[name]) / 2
+            assert merged.probabilities[name] == pytest.approx(mean)
+        assert merged.row["forward"]["probabilities"] == pytest.approx(one.probabilities)
+        shown_first = one.probabilities["1"] + other.probabilities["2"]
+        shown_second = one.probabilities["2"] + other.probabilities["1"]
+        assert merged.row["position_bias"] == pytest.approx((shown_first - shown_second) / 2)
+        assert merged.winner == int(max(merged.probabilities, key=merged.probabilities.get))
+
+
+def test_a_distribution_does_not_depend_on_company_or_mesh(laboratory_checkpoint, one_device, records):
+    alone = load(laboratory_checkpoint, one_device, batch_size=1)
+    mesh = make_mesh(MeshConfig.parse("data:2,fsdp:2,tensor:2"))
+    sharded = load(laboratory_checkpoint, mesh, batch_size=8)
+    for one, other in zip(alone.judge(records), sharded.judge(records), strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, rel=1e-4)
+        assert one.row["pred_text"] == other.row["pred_text"]

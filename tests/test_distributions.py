@@ -1,0 +1,66 @@
+import itertools
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from judgelm_jax import distributions
+from judgelm_jax.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1:10:1", ("1", "2", "3", "4", "5", "6", "7", "8", "9", "10")),
+        ("0:2:0.5", ("0", "0.5", "1", "1.5", "2")),
+        ("1:2:0.3", ("1", "1.3", "1.6", "1.9")),
+    ],
+)
+def test_a_grid_is_written_as_a_judge_writes_scores(text, values):
+    assert distributions.grid(text) == values
+
+
+WRONG_GRIDS = ["", "1:10", "1:10:0", "10:1:1", "0:11:1", "-1:5:1", "1:1:1", "a:b:c", "0:10:0.1", "nan:10:1", "1:10:inf"]
+
+
+@pytest.mark.parametrize("text", WRONG_GRIDS)
+def test_a_wrong_grid_is_refused(text):
+    with pytest.raises(InputError, match="score_grid"):
+        distributions.grid(text)
+
+
+@given(
+    logs=hnp.arrays(np.float32, st.sampled_from([9, 27]), elements=st.floats(-60, -3, width=32)),
+    order=st.sampled_from(["forward", "reversed"]),
+)
+def test_everything_agrees_with_a_loop_over_lines(logs, order):
+    values = ("1", "5.5", "10")
+    made = distributions.from_log_probabilities(logs, values, order)
+    count = made.probabilities.ndim
+    wins, expected, weights = dict.fromkeys(map(str, range(count + 1)), 0.0), np.zeros(count), []
+    mass = np.exp(logs.astype(np.float64))
+    for line, weight in zip(itertools.product(map(float, values), repeat=count), mass / mass.sum(), strict=True):
+        scores = line if order == "forward" else line[::-1]
+        best = [k for k, score in enumerate(scores) if score == max(scores)]
+        wins[str(best[0] + 1) if len(best) == 1 else "0"] += weight
+        expected += weight * np.array(scores)
+        weights.append(weight)
+    assert made.covered_mass == pytest.approx(mass.sum())
+    assert made.outcomes() == pytest.approx(wins)
+    assert made.expected_scores() == pytest.approx(expected.tolist())
+    assert made.entropy() == pytest.approx(scipy.stats.entropy(weights), abs=1e-9)
+
+
+def test_the_mass_of_an_untrained_model_is_not_rounded_away():
+    made = distributions.from_log_probabilities(np.full(4, -700.0), ("1", "2"), "forward")
+    assert made.covered_mass == pytest.approx(4 * np.exp(-700.0))
+    assert made.outcomes() == pytest.approx({"0": 0.5, "1": 0.25, "2": 0.25})
+    assert made.winner() == 0
+
+
+def test_equally_likely_winners_are_a_tie():
+    made = distributions.from_log_probabilities(np.log([1e-9, 0.5, 0.5, 1e-9]), ("1", "2"), "forward")
+    assert made.winner() == 0

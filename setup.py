@@ -5,7 +5,7 @@ import pathlib
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
-COMMANDS = ("convert", "prepare", "judge", "evaluate", "quickstart")
+COMMANDS = ("convert", "prepare", "judge", "evaluate", "bench", "quickstart")
 
 setup(
     name="judgelm-jax",

@@ -55,7 +55,7 @@ def write_checkpoint(folder: Path, seed: int, context: int = 2048) -> ModelConfi
     import safetensors.numpy
 
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = _write_tokenizer(folder)
+    vocabulary = write_tokenizer(folder)
     config = ModelConfig(
         vocab_size=vocabulary,
         hidden_size=64,
@@ -120,7 +120,8 @@ def _answer(record: Record, number: int) -> Record:
     }
 
 
-def _write_tokenizer(folder: Path) -> int:
+def write_tokenizer(folder: Path) -> int:
+    """Trains the tokenizer, writes its files and returns the size of its vocabulary."""
     import sentencepiece
 
     texts = [

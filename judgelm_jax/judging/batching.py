@@ -72,6 +72,6 @@ def batches(rows: Sequence[Row], table: Sequence[int], size_of: Callable[[int], 
         size = -(-size_of(length) // multiple) * multiple
         taken = ordered[start : start + size]
         start += size
-        while size % (2 * multiple) == 0 and size // 2 >= len(taken):
-            size //= 2
+        while len(taken) <= (half := -(-size // (2 * multiple)) * multiple) < size:
+            size = half
         yield Batch(tuple(taken), size, length)

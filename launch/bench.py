@@ -1,0 +1,3 @@
+from judgelm_jax.commands.bench import entry
+
+raise SystemExit(entry())

@@ -250,6 +250,7 @@ def _id_text(record: Record, field: str) -> str:
 
 
 def _check_record(record: Record, kind: str, answers: int | None) -> None:
+    question_identity(record)  # references join by it
     _check_text(record, "question_body")
     needed = 2 if answers is None else answers
     for number in range(1, needed + 1):

@@ -27,6 +27,7 @@ def run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, argv
     if any(argument in ("--help", "-help", "-h", "-?") for argument in arguments):
         print(help_text(main, flag_values, name))
         return EXIT_OK
+    flag_values.unparse_flags()  # a second call in one process begins with the defaults again
     try:
         rest = flag_values([f"judgelm-{name}", *arguments])[1:]
         if rest:

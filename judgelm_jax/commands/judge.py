@@ -8,7 +8,6 @@ OUTPUT.partial/ and OUTPUT appears when all is done; after a kill, the same comm
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from absl import flags
 from judgelm_jax.commands.command_line import run
 from judgelm_jax.config import JudgeConfig, MeshConfig
 from judgelm_jax.errors import InputError
-from judgelm_jax.records import write_atomically
+from judgelm_jax.records import check_output, write_atomically
 
 FLAGS = flags.FlagValues()
 
@@ -32,7 +31,8 @@ MODE = flags.DEFINE_enum(
     "mode",
     _DEFAULTS.mode,
     JudgeConfig.MODES,
-    "scores: only the score line, constrained so that it always parses; explain: scores and a reason, unconstrained.",
+    "scores: only the score line, constrained so that it always parses; explain: scores and a reason, unconstrained; "
+    "distribution: the exact probability of every score line, of winning and of a tie.",
     flag_values=FLAGS,
 )
 ORDERS = flags.DEFINE_enum(
@@ -66,6 +66,9 @@ ON_OVERFLOW = flags.DEFINE_enum(
     "a prompt longer than the context. truncate: shorten the answers; skip: do not judge the record; error: end the run.",
     flag_values=FLAGS,
 )
+SCORE_GRID = flags.DEFINE_string(
+    "score_grid", _DEFAULTS.score_grid, "mode distribution: the scores, FIRST:LAST:STEP", flag_values=FLAGS
+)
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "rows that are computed together; automatic when not given", flag_values=FLAGS
 )
@@ -97,11 +100,17 @@ def main() -> None:
         max_new_tokens=MAX_NEW_TOKENS.value,
         on_overflow=ON_OVERFLOW.value,
         dtype=DTYPE.value,
+        score_grid=SCORE_GRID.value,
         batch_size=BATCH_SIZE.value,
     )
     part, parts = _parse_shard(SHARD.value)
     MeshConfig.parse(MESH.value)
-    target = Path(OUTPUT.value)
+    records, target = Path(INPUT.value), Path(OUTPUT.value)
+    references = Path(REFERENCES.value) if REFERENCES.value else None
+    read = [records, *([references] if references else [])]
+    check_output(target, True, read)
+    if JSON.value:
+        check_output(Path(JSON.value), True, [target, *read])
 
     from judgelm_jax.judging import output
 
@@ -113,9 +122,9 @@ def main() -> None:
     from judgelm_jax.judging import runner
 
     job = runner.Job(
-        input=Path(INPUT.value),
+        input=records,
         output=target,
-        references=None if REFERENCES.value is None else Path(REFERENCES.value),
+        references=references,
         limit=LIMIT.value,
         part=part,
         parts=parts,
@@ -128,14 +137,17 @@ def main() -> None:
     from judgelm_jax.runtime import enable_compilation_cache
 
     enable_compilation_cache()
-    model_id = MODEL_ID.value or Path(MODEL.value).name
+    model_id = MODEL_ID.value or Path(MODEL.value).resolve().name
     fingerprint = runner.fingerprint(job, settings, checked, open_checkpoint(MODEL.value).fingerprint, model_id)
     with output.open_shard(target, fingerprint, checked.records, part, parts, RESUME.value) as shard:
+        if shard is None:
+            print(f"{target}: was completed by another process, nothing to do")
+            return
         judge = Judge.load(MODEL.value, MESH.value, settings, model_id)
-        print(f"judging {shard.remaining()} of {checked.records} records", file=sys.stderr)
+        print(f"judging {shard.remaining()} of {checked.records} records", flush=True)
         summary = runner.run(job, checked, shard, judge)
     _report(summary, target)
-    if JSON.value is not None:
+    if JSON.value:
         with write_atomically(Path(JSON.value)) as file:
             json.dump(summary, file, indent=1)
 
@@ -146,9 +158,9 @@ def entry() -> int:
 
 
 def _parse_shard(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text)
+    match = re.fullmatch(r"(\d{1,3})/(\d{1,3})", text, re.ASCII)  # the last job has all shards open at once
     if not match or int(match[1]) >= int(match[2]):
-        raise InputError(f"--shard={text}: must be i/n with 0 ≤ i < n, as 0/4, 1/4, 2/4 and 3/4 for four jobs")
+        raise InputError(f"--shard={text}: must be i/n with 0 ≤ i < n ≤ 999, as 0/4, 1/4, 2/4 and 3/4 for four jobs")
     return int(match[1]), int(match[2])
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 _SHORTEST = 64
+_LEAST_FULL = 0.8  # a row that would fill less of its batch's length goes to the next batch
 _PER_OCTAVE = 8  # lengths between a power of two and the next: a row that fills its batch's longest wastes at most 1/9
 
 
@@ -62,16 +63,18 @@ def batches(rows: Sequence[Row], table: Sequence[int], size_of: Callable[[int], 
     Args:
       table: the lengths that batches may have, ascending.
       size_of: the number of rows of a batch of this length; it is rounded up to a multiple of `multiple` (the devices that
-        the batch is split over). The last batch is halved while its rows fit, so that a short input is not padded to a
-        full batch.
+        the batch is split over). A batch ends early where rows are much shorter than its longest, and is halved while its
+        rows fit, so that few rows, or rows of very different length, are not padded to full batches.
     """
     ordered = sorted(rows, key=lambda row: (-len(row.ids), row.index))
     start = 0
     while start < len(ordered):
         length = bucket(len(ordered[start].ids), table)
         size = -(-size_of(length) // multiple) * multiple
-        taken = ordered[start : start + size]
-        start += size
+        taken = [row for row in ordered[start : start + size] if len(row.ids) >= _LEAST_FULL * length] or ordered[
+            start : start + 1
+        ]
+        start += len(taken)
         while len(taken) <= (half := -(-size // (2 * multiple)) * multiple) < size:
             size = half
         yield Batch(tuple(taken), size, length)

@@ -210,8 +210,8 @@ class Engine:
 
     def _score_program(self, size: int, length: int) -> Any:
         def score(params, tokens, lengths, keys, temperature):
-            hidden, fresh = llama.forward(params, self.config, tokens, placement=self.placement)
-            last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+            hidden, fresh = llama.forward(params, self.config, tokens, placement=self.placement, last=lengths - 1)
+            last = hidden[:, 0]
             tree = self.tree
             if isinstance(tree, line_tree.LineTree):
                 cache = kv_cache.from_prefill(fresh, length + len(tree.tokens), self.mesh)

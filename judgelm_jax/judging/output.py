@@ -2,26 +2,28 @@
 
 ```
 OUTPUT.partial/
+  lock                          held while a shard is opened or completed, and while the shards are joined
   manifest.json                 the fingerprint of the run and the number of its records and shards
-  shard-00000-of-00002.jsonl    lines `INDEX<tab>JUDGMENT`, in the order in which they were done
+  shard-00000-of-00002.jsonl    lines `INDEX<tab>JUDGMENT`, in the order in which they were done; locked by its process
   shard-00000-of-00002.done     stands there when the shard holds all of its records
+  joined.jsonl                  the beginning of OUTPUT, while the shards are joined
 ```
 A line counts when its newline is there and it reads as what it should be; everything behind the first line that does not is
 cut off when the run goes on. The shard that is complete last joins all shards, in input order, into OUTPUT, which appears at
-once.
+once. The folder is removed file by file, the manifest last, so that no judgment ever lies beside the manifest of another run.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.records import Record, dump_line, write_atomically
+from judgelm_jax.records import Record, dump_line
 
 _VERSION = 1
 
@@ -46,53 +48,102 @@ def is_complete(output: Path, resume: bool) -> bool:
     return True
 
 
+def discard_leftovers(output: Path) -> None:
+    """Removes the folder of a run whose OUTPUT is complete (a kill may have come between the two).
+
+    Raises:
+      InputError: the folder holds judgments of a run that is not complete, so OUTPUT is not its result.
+    """
+    folder = partial_folder(output)
+    if not folder.exists():
+        return
+    with _locked(folder) as held:
+        if not held:
+            return
+        shards = [path for path in folder.glob("shard-*.jsonl") if path.stat().st_size]
+        if shards:
+            parts = int(shards[0].stem.rpartition("-")[2])
+            if not all(_marker(folder, part, parts).exists() for part in range(parts)):
+                raise InputError(f"{output}: stands there, and {folder} holds an unfinished run; move one of the two away")
+        _remove(folder)
+
+
 class Shard:
     """One process's part of an unfinished output. Open it with `open_shard`."""
 
-    def __init__(self, output: Path, folder: Path, part: int, parts: int, file: BinaryIO, done: bytearray):
-        self._output, self._folder, self._part, self._parts, self._file = output, folder, part, parts, file
+    def __init__(self, output: Path, part: int, parts: int, file: BinaryIO, done: bytearray, end: int):
         self.done = done  # one byte a record of the whole input: 1 where its judgment is written
+        self._output, self._folder, self._part, self._parts = output, partial_folder(output), part, parts
+        self._file, self._end = file, end  # the file is unbuffered: what is written is with the system
 
-    def write(self, rows: list[tuple[int, Record]]) -> None:
-        """Appends judgments with the index of their record, and hands them to the system."""
-        lines = "".join(f"{index}\t{dump_line(row)}\n" for index, row in rows).encode()
-        end = self._file.tell()
+    def write(self, index: int, row: Record) -> None:
+        """Appends the judgment of the record with this index, and hands it to the system.
+
+        Raises:
+          InputError: the disk is full or broken. What was written before stays whole.
+        """
+        line = memoryview(f"{index}\t{dump_line(row)}\n".encode())
+        rest = line
         try:
-            self._file.write(lines)
-            self._file.flush()
+            while rest:
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
-            with contextlib.suppress(OSError):  # a full disk may hold a part of the lines: what was whole stays
-                os.ftruncate(self._file.fileno(), end)
-            error.filename = str(self._folder)
-            raise
-        for index, _ in rows:
-            self.done[index] = 1
+            with contextlib.suppress(OSError):  # a full disk may hold a part of the line
+                self._file.truncate(self._end)
+            raise _failed(self._folder, error) from error
+        self._end += len(line)
+        self.done[index] = 1
 
     def remaining(self) -> int:
         """How many records of this part have no judgment yet."""
         return len(range(self._part, len(self.done), self._parts)) - sum(self.done[self._part :: self._parts])
 
     def finish(self) -> bool:
-        """Marks this part as complete and joins all parts if none is missing; returns whether OUTPUT is there now."""
-        os.fsync(self._file.fileno())
-        _marker(self._folder, self._part, self._parts).touch()
-        with _locked(self._folder) as unlocked:
-            if not unlocked or not all(_marker(self._folder, part, self._parts).exists() for part in range(self._parts)):
-                return self._output.exists()
-            with write_atomically(self._output) as file:
-                for line in _joined(self._folder, self._parts, len(self.done)):
-                    file.write(line)
-            # From here on a kill leaves a complete OUTPUT and a folder that the next run removes.
-            shutil.rmtree(self._folder, ignore_errors=True)
+        """Marks this part as complete and joins all parts if none is missing; returns whether OUTPUT is there now.
+
+        Raises:
+          InputError: the disk is full, or somebody removed the folder or made OUTPUT meanwhile.
+        """
+        try:
+            os.fsync(self._file.fileno())
+            with _locked(self._folder) as held:
+                if not (held and self._is_mine()):
+                    if self._output.exists():  # this part was complete before, and another process joined all
+                        return True
+                    raise InputError(f"{self._folder}: was removed while this run wrote to it; run again")
+                marker = _marker(self._folder, self._part, self._parts)
+                marker.touch()
+                if not all(_marker(self._folder, part, self._parts).exists() for part in range(self._parts)):
+                    return False
+                if os.path.lexists(self._output):
+                    raise InputError(f"{self._output}: appeared during the run; move it away and go on with --resume")
+                _join(self._output, self._folder, self._parts, len(self.done))
+                _remove(self._folder)
+        except OSError as error:
+            raise _failed(self._folder, error) from error
         return True
 
     def close(self) -> None:
-        self._file.close()
+        """Closes the file. A shard that was opened in vain leaves nothing behind."""
+        with self._file, contextlib.suppress(OSError):
+            if not any(self.done):
+                with _locked(self._folder) as held:
+                    if held and self._is_mine() and not _marker(self._folder, self._part, self._parts).exists():
+                        _shard_path(self._folder, self._part, self._parts).unlink()
+                        if not any(self._folder.glob("shard-*")):
+                            _remove(self._folder)
+
+    def _is_mine(self) -> bool:
+        return _is_at(self._file, _shard_path(self._folder, self._part, self._parts))
 
 
 @contextlib.contextmanager
-def open_shard(output: Path, fingerprint: dict[str, Any], records: int, part: int, parts: int, resume: bool) -> Iterator[Shard]:
+def open_shard(
+    output: Path, fingerprint: dict[str, Any], records: int, part: int, parts: int, resume: bool
+) -> Iterator[Shard | None]:
     """Opens part `part` of `parts` of the work on `output`, with what earlier runs wrote.
+
+    Gives None where another process completed OUTPUT since `is_complete` was asked.
 
     Args:
       fingerprint: what the judgments depend on, by name; a run that goes on must have the same.
@@ -104,38 +155,40 @@ def open_shard(output: Path, fingerprint: dict[str, Any], records: int, part: in
         writes the same part.
     """
     folder = partial_folder(output)
-    folder.mkdir(parents=True, exist_ok=True)
     manifest = {"version": _VERSION, "records": records, "shards": parts, "fingerprint": fingerprint}
+    shard = None
+    with _locked(folder, create=True):
+        if is_complete(output, resume):
+            if not any(folder.glob("shard-*")):
+                _remove(folder)
+        else:
+            _check_manifest(folder, manifest)
+            shard = _open(output, records, part, parts, resume)
+    if shard is None:
+        yield None
+        return
+    with contextlib.closing(shard):
+        yield shard
+
+
+def _open(output: Path, records: int, part: int, parts: int, resume: bool) -> Shard:
+    folder = partial_folder(output)
     path = _shard_path(folder, part, parts)
-    begun = path.exists() and path.stat().st_size > 0
-    _check_manifest(folder / "manifest.json", manifest, output)
-    if begun and not resume:
-        raise InputError(f"{folder}: holds an unfinished run; pass --resume to go on with it, or remove the folder")
-    with path.open("a+b") as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(path.open("a+b", buffering=0))
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(f"{path}: another process writes it; wait for it to end, or stop it") from error
-        shard = Shard(output, folder, part, parts, file, _recover(file, records, part, parts))
-        try:
-            yield shard
-        finally:
-            with contextlib.suppress(OSError):
-                shard.close()
-            if folder.exists() and not any(shard.done):
-                _forget(path)
-
-
-def _forget(path: Path) -> None:
-    """Removes a shard to which nothing was written, and the folder when nothing else is in it."""
-    path.unlink(missing_ok=True)
-    if not any(path.parent.glob("shard-*")):
-        shutil.rmtree(path.parent, ignore_errors=True)
-
-
-def discard_leftovers(output: Path) -> None:
-    """Removes the folder of a run whose OUTPUT is complete (a kill may have come between the two)."""
-    shutil.rmtree(partial_folder(output), ignore_errors=True)
+        if path.stat().st_size and not resume:
+            raise InputError(f"{folder}: holds an unfinished run; pass --resume to go on with it, or remove the folder")
+        done, end = _recover(path, records, part, parts)
+        file.truncate(end)
+        shard = Shard(output, part, parts, file, done, end)
+        if shard.remaining():  # a shard that was damaged after it was complete
+            _marker(folder, part, parts).unlink(missing_ok=True)
+        stack.pop_all()
+        return shard
 
 
 def _shard_path(folder: Path, part: int, parts: int) -> Path:
@@ -146,52 +199,52 @@ def _marker(folder: Path, part: int, parts: int) -> Path:
     return _shard_path(folder, part, parts).with_suffix(".done")
 
 
-def _check_manifest(path: Path, manifest: dict[str, Any], output: Path) -> None:
+def _check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Writes the manifest, or compares with the one that is there."""
+    path = folder / "manifest.json"
     if not path.exists():
-        temporary = path.with_name(f".manifest.{os.getpid()}.tmp")
+        if any(shard.stat().st_size for shard in folder.glob("shard-*.jsonl")):
+            raise InputError(f"{folder}: holds judgments and no manifest.json; remove the folder to start anew")
+        temporary = folder / "manifest.tmp"
         try:
             with temporary.open("w", encoding="utf-8") as file:
                 json.dump(manifest, file, indent=1, sort_keys=True)
                 file.flush()
                 os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):  # another process of the same run was faster
-                os.link(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise _failed(folder, error) from error
+        return
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        differing = _differences(found, manifest)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{path}: is damaged; remove the folder {path.parent} to start anew") from error
+        differing = _differences(json.loads(path.read_text(encoding="utf-8")), manifest)
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: is damaged; remove the folder {folder} to start anew") from error
     if differing:
         raise InputError(
-            f"{path.parent}: was begun with another {', '.join(differing)}; run with the same settings to go on, or remove "
+            f"{folder}: was begun with another {', '.join(differing)}; run with the same settings to go on, or remove "
             f"the folder (or choose another --output) to start anew"
         )
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    names = [name for name in ("version", "records", "shards") if found.get(name) != wanted[name]]
+    names = [name for name in ("version", "records", "shards") if found[name] != wanted[name]]
     prints = found["fingerprint"], wanted["fingerprint"]
     names += sorted(name for name in prints[0] | prints[1] if prints[0].get(name) != prints[1].get(name))
     return names
 
 
-def _recover(file: BinaryIO, records: int, part: int, parts: int) -> bytearray:
-    """Reads which records are done and cuts off what a kill left behind them."""
+def _recover(path: Path, records: int, part: int, parts: int) -> tuple[bytearray, int]:
+    """Reads which records are done, and where the last whole line ends (a kill may have left a torn one)."""
     done = bytearray(records)
     end = 0
-    file.seek(0)
-    for line in file:
-        index = _index(line)
-        if index is None or not 0 <= index < records or index % parts != part or done[index]:
-            break
-        done[index] = 1
-        end += len(line)
-    file.truncate(end)
-    file.seek(end)
-    return done
+    with path.open("rb") as file:
+        for line in file:
+            index = _index(line)
+            if index is None or not 0 <= index < records or index % parts != part or done[index]:
+                break
+            done[index] = 1
+            end += len(line)
+    return done, end
 
 
 def _index(line: bytes) -> int | None:
@@ -201,34 +254,92 @@ def _index(line: bytes) -> int | None:
         return None
     try:
         return int(number) if isinstance(json.loads(row), dict) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
-def _joined(folder: Path, parts: int, records: int) -> Iterator[str]:
-    """The judgments in input order. Holds only those that a shard has ahead of its turn: a window's, at most."""
+def _join(output: Path, folder: Path, parts: int, records: int) -> None:
+    joined = folder / "joined.jsonl"
+    try:
+        with joined.open("wb") as file:
+            file.writelines(_in_input_order(folder, parts, records))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(joined, output)
+    except OSError:
+        with contextlib.suppress(OSError):  # gives a full disk its room back
+            joined.unlink(missing_ok=True)
+        raise
+
+
+def _in_input_order(folder: Path, parts: int, records: int) -> Iterator[bytes]:
+    """The lines of OUTPUT. Holds only those that a shard has ahead of their turn: about a window's."""
     with contextlib.ExitStack() as stack:
-        files = [
-            stack.enter_context(_shard_path(folder, part, parts).open(encoding="utf-8", newline="\n")) for part in range(parts)
-        ]
-        ahead: dict[int, str] = {}
+        paths = [_shard_path(folder, part, parts) for part in range(parts)]
+        files = [stack.enter_context(path.open("rb")) for path in paths]
+        ahead: dict[int, bytes] = {}
         for index in range(records):
+            part = index % parts
             while index not in ahead:
-                number, tab, row = next(files[index % parts], "").partition("\t")
-                if not tab:
-                    raise InputError(f"{folder}: the judgment of record {index} is missing; run again with --resume")
+                number, _, row = next(files[part], b"").partition(b"\t")
+                if not (number.isdigit() and len(number) < 20 and row.startswith(b"{") and row.endswith(b"}\n")):
+                    raise InputError(
+                        f"{paths[part]}: was damaged after it was complete; run --shard={part}/{parts} again with --resume"
+                    )
                 ahead[int(number)] = row
             yield ahead.pop(index)
 
 
+def _remove(folder: Path) -> None:
+    """Removes what this module wrote, judgments first and the manifest late, and the folder if nothing else is in it."""
+    with contextlib.suppress(OSError):
+        for pattern in ("shard-*.jsonl", "shard-*.done", "joined.jsonl", "manifest.tmp", "manifest.json", "lock"):
+            for path in folder.glob(pattern):
+                path.unlink()
+        folder.rmdir()
+
+
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Holds the lock of the folder; false where the folder is gone because another process joined the shards."""
+def _locked(folder: Path, create: bool = False) -> Iterator[bool]:
+    """Holds the lock of the folder; false where the folder is gone (and `create` is not set)."""
+    path = folder / "lock"
+    while True:
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            file = path.open("a")
+        except FileNotFoundError:
+            if create:
+                continue
+            yield False
+            return
+        with file:
+            _lock(file, path, fcntl.LOCK_EX)
+            if _is_at(file, path):  # else it was removed while we waited
+                yield True
+                return
+
+
+def _lock(file: IO[Any], path: Path, mode: int) -> None:
     try:
-        file = (folder / "lock").open("a")
+        fcntl.flock(file, mode)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def _is_at(file: IO[Any], path: Path) -> bool:
+    """Whether `path` is still the name of the open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
-        yield False
-        return
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield folder.exists()
+        return False
+
+
+def _failed(folder: Path, error: OSError) -> InputError:
+    """What to say when the disk is full (or a quota is used up, or the disk breaks)."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    reason = "the disk is full" if full else error.strerror or str(error)
+    return InputError(
+        f"{folder}: {reason}; what was written is kept: {'free space' if full else 'mend it'} and go on with --resume"
+    )

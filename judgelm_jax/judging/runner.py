@@ -20,9 +20,6 @@ from judgelm_jax.judging import output
 from judgelm_jax.judging.judge import Judge, windows
 from judgelm_jax.records import Record, check_records, question_identity, read_jsonl, read_references, reference_of
 
-# Judgments are handed to the system at least this often, in seconds: so much work a kill may cost.
-_WRITE_EVERY = 0.5
-
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -52,9 +49,11 @@ def check(job: Job, settings: JudgeConfig) -> CheckedInput:
     Raises:
       InputError: names file and line.
     """
+    if job.input.exists() and not job.input.is_file():
+        raise InputError(f"{job.input}: is no plain file, and it is read more than once; write the records to a file")
     summary = check_records(job.input, kind=settings.kind, limit=job.limit)
     references = {} if job.references is None else read_references(job.references)
-    if settings.reference == "required" or (references and settings.reference != "none"):
+    if settings.reference == "required" or (job.references is not None and settings.reference != "none"):
         for number, record in itertools.islice(read_jsonl(job.input), summary.records):
             if question_identity(record) not in references and reference_of(record) is None:
                 where = "it" if job.references is None else f"neither it nor {job.references}"
@@ -68,13 +67,15 @@ def check(job: Job, settings: JudgeConfig) -> CheckedInput:
 def fingerprint(job: Job, settings: JudgeConfig, checked: CheckedInput, model: str, model_id: str) -> dict[str, Any]:
     """Everything that a judgment depends on, by name. `model` is the fingerprint of the checkpoint."""
     sample = prompts.render(settings.kind, "question", ["first", "second"], "reference")
-    references = sorted(checked.references.items())
+    references = hashlib.sha256()
+    for pair in sorted(checked.references.items()):
+        references.update(repr(pair).encode("utf-8", "surrogatepass"))
     return {
         "model": model,
         "model_id": model_id,
         "prompt": hashlib.sha256(sample.encode()).hexdigest(),
         "input": checked.sha256,
-        "references": hashlib.sha256(repr(references).encode("utf-8", "surrogatepass")).hexdigest() if references else None,
+        "references": None if job.references is None else references.hexdigest(),
         "limit": job.limit,
         **{name: value for name, value in dataclasses.asdict(settings).items() if name != "batch_size"},
     }
@@ -84,28 +85,28 @@ def run(job: Job, checked: CheckedInput, shard: output.Shard, judge: Judge) -> d
     """Judges what the shard still lacks, and joins the shards when this one is the last.
 
     Returns the summary of this run: counts of records by status, tokens, seconds.
+
+    Raises:
+      InputError: the input is no longer what `check` saw, a prompt is too long and `on_overflow` is `error`, or the disk is
+        full. All judgments so far are written.
     """
     start = time.perf_counter()
     statuses: collections.Counter[str] = collections.Counter()
     consistent: collections.Counter[bool] = collections.Counter()
     remaining = shard.remaining()
     already = len(range(job.part, checked.records, job.parts)) - remaining
-    pending: list[tuple[int, Record]] = []
-    written = time.perf_counter()
     with tqdm.tqdm(total=already + remaining, initial=already, unit=" records", disable=not sys.stderr.isatty()) as progress:
         for prepared in _ahead(
             lambda window: judge.prepare(window, checked.references, judge.settings.orders), _todo(job, shard)
         ):
             for index, row in judge.judge_prepared(prepared):
-                pending.append((index, row))
+                shard.write(index, row)  # at once: a kill costs only what is not judged yet
                 statuses[row["status"]] += 1
                 if "consistent" in row:
                     consistent[row["consistent"]] += 1
                 progress.update()
-                if time.perf_counter() - written > _WRITE_EVERY:
-                    shard.write(pending)
-                    pending, written = [], time.perf_counter()
-        shard.write(pending)
+    if shard.remaining():
+        raise InputError(f"{job.input}: has fewer records than at the start of the run; leave it as it is and use --resume")
     judged = time.perf_counter() - start
     complete = shard.finish()
     counts = judge.engine.counts
@@ -133,12 +134,15 @@ def _todo(job: Job, shard: output.Shard) -> Iterator[tuple[tuple[int, Record], .
 
 
 def _ahead(work: Callable[[Any], Any], items: Iterator[Any]) -> Iterator[Any]:
-    """`work` of each item in order, that of the next one in a thread while the caller uses the last."""
-    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
-        following = None
+    """`work` of each item in order. The next item is read and worked on in a thread while the caller uses the last."""
+
+    def step() -> tuple[Any] | None:
         for item in items:
-            result, following = following, pool.submit(work, item)
-            if result is not None:
-                yield result.result()
-        if following is not None:
-            yield following.result()
+            return (work(item),)
+        return None
+
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
+        following = pool.submit(step)
+        while (result := following.result()) is not None:
+            following = pool.submit(step)
+            yield result[0]

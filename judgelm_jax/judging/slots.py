@@ -69,9 +69,8 @@ def admit(
       slots: int32 [B], the slot of each row; N or more for a row that only fills up the batch.
       temperature: float32 scalar, or None for greedy decoding.
     """
-    hidden, fresh = llama.forward(params, config, tokens, placement=placement)
-    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    first = _choose(llama.head(params, last), keys, jnp.zeros_like(lengths), temperature)
+    hidden, fresh = llama.forward(params, config, tokens, placement=placement, last=lengths - 1)
+    first = _choose(llama.head(params, hidden[:, 0]), keys, jnp.zeros_like(lengths), temperature)
 
     def put(old, new):
         return old.at[slots].set(new, mode="drop")

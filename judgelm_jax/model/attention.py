@@ -66,9 +66,17 @@ def _xla(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> ja
 
 
 def _blocked(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    batch, length, heads, width = q.shape
+    kv_heads = k.shape[2]
+    # [B, K, H / K, S, D] and [B, K, T, D]: each product is a plain batched matrix product.
+    q = q.reshape(batch, length, kv_heads, heads // kv_heads, width).transpose(0, 2, 3, 1, 4) * width**-0.5
+    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
     blocks = []
-    for start in range(0, q.shape[1], _BLOCK):
-        end = min(start + _BLOCK, q.shape[1])
-        mask = cache_mask(jnp.arange(start, end)[None], end)
-        blocks.append(_xla(q[:, start:end], k[:, :end], v[:, :end], mask))
-    return jnp.concatenate(blocks, axis=1)
+    for start in range(0, length, _BLOCK):
+        end = min(start + _BLOCK, length)
+        scores = jnp.einsum("bkgsd,bktd->bkgst", q[..., start:end, :], k[:, :, :end], preferred_element_type=jnp.float32)
+        scores = jnp.where(jnp.arange(end) <= jnp.arange(start, end)[:, None], scores, -jnp.inf)
+        weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+        out = jnp.einsum("bkgst,bktd->bkgsd", weights.astype(v.dtype), v[:, :, :end], preferred_element_type=jnp.float32)
+        blocks.append((out / weights.sum(axis=-1, keepdims=True)).astype(q.dtype))  # [B, K, H / K, block, D]
+    return jnp.concatenate(blocks, axis=3).transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)

@@ -73,22 +73,27 @@ class Attention(nnx.Module):
         self.v_proj = Linear((keys, config.hidden_size), ("kv_heads", "embed"))
         self.o_proj = Linear((config.hidden_size, queries), ("embed", "heads"))
 
-    def __call__(self, x, rotation, reach, cache, layer, placement):
+    def __call__(self, x, rotation, reach, cache, layer, placement, last):
         config, mesh = self.config, placement.mesh
         batch, length, _ = x.shape
-        q = self.q_proj(x).reshape(batch, length, config.num_heads, config.head_dim)
+        asking = x if last is None else take(x, last)
+        q = self.q_proj(asking).reshape(batch, -1, config.num_heads, config.head_dim)
         k = self.k_proj(x).reshape(batch, length, config.num_kv_heads, config.head_dim)
         v = self.v_proj(x).reshape(batch, length, config.num_kv_heads, config.head_dim)
-        q = constrain(rotate(q, rotation), mesh, ("batch", "sequence", "heads", "head_dim"))
+        if last is not None:
+            cosine, sine = (r[0, last][:, None] for r in rotation)  # a prefill has the same rotation in every row
+            asked = (cosine, sine)
+        q = constrain(rotate(q, rotation if last is None else asked), mesh, ("batch", "sequence", "heads", "head_dim"))
         k = constrain(rotate(k, rotation), mesh, ("batch", "sequence", "kv_heads", "head_dim"))
         v = constrain(v, mesh, ("batch", "sequence", "kv_heads", "head_dim"))
         if cache is None:
-            out = attention.attend(q, k, v, None, placement.attention)
+            mask = None if last is None else attention.cache_mask(last[:, None], length)
+            out = attention.attend(q, k, v, mask, placement.attention)
         else:
             cache = kv_cache.write(cache, layer, reach.slots, k, v)
             keys, values = (cache[name][layer, :, : reach.mask.shape[2]] for name in ("k", "v"))
             out = attention.attend(q, keys, values, reach.mask, placement.attention)
-        return self.o_proj(out.reshape(batch, length, -1)), cache, {"k": k, "v": v}
+        return self.o_proj(out.reshape(batch, out.shape[1], -1)), cache, {"k": k, "v": v}
 
 
 class MLP(nnx.Module):
@@ -113,9 +118,10 @@ class Layer(nnx.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_epsilon)
         self.mlp = MLP(config)
 
-    def __call__(self, x, rotation, reach, cache, layer, placement):
-        mixed, cache, fresh = self.self_attn(self.input_layernorm(x), rotation, reach, cache, layer, placement)
-        x = x + mixed
+    def __call__(self, x, rotation, reach, cache, layer, placement, last=None):
+        """With `last` int32 [B], the output is that of one token of each row; keys and values are still those of all."""
+        mixed, cache, fresh = self.self_attn(self.input_layernorm(x), rotation, reach, cache, layer, placement, last)
+        x = (x if last is None else take(x, last)) + mixed
         x = x + self.mlp(self.post_attention_layernorm(x), placement.mesh)
         return constrain(x, placement.mesh, ("batch", "sequence", "width")), cache, fresh
 
@@ -144,6 +150,7 @@ def forward(
     reach: Reach | None = None,
     cache: kv_cache.Cache | None = None,
     placement: Placement = Placement(),
+    last: jax.Array | None = None,
 ) -> tuple[jax.Array, kv_cache.Cache]:
     """Runs the decoder over tokens that stand at the start of their rows, or that continue a cache.
 
@@ -154,29 +161,39 @@ def forward(
         before them.
       cache: keys and values of the tokens before.
       placement: mesh and attention backend.
+      last: int32 [B], without a cache: only the output at this token of each row is wanted, so the last layer computes no
+        more than keys and values for the others.
 
     Returns:
-      The residual stream after the last norm, [B, S, E], and the keys and values: with a cache, that cache with the new
-      tokens written; without, those of the tokens given, each [L, B, S, K, D].
+      The residual stream after the last norm, [B, S, E] (with `last`, [B, 1, E]), and the keys and values: with a cache, that
+      cache with the new tokens written; without, those of the tokens given, each [L, B, S, K, D].
     """
-    if (cache is None) != (reach is None):
-        raise ValueError("reach belongs to a cache: give both or neither")
+    if (cache is None) != (reach is None) or (last is not None and cache is not None):
+        raise ValueError("reach belongs to a cache: give both or neither, and last only without them")
     embedding = params["embed_tokens"]["weight"]
     with jax.default_matmul_precision("highest" if embedding.dtype == jnp.float32 else "default"):
         x = constrain(embedding[tokens], placement.mesh, ("batch", "sequence", "width"))
         rotation = rotary(config, jnp.arange(tokens.shape[1])[None] if reach is None else reach.positions)
         graph = _layer_graph(config)
 
-        def body(carry, xs):
+        def run_layer(carry, layer, last=None):
             x, cache = carry
-            weights, layer = xs
-            x, cache, fresh = nnx.merge(graph, weights)(x, rotation, reach, cache, layer, placement)
+            weights = jax.tree.map(lambda stacked: stacked[layer], params["layers"])
+            x, cache, fresh = nnx.merge(graph, weights)(x, rotation, reach, cache, layer, placement, last)
             return (x, cache), (fresh if cache is None else None)
 
-        layers = jnp.arange(config.num_layers)
-        (x, cache), fresh = jax.lax.scan(body, (x, cache), (params["layers"], layers))
+        scanned = config.num_layers - (last is not None)
+        (x, cache), fresh = jax.lax.scan(run_layer, (x, cache), jnp.arange(scanned))
+        if last is not None:
+            (x, cache), final = run_layer((x, cache), scanned, last)
+            fresh = jax.tree.map(lambda below, top: jnp.concatenate([below, top[None]]), fresh, final)
         norm = nnx.merge(_norm_graph(config), params["norm"])
         return norm(x), fresh if cache is None else cache
+
+
+def take(x: jax.Array, places: jax.Array) -> jax.Array:
+    """[B, 1, ...]: of each row of x [B, S, ...], the entry at `places` int32 [B]."""
+    return jnp.take_along_axis(x, places.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
 
 
 def head(params: Params, hidden: jax.Array) -> jax.Array:

@@ -57,10 +57,15 @@ def test_padding_of_many_real_lengths_stays_under_a_tenth():
 
 
 def test_a_short_input_is_not_padded_to_a_full_batch():
-    (batch,) = batches(rows_of([100, 90, 80]), bucket_lengths(2048), lambda _: 64, 1)
+    (batch,) = batches(rows_of([100, 98, 95]), bucket_lengths(2048), lambda _: 64, 1)
     assert batch.size == 4
     (batch,) = batches(rows_of([100]), bucket_lengths(2048), lambda _: 64, 8)
     assert batch.size == 8
+
+
+def test_rows_of_very_different_length_do_not_share_a_batch():
+    made = list(batches(rows_of([1000, 990, 400, 390, 100]), bucket_lengths(2048), lambda _: 8, 1))
+    assert [[len(row.ids) for row in batch.rows] for batch in made] == [[1000, 990], [400, 390], [100]]
 
 
 def test_a_row_beyond_the_table_is_an_error():

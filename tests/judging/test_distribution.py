@@ -95,9 +95,9 @@ def test_winning_in_one_order_is_losing_in_the_other_of_the_exchanged_record(lab
         record | {"answer1_body": record["answer2_body"], "answer2_body": record["answer1_body"]} for record in records
     ]
     for ours, theirs in zip(judge.judge(records), back.judge(exchanged), strict=True):
-        assert ours.probabilities["1"] == pytest.approx(theirs.probabilities["2"])
-        assert ours.probabilities["0"] == pytest.approx(theirs.probabilities["0"])
-        assert ours.row["expected_scores"] == pytest.approx(theirs.row["expected_scores"][::-1])
+        assert ours.probabilities["1"] == pytest.approx(theirs.probabilities["2"], rel=1e-4)
+        assert ours.probabilities["0"] == pytest.approx(theirs.probabilities["0"], rel=1e-4)
+        assert ours.row["expected_scores"] == pytest.approx(theirs.row["expected_scores"][::-1], rel=1e-4)
         assert ours.row["pred_text"] == theirs.row["pred_text"]  # both saw the same prompt
 
 
@@ -107,11 +107,11 @@ def test_both_orders_give_the_mean_distribution_and_the_bias_of_the_record(labor
     for one, other, merged in zip(judge.judge(records), back, both, strict=True):
         for name in ("0", "1", "2"):
             mean = (one.probabilities[name] + other.probabilities[name]) / 2
-            assert merged.probabilities[name] == pytest.approx(mean)
-        assert merged.row["forward"]["probabilities"] == pytest.approx(one.probabilities)
+            assert merged.probabilities[name] == pytest.approx(mean, rel=1e-4)  # other batches, so other rounding
+        assert merged.row["forward"]["probabilities"] == pytest.approx(one.probabilities, rel=1e-4)
         shown_first = one.probabilities["1"] + other.probabilities["2"]
         shown_second = one.probabilities["2"] + other.probabilities["1"]
-        assert merged.row["position_bias"] == pytest.approx((shown_first - shown_second) / 2)
+        assert merged.row["position_bias"] == pytest.approx((shown_first - shown_second) / 2, abs=1e-4)
         assert merged.winner == int(max(merged.probabilities, key=merged.probabilities.get))
 
 

@@ -99,6 +99,17 @@ def test_decoding_with_a_cache_equals_one_pass(tiny):
         np.testing.assert_allclose(llama.head(params, hidden), expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("backend", ["reference", "xla", "blocked"])
+def test_the_output_at_the_last_tokens_alone_equals_the_whole_output(tiny, backend):
+    params, config = tiny
+    tokens, last = np.arange(5, 65).reshape(3, 20), np.array([19, 0, 7])
+    placement = llama.Placement(attention=backend)
+    whole, all_keys = llama.forward(params, config, tokens, placement=placement)
+    short, keys = llama.forward(params, config, tokens, placement=placement, last=last)
+    np.testing.assert_allclose(short[:, 0], np.asarray(whole)[np.arange(3), last], atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), keys, all_keys)
+
+
 def test_padding_changes_nothing_before_it(tiny):
     params, config = tiny
     tokens = np.arange(5, 45)[None]

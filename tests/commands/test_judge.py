@@ -1,0 +1,436 @@
+"""The command as a user meets it: good runs, kills, and everything that may be wrong with what it is given."""
+
+import copy
+import dataclasses
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from judgelm_jax import laboratory
+from judgelm_jax.commands import command_line, judge
+from judgelm_jax.config import JudgeConfig
+from judgelm_jax.judging import output
+from judgelm_jax.judging.judge import Judge
+from judgelm_jax.records import Record, dump_line, read_jsonl
+
+COUNT = 26
+EXPLAIN = ("--mode=explain", "--orders=both", "--batch_size=2", "--max_new_tokens=192")
+
+
+def run(*arguments: str) -> int:
+    return command_line.run(judge.main, judge.FLAGS, "judge", arguments)
+
+
+def write(path: Path, records: Sequence[Record]) -> Path:
+    path.write_text("".join(dump_line(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def read(path: Path) -> list[Record]:
+    return [row for _, row in read_jsonl(path)]
+
+
+def without_marks(rows: Sequence[Record]) -> list[Record]:
+    """The rows without the two fields that may differ between runs."""
+    assert all(isinstance(row["pred_id"], str) and row["tstamp"] > 1.7e9 for row in rows)
+    return [{name: value for name, value in row.items() if name not in ("pred_id", "tstamp")} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory) -> Path:
+    pairs = laboratory.make_pairs(COUNT, seed=3)
+    return write(tmp_path_factory.mktemp("records") / "records.jsonl", [pair.record for pair in pairs])
+
+
+@pytest.fixture
+def arguments(laboratory_checkpoint, records, tmp_path) -> list[str]:
+    target = tmp_path / "judgments.jsonl"
+    return [f"--model={laboratory_checkpoint}", f"--input={records}", f"--output={target}", "--dtype=float32"]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[JudgeConfig, Judge]:
+    return {}
+
+
+@pytest.fixture
+def loaded_once(monkeypatch, loaded) -> None:
+    """Runs of this module that need the same programs share them, in place of compiling their own."""
+    load = Judge.load
+
+    def load_once(model: str, mesh: str, settings: JudgeConfig, model_id: str) -> Judge:
+        shared = dataclasses.replace(settings, orders="forward", on_overflow="truncate")
+        if shared not in loaded:
+            loaded[shared] = load(model, mesh, shared, model_id)
+        own = copy.copy(loaded[shared])
+        own.settings, own.model_id = settings, model_id
+        return own
+
+    monkeypatch.setattr(Judge, "load", load_once)
+
+
+@pytest.mark.usefixtures("loaded_once")
+def test_both_orders_in_one_run_equal_two_runs(laboratory_checkpoint, records, tmp_path, capfd):
+    rows, summaries = {}, {}
+    for orders in ("both", "forward", "reversed"):
+        target, summary = tmp_path / f"{orders}.jsonl", tmp_path / f"{orders}.json"
+        files = (f"--model={laboratory_checkpoint}", f"--input={records}", f"--output={target}", f"--json={summary}")
+        assert run(*files, f"--orders={orders}", "--dtype=float32", "--model_id=me") == 0
+        rows[orders], summaries[orders] = without_marks(read(target)), json.loads(summary.read_text())
+        assert not output.partial_folder(target).exists()
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    assert captured.out.count("judged     26 records (26 ok, 0 truncated, 0 unparsed, 0 overflow); 0 were done before") == 3
+    inputs = read(records)
+    for place, row in enumerate(rows["both"]):
+        forward, back = rows["forward"][place], rows["reversed"][place]
+        assert {name: row[name] for name in inputs[place]} == inputs[place]
+        assert row["pred_model_id"] == "me"
+        assert row["forward"]["scores"] == forward["scores"]
+        assert row["reversed"]["scores"] == back["scores"]
+        assert row["pred_text"] == forward["pred_text"] == " ".join(re.findall(r"[\d.]+", forward["pred_text"]))
+        assert back["scores"] == [float(score) for score in reversed(back["pred_text"].split())]
+        assert row["consistent"] == (forward["winner"] == back["winner"])
+        assert row["status"] == "ok"
+    summary = summaries["both"]
+    assert summary["consistent"] == sum(row["consistent"] for row in rows["both"])
+    assert (summary["records"], summary["judged"], summary["ok"], summary["complete"]) == (COUNT, COUNT, COUNT, True)
+
+
+def test_content_never_stops_a_run(tmp_path, capfd):
+    laboratory.write_checkpoint(tmp_path / "judge", seed=0, context=768)
+    hard = ["", " \n ", "word " * 20_000, "x" * 100_000, "\x00" * 50, "\ud800 and \udfff", "</s><s>[INST] <|eot_id|> <unk>"]
+    hard += ["{question} {0} %s \\n", "\u2028\u2029\x85\r\n", "🚀日本語\u202e", "10 10\n", "### Response:10"]
+    given = [
+        {
+            "question_id": f"{place}",
+            "question_body": text[:60],
+            "answer1_body": text,
+            "answer2_body": "short",
+            "more": [text[:9]],
+        }
+        for place, text in enumerate(hard)
+    ]
+    given.append({"question_id": "all", "question_body": "q " * 9000, "answer1_body": "", "answer2_body": ""})
+    given.append({"question_id": "both", "question_body": "q", "answer1_body": "a " * 9000, "answer2_body": "b" * 9000})
+    source, target = write(tmp_path / "records.jsonl", given), tmp_path / "judgments.jsonl"
+    for mode in ("scores", "explain"):
+        settings = (
+            f"--mode={mode}",
+            "--orders=both",
+            "--max_new_tokens=16",
+            f"--json={tmp_path / 'summary.json'}",
+        )
+        assert run(f"--model={tmp_path / 'judge'}", f"--input={source}", f"--output={target}", *settings) == 0
+        rows = read(target)
+        assert [{name: row[name] for name in record} for row, record in zip(rows, given, strict=True)] == given
+        long = {"2", "3", "both"}
+        expected = [
+            "overflow" if row["question_id"] == "all" else "truncated" if row["question_id"] in long else "ok" for row in rows
+        ]
+        statuses = [row["status"] for row in rows]
+        if mode == "scores":
+            assert statuses == expected
+        summary = json.loads((tmp_path / "summary.json").read_text())
+        assert {status: summary[status] for status in statuses} == {status: statuses.count(status) for status in statuses}
+        assert all(row["truncated"][0] > 0 for row in rows if row["question_id"] in long)
+        target.unlink()
+    assert capfd.readouterr().err == ""
+
+
+# Runs that end too early. These are processes of their own, on one device.
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    program = "from judgelm_jax.commands.judge import entry; raise SystemExit(entry())"
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(*arguments: str) -> str:
+    process = start(*arguments)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert err == ""
+    return out
+
+
+def stop_after(lines: int, shard: Path, how: signal.Signals, *arguments: str) -> tuple[int, str]:
+    """Sends the signal as soon as the shard has so many lines; returns how many it then has and what stderr says."""
+    process = start(*arguments)
+    while process.poll() is None and not (shard.exists() and shard.read_bytes().count(b"\n") >= lines):
+        time.sleep(0.002)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 130), err
+    return shard.read_bytes().count(b"\n"), err
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(laboratory_checkpoint, records, tmp_path_factory) -> list[Record]:
+    target = tmp_path_factory.mktemp("uninterrupted") / "judgments.jsonl"
+    finish(f"--model={laboratory_checkpoint}", f"--input={records}", f"--output={target}", "--dtype=float32", *EXPLAIN)
+    return without_marks(read(target))
+
+
+def shard_of(arguments: Sequence[str]) -> tuple[Path, Path]:
+    target = Path(arguments[2].removeprefix("--output="))
+    return target, output.partial_folder(target) / "shard-00000-of-00001.jsonl"
+
+
+def test_killed_and_interrupted_the_run_goes_on_to_the_same_file(arguments, uninterrupted):
+    target, shard = shard_of(arguments)
+    killed, _ = stop_after(3, shard, signal.SIGKILL, *arguments, *EXPLAIN)
+    first = shard.read_bytes()
+    interrupted, err = stop_after(killed + 3, shard, signal.SIGINT, *arguments, *EXPLAIN, "--resume")
+    assert err == "judgelm-judge: interrupted\n"
+    assert 3 <= killed < killed + 3 <= interrupted < COUNT
+    assert shard.read_bytes().startswith(first[: first.rindex(b"\n") + 1])
+    assert not target.exists()
+    kept = [json.loads(line.partition(b"\t")[2])["pred_id"] for line in shard.read_bytes().splitlines()]
+    out = finish(*arguments, *EXPLAIN, "--resume")
+    assert f"judged     {COUNT - interrupted} records" in out
+    assert f"{interrupted} were done before" in out
+    rows = read(target)
+    assert without_marks(rows) == uninterrupted
+    assert len({row["pred_id"] for row in rows}) == COUNT
+    assert set(kept) <= {row["pred_id"] for row in rows}
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+@pytest.mark.slow
+def test_killed_twenty_five_times_the_run_ends_with_the_same_file(arguments, uninterrupted):
+    target, shard = shard_of(arguments)
+    lines = 0
+    for _ in range(COUNT - 1):
+        if lines < COUNT - 2:
+            lines, _ = stop_after(lines + 1, shard, signal.SIGKILL, *arguments, *EXPLAIN, "--resume")
+        else:  # all but judged: killed somewhere between the start and the first new judgment
+            process = start(*arguments, *EXPLAIN, "--resume")
+            time.sleep(1)
+            process.kill()
+            process.communicate()
+    finish(*arguments, *EXPLAIN, "--resume")
+    assert without_marks(read(target)) == uninterrupted
+
+
+def test_a_complete_output_is_left_alone(arguments, capfd):
+    target, _ = shard_of(arguments)
+    target.write_text("judgments\n")
+    assert run(*arguments, "--resume") == 0
+    assert "is complete, nothing to do" in capfd.readouterr().out
+    assert run(*arguments) == 2
+    assert_one_line(capfd, f"{target}: stands there already")
+    assert target.read_text() == "judgments\n"
+
+
+@pytest.mark.usefixtures("loaded_once")
+def test_shards_run_by_themselves_and_the_last_joins(arguments, capfd):
+    target, _ = shard_of(arguments)
+    for part, says in ((1, "waits for the other shards"), (0, str(target))):
+        assert run(*arguments, f"--shard={part}/2", "--limit=9") == 0
+        assert says in capfd.readouterr().out
+    assert [row["question_id"] for row in read(target)] == list(range(9))
+
+
+# What is wrong with the input. No model is loaded: the flag names one that is not there.
+
+GOOD = {"question_id": 1, "question_body": "q", "answer1_body": "a", "answer2_body": "b"}
+
+
+def assert_one_line(capfd, *parts: str) -> None:
+    captured = capfd.readouterr()
+    assert captured.err.count("\n") == 1, captured.err
+    assert captured.err.startswith("judgelm-judge: ")
+    assert "Traceback" not in captured.err
+    for part in parts:
+        assert part in captured.err
+
+
+def without(field: str) -> Record:
+    return {name: value for name, value in GOOD.items() if name != field}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"question_id": 2', "not valid JSON"),
+        ("[1]", "no JSON object"),
+        ('{"question_id": NaN}', "NaN"),
+        ('{"question_id": 2, "x": 1e999}', "not valid JSON"),
+        ("[" * 100_000, "records.jsonl:2: "),
+        ('{"x": ' + "9" * 5000 + "}", "not valid JSON"),
+        (b"\xff\xfe", "UTF-8"),
+        (without("question_id"), "'question_id' is missing"),
+        ({**without("question_id"), "pair_id": "p"}, "'question_id' is missing"),
+        (without("question_body"), "'question_body' is missing"),
+        (without("answer1_body"), "'answer1_body' is missing"),
+        (without("answer2_body"), "'answer2_body' is missing"),
+        ({**GOOD, "question_id": 2, "answer2_body": 7}, "'answer2_body' is of type number"),
+        ({**GOOD, "question_id": 2, "answer1_body": None}, "'answer1_body' is of type null"),
+        ({**GOOD, "question_id": 2, "question_body": ["q"]}, "'question_body' is of type list"),
+        ({**GOOD, "question_id": 2, "reference": 3}, "'reference'"),
+        ({**GOOD, "question_id": 2, "answer3_body": "c"}, "3 answers where 2 are judged"),
+        ({**GOOD, "question_id": [2]}, "question_id is of type list"),
+        ({**GOOD, "pair_id": True}, "pair_id is of type boolean"),
+        (GOOD, "line 1"),
+        ({**GOOD, "question_id": "1"}, "line 1"),
+        ({**GOOD, "question_id": 7, "pair_id": "1"}, "line 1"),
+    ],
+)
+def test_a_wrong_record_is_named_with_its_line_before_the_model_is_looked_for(tmp_path, capfd, line, says):
+    source = tmp_path / "records.jsonl"
+    second = line if isinstance(line, bytes) else (line if isinstance(line, str) else json.dumps(line)).encode()
+    source.write_bytes(json.dumps(GOOD).encode() + b"\n" + second + b"\n")
+    assert run(f"--model={tmp_path / 'none'}", f"--input={source}", f"--output={tmp_path / 'out' / 'o.jsonl'}") == 2
+    assert_one_line(capfd, f"{source}:2: ", says)
+    assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--reference=required"], "records.jsonl:2: a reference for question_id '2' is required"),
+        (["--references={folder}/one.jsonl"], "records.jsonl:2: a reference for question_id '2' is required"),
+        (["--references={folder}/twice.jsonl"], "twice.jsonl:2: question_id '1' stands already in line 1"),
+        (["--references={folder}/none.jsonl"], "none.jsonl:1: the field 'reference' is missing"),
+        (["--references={folder}/absent.jsonl"], "absent.jsonl: No such file"),
+        (["--limit=1", "--model={folder}/absent"], "absent: no such folder"),
+    ],
+)
+def test_references_are_checked_before_the_model_is_looked_for(tmp_path, capfd, flags, says):
+    source = write(tmp_path / "records.jsonl", [{**GOOD, "reference": "r"}, {**GOOD, "question_id": 2}])
+    write(tmp_path / "one.jsonl", [{"question_id": 1, "reference": {"text": "r"}}])
+    write(tmp_path / "twice.jsonl", [{"question_id": 1, "reference": "r"}] * 2)
+    write(tmp_path / "none.jsonl", [{"question_id": 1}])
+    flags = [flag.format(folder=tmp_path) for flag in flags]
+    assert run(f"--model={tmp_path / 'absent'}", f"--input={source}", f"--output={tmp_path / 'o.jsonl'}", *flags) == 2
+    assert_one_line(capfd, says)
+    assert not list(tmp_path.glob("o.jsonl*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--no_such_flag"], "no_such_flag"),
+        (["--mode=shout"], "--mode"),
+        (["--orders=sideways"], "--orders"),
+        (["--temperature=-1"], "temperature is -1.0"),
+        (["--temperature=nan"], "temperature is nan"),
+        (["--temperature=warm"], "--temperature"),
+        (["--max_new_tokens=0"], "max_new_tokens is 0"),
+        (["--batch_size=0"], "batch_size is 0"),
+        (["--limit=0"], "--limit"),
+        (["--limit=many"], "--limit"),
+        (["--mesh=data:2,data:4"], "--mesh=data:2,data:4"),
+        (["--mesh=gpu:2"], "--mesh=gpu:2"),
+        (["--shard=2/2"], "--shard=2/2"),
+        (["--shard=0/1000"], "--shard=0/1000"),
+        (["--shard=١/٢"], "--shard"),
+        (["--shard=1"], "--shard=1"),
+        (["stray"], "unexpected argument 'stray'"),
+        (["--model="], "config.json: there is no such file"),
+        (["--input="], "is no plain file"),
+        (["--output="], "is no plain file"),
+        (["--output={folder}"], "is no plain file"),
+        (["--output={folder}/records.jsonl", "--resume"], "is also read"),
+        (["--output={folder}/records.jsonl/o"], "is no folder"),
+        (["--output=/proc/o.jsonl"], "/proc/o.jsonl"),
+        (["--output={folder}/" + "o" * 250], "File name too long"),
+        (["--json={folder}/records.jsonl/x"], "is no folder"),
+        (["--json={folder}/records.jsonl"], "is also read"),
+        (["--input={folder}/absent"], "absent: No such file"),
+        (["--input={folder}"], "is no plain file"),
+        (["--mesh=data:3"], "the mesh data:3"),
+        (["--max_new_tokens=4096", "--mode=explain"], "context of the model is 2048"),
+    ],
+)
+def test_a_wrong_flag_or_path_is_named_in_one_line(laboratory_checkpoint, tmp_path, capfd, flags, says):
+    source = write(tmp_path / "records.jsonl", [GOOD])
+    flags = [flag.format(folder=tmp_path) for flag in flags]
+    assert run(f"--model={laboratory_checkpoint}", f"--input={source}", f"--output={tmp_path / 'o.jsonl'}", *flags) == 2
+    assert_one_line(capfd, says)
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_required_flags_are_asked_for_also_in_a_second_call(capfd):
+    for name in ("model", "input", "output"):
+        given = [f"--{other}=x" for other in ("model", "input", "output") if other != name]
+        assert run(*given) == 2
+        assert_one_line(capfd, f"--{name}")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda folder: cut(folder / "model.safetensors"), "model.safetensors"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "judge"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b""), "model.safetensors"),
+        (lambda folder: cut(folder / "config.json"), "config.json"),
+        (lambda folder: cut(folder / "tokenizer.model"), "tokenizer.model"),
+        (lambda folder: (folder / "tokenizer.model").unlink(), "tokenizer"),
+        (lambda folder: (folder / "config.json").unlink(), "judge"),
+        (shutil.rmtree, "judge: no such folder"),
+    ],
+)
+def test_a_broken_checkpoint_is_named_and_leaves_nothing(
+    laboratory_checkpoint, tmp_path, capfd, damage: Callable[[Path], Any], says
+):
+    source = write(tmp_path / "records.jsonl", [GOOD])
+    model = tmp_path / "judge"
+    shutil.copytree(laboratory_checkpoint, model)
+    damage(model)
+    assert run(f"--model={model}", f"--input={source}", f"--output={tmp_path / 'o.jsonl'}") == 2
+    assert_one_line(capfd, says)
+    assert not list(tmp_path.glob("o.jsonl*"))
+
+
+@pytest.mark.usefixtures("loaded_once")
+def test_a_full_disk_ends_the_run_and_keeps_what_was_judged(arguments, tmp_path, capfd):
+    target, shard = shard_of(arguments)
+    assert run(*arguments) == 0
+    expected = without_marks(read(target))
+    target.unlink()
+    capfd.readouterr()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))  # no file may be longer: the shard ends in a torn line
+    try:
+        code = run(*arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 2
+    assert_one_line(capfd, f"{output.partial_folder(target)}: File too large", "go on with --resume")
+    kept = shard.read_bytes()
+    assert 2000 < len(kept) <= 4000
+    assert kept.endswith(b"}\n")
+    assert run(*arguments, "--resume") == 0
+    assert f"{kept.count(b'{' + chr(34).encode() + b'question_id')} were done before" in capfd.readouterr().out
+    assert without_marks(read(target)) == expected
+
+
+@pytest.mark.usefixtures("loaded_once")
+def test_a_prompt_that_may_not_be_shortened_ends_the_run_by_name(laboratory_checkpoint, tmp_path, capfd):
+    long = {**GOOD, "question_id": "long one", "answer1_body": "a " * 9000}
+    source = write(tmp_path / "records.jsonl", [GOOD, long])
+    files = (f"--model={laboratory_checkpoint}", f"--input={source}", f"--output={tmp_path / 'o.jsonl'}", "--dtype=float32")
+    assert run(*files, "--on_overflow=error") == 2
+    assert_one_line(capfd, "'long one' does not fit the context", "--on_overflow=truncate or skip")
+    assert not list(tmp_path.glob("o.jsonl*"))
+    assert run(*files, "--on_overflow=skip") == 0
+    assert [row["status"] for row in read(tmp_path / "o.jsonl")] == ["ok", "overflow"]

@@ -1,0 +1,644 @@
+"""The files of a run survive a kill at any moment: the model is stubbed, the disk is one that dies when it is told to."""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import io
+import itertools
+import json
+import os
+import random
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from judgelm_jax.errors import InputError
+from judgelm_jax.judging import output
+from judgelm_jax.records import dump_line
+
+RECORDS = 7
+TEXTS = ("plain", "zwei\nZeilen\tund\r", "日本語 🚀", "\u2028\u0085", "", '{"a": 1}\\', "\ud800 alone")
+FINGERPRINT = {"model": "abc", "mode": "scores", "temperature": 0.0, "limit": None}
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside: no handler of `Exception` sees it, and nothing done after it reaches the disk."""
+
+
+@dataclasses.dataclass
+class Disk:
+    """Counts what changes files and fails at operation `at`; a write leaves its first `torn` bytes behind.
+
+    `error` None: the process is killed. Else the operation raises this errno and the process goes on.
+    """
+
+    at: int | None = None
+    torn: int = 0
+    error: int | None = None
+    dead: bool = False
+    operations: list[tuple[str, int]] = dataclasses.field(default_factory=list)  # name, bytes
+
+    def allows(self, name: str, size: int = 0) -> bool:
+        """Whether the operation takes place; a dead process's do not."""
+        if self.dead:
+            return False
+        if self.fails_next():
+            self.fail(name, size)
+        self.operations.append((name, size))
+        return True
+
+    def fails_next(self) -> bool:
+        return not self.dead and len(self.operations) == self.at
+
+    def fail(self, name: str, size: int) -> None:
+        self.operations.append((name, size))
+        if self.error is not None:
+            raise OSError(self.error, os.strerror(self.error))
+        self.dead = True
+        raise Killed
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator["Disk"]:
+        real_open, real_os_open = io.open, os.open
+        disk = self
+
+        class File(io.FileIO):
+            def write(self, data: Any) -> int:
+                if disk.fails_next():
+                    super().write(bytes(data)[: disk.torn])
+                    disk.fail("write", len(data))
+                return super().write(data) if disk.allows("write", len(data)) else len(data)
+
+            def truncate(self, size: int | None = None) -> int:
+                return super().truncate(size) if disk.allows("truncate") else 0
+
+        def open_file(path, mode="r", buffering=-1, encoding=None, errors=None, newline=None):
+            if not set(mode) & set("wa"):
+                return real_open(path, mode, buffering, encoding, errors, newline)
+            if not disk.allows("open"):
+                raise Killed
+            raw = File(path, mode.replace("b", ""))
+            if buffering == 0:
+                return raw
+            buffered = io.BufferedWriter(raw)
+            return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding, errors, newline)
+
+        def open_descriptor(path, flags, *rest, **named):
+            if flags & os.O_CREAT and not disk.allows("touch"):
+                raise Killed
+            return real_os_open(path, flags, *rest, **named)
+
+        def guarded(name: str) -> Callable[..., Any]:
+            real = getattr(os, name)
+            return lambda *rest, **named: real(*rest, **named) if disk.allows(name) else None
+
+        with contextlib.ExitStack() as stack:
+            for name in ("unlink", "rmdir", "mkdir", "replace"):
+                stack.enter_context(mock.patch.object(os, name, guarded(name)))
+            stack.enter_context(mock.patch.object(os, "fsync", lambda file: disk.allows("fsync")))  # noqa: PT008
+            stack.enter_context(mock.patch.object(os, "open", open_descriptor))
+            stack.enter_context(mock.patch.object(io, "open", open_file))
+            yield self
+
+
+def row(index: int) -> dict[str, Any]:
+    return {"question_id": index, "text": TEXTS[index % len(TEXTS)], "scores": [index, 0.5]}
+
+
+def complete(records: int = RECORDS) -> bytes:
+    """What an uninterrupted run must write."""
+    return "".join(dump_line(row(index)) + "\n" for index in range(records)).encode()
+
+
+def work(
+    target: Path,
+    part: int = 0,
+    parts: int = 1,
+    *,
+    resume: bool = True,
+    records: int = RECORDS,
+    fingerprint: dict[str, Any] = FINGERPRINT,
+    disk: Disk | None = None,
+) -> list[int]:
+    """One process of a run, judging in an order of its own; returns the records whose judgment it was told is written."""
+    written: list[int] = []
+    with (disk or Disk()).in_use(), contextlib.suppress(Killed):
+        if output.is_complete(target, resume):
+            output.discard_leftovers(target)
+            return written
+        with output.open_shard(target, fingerprint, records, part, parts, resume) as shard:
+            if shard is None:
+                return written
+            own = list(range(part, records, parts))
+            random.Random(part).shuffle(own)
+            for index in own:
+                if not shard.done[index]:
+                    shard.write(index, row(index))
+                    written.append(index)
+            shard.finish()
+    return written
+
+
+def check_finished(target: Path, records: int = RECORDS) -> None:
+    assert target.read_bytes() == complete(records)
+    assert sorted(path.name for path in target.parent.iterdir()) == [target.name], "something was left behind"
+
+
+@contextlib.contextmanager
+def fresh_target() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "judgments.jsonl"
+
+
+def operations_of(processes: Sequence[tuple[int, int]]) -> list[list[tuple[str, int]]]:
+    """What each of these processes (part, parts) does to the disk when nothing fails."""
+    disks = [Disk() for _ in processes]
+    with fresh_target() as target:
+        for (part, parts), disk in zip(processes, disks, strict=True):
+            work(target, part, parts, resume=False, disk=disk)
+        check_finished(target)
+    return [disk.operations for disk in disks]
+
+
+def kill_points(operations: Sequence[tuple[str, int]], every_byte: bool = False) -> Iterator[tuple[int, int]]:
+    """(operation, bytes of it that reach the disk) for every operation and every tear of a write."""
+    for at, (name, size) in enumerate(operations):
+        tears = range(size + 1) if every_byte else sorted({0, 1, size // 2, size - 1, size})
+        yield from ((at, torn) for torn in (tears if name == "write" else (0,)))
+
+
+def last_replace(operations: Sequence[tuple[str, int]]) -> int:
+    """The operation by which OUTPUT appears."""
+    return max(at for at, (name, _) in enumerate(operations) if name == "replace")
+
+
+def test_killed_at_any_byte_the_run_goes_on_and_ends_with_the_same_file():
+    (operations,) = operations_of([(0, 1)])
+    names = {name for name, _ in operations}
+    assert names == {"mkdir", "open", "write", "truncate", "fsync", "touch", "replace", "unlink", "rmdir"}
+    points = list(kill_points(operations, every_byte=True))
+    assert len(points) >= 1000
+    for at, torn in points:
+        with fresh_target() as target:
+            disk = Disk(at, torn)
+            before = work(target, resume=False, disk=disk)
+            assert disk.dead
+            assert not target.exists() or target.read_bytes() == complete(), (at, torn)
+            after = work(target)
+            assert not set(before) & set(after), (at, torn)
+            assert len(after) == len(set(after))
+            check_finished(target)
+
+
+def test_killed_again_while_it_goes_on():
+    (operations,) = operations_of([(0, 1)])
+    for at, torn in kill_points(operations):
+        for again in itertools.count():
+            with fresh_target() as target:
+                first = work(target, disk=Disk(at, torn))
+                disk = Disk(again, torn)
+                second = work(target, disk=disk)
+                third = work(target)
+                assert len(first + second + third) == len({*first, *second, *third}), (at, torn, again)
+                check_finished(target)
+                if not disk.dead:
+                    break
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_any_of_three_shards_is_killed_and_all_start_again_in_any_order(order):
+    operations = operations_of([(part, 3) for part in order])
+    for place, part in enumerate(order):
+        for at, torn in kill_points(operations[place]):
+            with fresh_target() as target:
+                before = [index for other in order[:place] for index in work(target, other, 3)]
+                disk = Disk(at, torn)
+                before += work(target, part, 3, disk=disk)
+                assert disk.dead
+                assert not target.exists() or target.read_bytes() == complete()
+                after = [index for other in reversed(order) for index in work(target, other, 3)]
+                assert not set(before) & set(after), (at, torn)
+                check_finished(target)
+
+
+@settings(max_examples=200)
+@given(
+    parts=st.integers(1, 4),
+    records=st.integers(0, 9),
+    kills=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40), st.integers(0, 60)), max_size=6),
+    order=st.permutations(range(4)),
+)
+def test_whatever_is_killed_how_often_the_result_is_the_same(parts, records, kills, order):
+    with fresh_target() as target:
+        written = []
+        for part, at, torn in kills:
+            written += work(target, part % parts, parts, records=records, disk=Disk(at, torn))
+        for part in (part for part in order if part < parts):
+            written += work(target, part, parts, records=records)
+        assert len(written) == len(set(written))
+        check_finished(target, records)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_fails_once_anywhere_loses_nothing(error):
+    (operations,) = operations_of([(0, 1)])
+    for at, torn in kill_points(operations):
+        with fresh_target() as target:
+            before: list[int] = []
+            try:
+                before = work(target, disk=Disk(at, torn, error))
+            except (InputError, OSError) as raised:
+                if operations[at][0] in ("write", "fsync", "replace") and not isinstance(raised, InputError):
+                    raise
+            else:  # only what tidies up may fail without a word
+                assert target.exists()
+            kept = shard_lines(target)
+            after = work(target)
+            assert not set(before + kept) & set(after)
+            check_finished(target)
+
+
+def test_a_full_disk_is_named_with_what_to_do_and_keeps_whole_lines_only(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    (operations,) = operations_of([(0, 1)])
+    third_row = [at for at, (name, _) in enumerate(operations) if name == "write"][3]  # the first write is the manifest's
+    with pytest.raises(InputError, match=r"judgments\.jsonl\.partial: the disk is full; .* free space .* --resume"):
+        work(target, disk=Disk(third_row, 20, errno.ENOSPC))
+    assert len(shard_lines(target)) == 2
+    assert shard_path(target).read_bytes().endswith(b"}\n")
+    assert len(work(target)) == RECORDS - 2
+    check_finished(target)
+
+
+def shard_path(target: Path, part: int = 0, parts: int = 1) -> Path:
+    return output.partial_folder(target) / f"shard-{part:05d}-of-{parts:05d}.jsonl"
+
+
+def shard_lines(target: Path) -> list[int]:
+    """The records whose judgment stands in the shard as a whole line."""
+    if not shard_path(target).exists():
+        return []
+    return [int(line.partition(b"\t")[0]) for line in shard_path(target).read_bytes().splitlines(True) if line.endswith(b"\n")]
+
+
+def begin(target: Path, count: int, part: int = 0, parts: int = 1, **settings: Any) -> None:
+    """A process that is stopped after `count` judgments."""
+    with output.open_shard(target, FINGERPRINT, settings.get("records", RECORDS), part, parts, True) as shard:
+        assert shard is not None
+        for index in range(part, part + count * parts, parts):
+            shard.write(index, row(index))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"fingerprint": {**FINGERPRINT, "model": "other"}}, "model"),
+        ({"fingerprint": {**FINGERPRINT, "mode": "explain", "limit": 3}}, "limit, mode"),
+        ({"fingerprint": {**FINGERPRINT, "new": 1}}, "new"),
+        ({"records": RECORDS + 1}, "records"),
+        ({"parts": 2}, "shards"),
+    ],
+)
+def test_a_run_with_other_settings_is_refused_and_told_what_differs(tmp_path, change, named):
+    target = tmp_path / "judgments.jsonl"
+    begin(target, 3)
+    with pytest.raises(InputError, match=f"was begun with another {named};"):
+        work(target, **change)
+    assert len(work(target)) == RECORDS - 3
+    check_finished(target)
+
+
+def test_an_unfinished_run_is_refused_without_resume(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    begin(target, 3)
+    before = shard_path(target).read_bytes()
+    with pytest.raises(InputError, match="pass --resume"):
+        work(target, resume=False)
+    assert shard_path(target).read_bytes() == before
+
+
+def test_an_output_that_stands_there_is_refused_without_resume_and_done_with_it(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    target.write_text("precious\n")
+    with pytest.raises(InputError, match="stands there already"):
+        work(target, resume=False)
+    assert work(target) == []
+    assert target.read_text() == "precious\n"
+    assert not output.partial_folder(target).exists()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_an_output_that_is_no_file_is_refused(tmp_path, make):
+    target = tmp_path / "judgments.jsonl"
+    make(target)
+    with pytest.raises(InputError, match="is not a file"):
+        work(target)
+
+
+def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+
+    def fail_to_load_the_model() -> None:
+        with output.open_shard(target, FINGERPRINT, RECORDS, 0, 1, False):
+            raise InputError("no model")
+
+    with pytest.raises(InputError, match="no model"):
+        fail_to_load_the_model()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_wrote_nothing_leaves_the_work_of_others(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    begin(target, 2, part=1, parts=2)
+    begin(target, 0, part=0, parts=2)
+    assert not shard_path(target, 0, 2).exists()
+    assert len(work(target, 1, 2)) == 1
+    work(target, 0, 2)
+    check_finished(target)
+
+
+def test_a_shard_that_another_process_writes_is_refused(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    with output.open_shard(target, FINGERPRINT, RECORDS, 0, 1, False) as shard:
+        for resume in (False, True):
+            with pytest.raises(InputError, match=r"shard-00000-of-00001\.jsonl: another process writes it"):
+                work(target, resume=resume)
+        for index in range(RECORDS):
+            shard.write(index, row(index))
+        assert shard.finish()
+    check_finished(target)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", "null", '{"version": 1, "records": 7, "shards": 1}', "\x00" * 9, "[" * 9999]
+)
+def test_a_damaged_manifest_is_refused_and_no_judgment_touched(tmp_path, content):
+    target = tmp_path / "judgments.jsonl"
+    begin(target, 3)
+    before = shard_path(target).read_bytes()
+    (output.partial_folder(target) / "manifest.json").write_text(content)
+    with pytest.raises(InputError, match=r"manifest\.json: is damaged; remove the folder"):
+        work(target)
+    assert shard_path(target).read_bytes() == before
+
+
+def test_judgments_without_a_manifest_are_never_taken_over(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    begin(target, 3)
+    (output.partial_folder(target) / "manifest.json").unlink()
+    with pytest.raises(InputError, match="holds judgments and no manifest"):
+        work(target, fingerprint={"model": "other"})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: [*lines[:2], lines[2][:9] + lines[3], *lines[4:]],  # torn in the middle, as two disks may do it
+        lambda lines: [*lines[:2], b"\x00" * len(lines[2]), *lines[3:]],
+        lambda lines: [*lines[:2], b"\n", *lines[2:]],
+        lambda lines: [*lines[:2], lines[0], *lines[2:]],  # twice
+        lambda lines: [*lines[:2], lines[2].replace(b"2\t", b"7\t"), *lines[3:]],  # no such record
+        lambda lines: [*lines[:2], b"-1" + lines[2][1:], *lines[3:]],
+        lambda lines: [*lines[:2], b"9" * 5000 + lines[2][1:], *lines[3:]],
+        lambda lines: [*lines[:2], b"2\t" + b"[" * 99999 + b"\n", *lines[3:]],
+        lambda lines: [*lines[:2], b"2\t\xff\n", *lines[3:]],
+        lambda lines: [*lines[:2], lines[2].rstrip(b"\n")],
+    ],
+)
+def test_what_stands_before_a_damaged_line_is_kept_and_the_rest_judged_again(tmp_path, damage):
+    target = tmp_path / "judgments.jsonl"
+    begin(target, 5)
+    lines = shard_path(target).read_bytes().splitlines(True)
+    shard_path(target).write_bytes(b"".join(damage(lines)))
+    assert sorted(work(target)) == [2, 3, 4, 5, 6]
+    check_finished(target)
+
+
+def test_a_shard_of_another_part_is_not_taken_for_ones_own(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    begin(target, 2, part=0, parts=2)
+    shutil.copy(shard_path(target, 0, 2), shard_path(target, 1, 2))
+    assert sorted(work(target, 1, 2)) == [1, 3, 5]
+    work(target, 0, 2)
+    check_finished(target)
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-20] + b"\n")])
+def test_a_shard_that_is_damaged_after_it_was_complete_is_named_and_heals(tmp_path, damage):
+    target = tmp_path / "judgments.jsonl"
+    work(target, 0, 2)
+    damage(shard_path(target, 0, 2))
+    with pytest.raises(InputError):
+        work(target, 1, 2)
+    assert not target.exists()
+    assert work(target, 0, 2)
+    work(target, 1, 2)
+    check_finished(target)
+
+
+def test_a_shard_that_heals_is_waited_for(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    work(target, 0, 2)
+    path = shard_path(target, 0, 2)
+    path.write_bytes(path.read_bytes()[:-9])
+    with output.open_shard(target, FINGERPRINT, RECORDS, 0, 2, True) as healing:
+        with output.open_shard(target, FINGERPRINT, RECORDS, 1, 2, True) as other:
+            for index in range(1, RECORDS, 2):
+                other.write(index, row(index))
+            assert not other.finish()
+        for index in range(0, RECORDS, 2):
+            if not healing.done[index]:
+                healing.write(index, row(index))
+        assert healing.finish()
+    check_finished(target)
+
+
+@pytest.mark.parametrize("records", [0, 1, 2])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 2, 0, 1, 3)])
+def test_there_may_be_more_shards_than_records(tmp_path, records, order):
+    target = tmp_path / "judgments.jsonl"
+    for part in order:
+        assert not target.exists()
+        work(target, part, 5, resume=False, records=records)
+    check_finished(target, records)
+
+
+def test_no_records_give_an_empty_output(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    work(target, resume=False, records=0)
+    assert target.read_bytes() == b""
+
+
+def test_killed_while_the_folder_is_removed_old_judgments_do_not_enter_a_new_run(tmp_path):
+    (operations,) = operations_of([(0, 1)])
+    other = {"model": "other"}
+    for at in range(last_replace(operations) + 1, len(operations)):
+        target = tmp_path / str(at) / "judgments.jsonl"
+        target.parent.mkdir()
+        work(target, disk=Disk(at))
+        assert target.read_bytes() == complete()
+        target.unlink()  # as a user does who moves the result away and judges with another model
+        try:
+            assert len(work(target, fingerprint=other)) == RECORDS
+        except InputError as error:
+            assert "was begun with another" in str(error)  # noqa: PT017
+
+
+def test_leftovers_of_a_complete_run_are_removed(tmp_path):
+    (operations,) = operations_of([(0, 1)])
+    target = tmp_path / "judgments.jsonl"
+    work(target, disk=Disk(last_replace(operations) + 1))
+    assert target.exists()
+    assert shard_path(target).exists()
+    assert work(target) == []
+    check_finished(target)
+
+
+def test_files_of_others_in_the_folder_stay(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    folder = output.partial_folder(target)
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    work(target, resume=False)
+    assert target.read_bytes() == complete()
+    work(target)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_unfinished_work_is_not_removed_because_some_file_is_called_like_the_output(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    begin(target, 3)
+    target.write_text("another file\n")
+    with pytest.raises(InputError, match="holds an unfinished run; move one of the two away"):
+        work(target)
+    target.unlink()
+    assert len(work(target)) == RECORDS - 3
+    check_finished(target)
+
+
+def test_an_output_that_appears_during_the_run_is_not_overwritten(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+
+    def run_while_somebody_writes_the_output() -> None:
+        with output.open_shard(target, FINGERPRINT, 1, 0, 1, False) as shard:
+            shard.write(0, row(0))
+            target.write_text("precious\n")
+            shard.finish()
+
+    with pytest.raises(InputError, match="appeared during the run"):
+        run_while_somebody_writes_the_output()
+    assert target.read_text() == "precious\n"
+    target.rename(tmp_path / "moved")
+    assert work(target, records=1) == []
+    assert target.read_bytes() == complete(1)
+
+
+def test_a_folder_that_is_removed_or_replaced_during_the_run_is_told(tmp_path):
+    for replaced in (False, True):
+        target = tmp_path / f"{replaced}.jsonl"
+        with output.open_shard(target, FINGERPRINT, 1, 0, 1, False) as shard:
+            shutil.rmtree(output.partial_folder(target))
+            shard.write(0, row(0))
+            other = output.open_shard(target, FINGERPRINT, 1, 0, 1, False) if replaced else contextlib.nullcontext()
+            with other, pytest.raises(InputError, match="was removed while this run wrote to it"):
+                shard.finish()
+        assert not target.exists()
+
+
+def test_a_process_that_finds_all_done_while_another_joins_says_so(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    work(target, 0, 2)
+    with output.open_shard(target, FINGERPRINT, RECORDS, 0, 2, True) as idle:  # complete before, started again
+        work(target, 1, 2)
+        assert target.exists()
+        assert idle.remaining() == 0
+        assert idle.finish()
+    check_finished(target)
+    with output.open_shard(target, FINGERPRINT, RECORDS, 0, 2, True) as late:  # it had asked `is_complete` before the join
+        assert late is None
+    check_finished(target)
+
+
+def test_shards_that_finish_at_the_same_time_are_joined_once(tmp_path):
+    for attempt in range(40):
+        target = tmp_path / str(attempt) / "judgments.jsonl"
+        target.parent.mkdir()
+        barrier = threading.Barrier(4)
+        results: list[bool] = []
+
+        def process(
+            part: int, target: Path = target, barrier: threading.Barrier = barrier, results: list[bool] = results
+        ) -> None:
+            barrier.wait()
+            with output.open_shard(target, FINGERPRINT, RECORDS, part, 4, True) as shard:
+                for index in range(part, RECORDS, 4):
+                    shard.write(index, row(index))
+                barrier.wait()
+                results.append(shard.finish())
+
+        threads = [threading.Thread(target=process, args=(part,)) for part in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert results == [False, False, False, True]
+        check_finished(target)
+
+
+def test_the_folder_may_vanish_while_a_process_waits_for_its_lock(tmp_path, monkeypatch):
+    target = tmp_path / "judgments.jsonl"
+    real, waited = fcntl.flock, []
+
+    def flock(file: Any, mode: int) -> None:
+        if not waited:
+            waited.append(file)
+            begin(target, 0)  # another process, which was first, ends in vain and removes the folder
+            assert not output.partial_folder(target).exists()
+        real(file, mode)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert len(work(target)) == RECORDS
+    check_finished(target)
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match=r"judgments\.jsonl\.partial/lock"):
+        work(tmp_path / "judgments.jsonl")
+
+
+def test_a_write_that_the_system_takes_in_pieces_is_whole(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    real_open = io.open
+
+    class Slow(io.FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(bytes(data)[:5])
+
+    def open_file(path, mode="r", buffering=-1, *rest):
+        return Slow(path, mode.replace("b", "")) if buffering == 0 else real_open(path, mode, buffering, *rest)
+
+    with mock.patch.object(io, "open", open_file), output.open_shard(target, FINGERPRINT, RECORDS, 0, 1, False) as shard:
+        for index in range(RECORDS):
+            shard.write(index, row(index))
+        assert shard.finish()
+    check_finished(target)
+
+
+def test_the_manifest_tells_what_the_run_is(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    begin(target, 1)
+    manifest = json.loads((output.partial_folder(target) / "manifest.json").read_text())
+    assert manifest == {"version": 1, "records": RECORDS, "shards": 1, "fingerprint": FINGERPRINT}

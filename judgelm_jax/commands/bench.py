@@ -162,9 +162,9 @@ def _peer_model(folder: Path, platform: str, dtype: str) -> Any:
 def _print(result: dict[str, Any]) -> None:
     busy = "" if result["slots_busy"] is None else f", slots {100 * result['slots_busy']:.0f} % busy"
     peak = "" if result["share_of_peak"] is None else f", {100 * result['share_of_peak']:.1f} % of peak"
+    length = result["prompt_tokens"] / result["prompts"]
     print(
-        f"\n{result['mode']}: {result['pairs']} pairs in both orders, {result['prompt_tokens'] / result['prompts']:.0f} tokens a "
-        f"prompt, up to {result['new_tokens']} new"
+        f"\n{result['mode']}: {result['pairs']} pairs in both orders, {length:.0f} tokens a prompt, {result['new_tokens']} new"
     )
     print(f"{'':<28}{'pairs/s':>9}{'ours is faster by':>20}")
     for name, rate in result["pairs_per_second"].items():

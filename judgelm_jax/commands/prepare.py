@@ -164,8 +164,9 @@ def _prepare_answers() -> dict[str, Any]:
     unused = sum(key not in asked for key in references or ())
     print(
         f"{len(records)} records with {len(paths)} answers each, {with_reference} of them with a reference, are in "
-        f"{OUTPUT.value}. "
-        f"{converted} values were no strings and became their JSON text. {unused} references belong to no question."
+        f"{OUTPUT.value}."
+        + (f" {converted} values were no strings and became their JSON text." if converted else "")
+        + (f" {unused} references belong to no question." if unused else "")
     )
     return {
         "records": len(records),

@@ -5,6 +5,8 @@ from pathlib import Path
 
 # Before JAX is imported anywhere.
 os.environ["JAX_PLATFORMS"] = "cpu"
+if os.environ.get("JUDGELM_SHARED"):
+    os.environ["JUDGELM_SHARED"] = str(Path(os.environ["JUDGELM_SHARED"]).resolve())  # tests change folders
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 import jax

@@ -271,7 +271,10 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class JudgeConfig:
-    """What is asked of a judge; each field is a flag of `judge`. Every field but `batch_size` may change a verdict."""
+    """What is asked of a judge; each field is a flag of `judge`.
+
+    Every field may change a verdict but `attention` and `batch_size`, which may round otherwise.
+    """
 
     kind: str = "pair"
     mode: str = "scores"
@@ -283,6 +286,7 @@ class JudgeConfig:
     on_overflow: str = "truncate"
     dtype: str = "bfloat16"
     score_grid: str = "1:10:1"
+    attention: str = "auto"
     batch_size: int | None = None
 
     KINDS = ("pair",)
@@ -291,6 +295,7 @@ class JudgeConfig:
     REFERENCES = ("auto", "none", "required")
     OVERFLOWS = ("truncate", "error", "skip")
     DTYPES = ("bfloat16", "float32")
+    ATTENTIONS = ("auto", "reference", "xla", "blocked", "cudnn")
 
     def __post_init__(self) -> None:
         choices = {
@@ -300,6 +305,7 @@ class JudgeConfig:
             "reference": self.REFERENCES,
             "on_overflow": self.OVERFLOWS,
             "dtype": self.DTYPES,
+            "attention": self.ATTENTIONS,
         }
         for field, values in choices.items():
             if getattr(self, field) not in values:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,7 +26,8 @@ _EDGE_BYTES = 2**20
 class Checkpoint:
     """A checkpoint whose config and list of tensors were read and fit each other; no tensor is in memory yet.
 
-    `hf_config` is the content of its `config.json`; `fingerprint` tells it from other checkpoints.
+    `config.eos_ids` are those of `generation_config.json` where there is one, as in `transformers`. `hf_config` is the
+    content of its `config.json`; `fingerprint` tells it from other checkpoints.
     """
 
     folder: Path
@@ -57,7 +59,7 @@ def open_checkpoint(model: str) -> Checkpoint:
         raise InputError(f"{model}: no such folder; name a converted or a Hugging Face folder, or a hub id like ORG/NAME")
     checkpoint = _open_store(folder) if store.is_store(folder) else _open_hf(folder)
     check_weights(folder, checkpoint.weights, checkpoint.config)
-    return checkpoint
+    return dataclasses.replace(checkpoint, config=_with_generation_ends(checkpoint.config, checkpoint.tokenizer_folder))
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -88,6 +90,20 @@ def _open_hf(folder: Path) -> Checkpoint:
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     _add_edges(digest, [*files, *_existing(folder, TOKENIZER_FILES)])
     return Checkpoint(folder, config, hf_config, folder, digest.hexdigest(), hf_files.open_weights(folder))
+
+
+def _with_generation_ends(config: ModelConfig, folder: Path) -> ModelConfig:
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return config
+    try:
+        ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+        ends = [ends] if isinstance(ends, int) else ends or []
+        if not all(type(end) is int for end in ends):
+            raise ValueError("eos_token_id is neither a number nor a list of numbers")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); fetch the checkpoint again") from error
+    return dataclasses.replace(config, eos_ids=tuple(ends)) if ends else config
 
 
 def _existing(folder: Path, names: Iterable[str]) -> list[Path]:

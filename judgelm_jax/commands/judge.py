@@ -78,6 +78,13 @@ MESH = flags.DEFINE_string(
 DTYPE = flags.DEFINE_enum(
     "dtype", _DEFAULTS.dtype, JudgeConfig.DTYPES, "of the computation; float32 is exact and slower.", flag_values=FLAGS
 )
+ATTENTION = flags.DEFINE_enum(
+    "attention",
+    _DEFAULTS.attention,
+    JudgeConfig.ATTENTIONS,
+    "the attention kernel; auto: the fastest of the platform that fits.",
+    flag_values=FLAGS,
+)
 MODEL_ID = flags.DEFINE_string(
     "model_id", None, "the judge's name in the judgments; the last part of --model when not given", flag_values=FLAGS
 )
@@ -101,6 +108,7 @@ def main() -> None:
         on_overflow=ON_OVERFLOW.value,
         dtype=DTYPE.value,
         score_grid=SCORE_GRID.value,
+        attention=ATTENTION.value,
         batch_size=BATCH_SIZE.value,
     )
     part, parts = _parse_shard(SHARD.value)

@@ -76,7 +76,17 @@ class Engine:
         """`tree` holds the lines that may be written: a `LineTree` in mode `distribution`, else a `ScoreTree`."""
         self.params, self.config, self.mesh, self.settings, self.tree = params, config, mesh, settings, tree
         platform = mesh.devices.flat[0].platform
-        self.placement = llama.Placement(mesh, attention.backend_for(platform))
+        backend = settings.attention
+        if backend == "auto":
+            backend = attention.backend_for(platform, config.head_dim, settings.dtype)
+        if backend == "cudnn":
+            try:
+                attention.refuse_cudnn(config.head_dim, settings.dtype)
+            except ValueError as error:
+                raise InputError(f"--attention=cudnn: {error}; choose another") from error
+            if platform != "gpu":
+                raise InputError(f"--attention=cudnn: the devices are of the platform {platform}; choose another")
+        self.placement = llama.Placement(mesh, backend)
         self.counts = Counts()
         self.reserved = settings.max_new_tokens if settings.mode == "explain" else tree.longest
         if self.reserved >= config.context:

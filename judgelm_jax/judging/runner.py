@@ -77,7 +77,7 @@ def fingerprint(job: Job, settings: JudgeConfig, checked: CheckedInput, model: s
         "input": checked.sha256,
         "references": None if job.references is None else references.hexdigest(),
         "limit": job.limit,
-        **{name: value for name, value in dataclasses.asdict(settings).items() if name != "batch_size"},
+        **{name: value for name, value in dataclasses.asdict(settings).items() if name not in ("attention", "batch_size")},
     }
 
 

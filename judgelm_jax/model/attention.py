@@ -3,10 +3,12 @@
 Letters of the shapes: B batch, S queries, T keys, H query heads, K key/value heads, D width of a head.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-BACKENDS = ("reference", "xla", "blocked")
+BACKENDS = ("reference", "xla", "blocked", "cudnn")
 
 # Queries of one block of the `blocked` backend. Its scores, B × H × 128 × T floats, stay in the caches of a CPU core.
 _BLOCK = 128
@@ -22,19 +24,27 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, bac
         Else bool [B or 1, S, T], true where a query sees a key (of a cache); each query must see one.
       backend: `reference` spells the definition out in float32; `xla` is `jax.nn.dot_product_attention`; `blocked` computes
         prefill a block of queries at a time against the keys up to the block's end, so that nearly nothing above the
-        diagonal is computed (for CPUs, where no fused kernel exists), and is `xla` where a mask is given.
+        diagonal is computed (for CPUs, where no fused kernel exists); `cudnn` is NVIDIA's fused kernel. The last two are for
+        prefill and training, and are `xla` where a mask is given.
 
     Returns:
       [B, S, H, D] in the dtype of q.
+
+    Raises:
+      ValueError: the backend cannot do what is asked.
     """
     if mask is None and q.shape[1] != k.shape[1]:
         raise ValueError(f"without a mask, {q.shape[1]} queries need as many keys, not {k.shape[1]}")
     if backend == "reference":
         return _reference(q, k, v, mask)
-    if backend == "xla" or (backend == "blocked" and mask is not None):
+    if backend == "cudnn":
+        refuse_cudnn(q.shape[3], q.dtype)
+    if backend == "xla" or (backend in ("blocked", "cudnn") and mask is not None):
         return _xla(q, k, v, mask)
     if backend == "blocked":
         return _blocked(q, k, v)
+    if backend == "cudnn":
+        return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
     raise ValueError(f"unknown attention backend {backend!r}; one of {', '.join(BACKENDS)}")
 
 
@@ -43,9 +53,24 @@ def cache_mask(positions: jax.Array, slots: int) -> jax.Array:
     return jnp.arange(slots) <= positions[:, :, None]
 
 
-def backend_for(platform: str) -> str:
-    """The fastest backend on `platform` (`cpu`, `gpu`, `tpu`)."""
-    return "blocked" if platform == "cpu" else "xla"
+def refuse_cudnn(width: int, dtype: Any) -> None:
+    """Raises a ValueError where cuDNN's fused kernel does not exist: it wants half precision and narrow heads."""
+    if jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float16) or width > 128 or width % 8:
+        raise ValueError(
+            f"the attention backend cudnn needs bfloat16 or float16 and heads of at most 128, a multiple of 8; not {dtype} and "
+            f"{width}"
+        )
+
+
+def backend_for(platform: str, width: int, dtype: Any) -> str:
+    """The fastest backend on `platform` (`cpu`, `gpu`, `tpu`) for heads of this width and this dtype."""
+    if platform != "gpu":
+        return "blocked" if platform == "cpu" else "xla"
+    try:
+        refuse_cudnn(width, dtype)
+    except ValueError:
+        return "xla"
+    return "cudnn"
 
 
 def _reference(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:

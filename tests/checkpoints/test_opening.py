@@ -8,6 +8,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from judgelm_jax.checkpoints import open_checkpoint
@@ -93,3 +94,23 @@ def test_the_fingerprint_changes_with_anything_that_changes_verdicts(
     for number in range(2):
         different = {fingerprints(change)[number] for change in (one_weight, config, tokenizer)}
         assert len(different | {nothing[number]}) == 4
+
+
+def test_text_ends_where_the_generation_config_says_as_in_transformers(tmp_path: Path, write_checkpoint) -> None:
+    write_checkpoint(tmp_path / "hf")
+    generation = {"eos_token_id": [7, 9], "bos_token_id": 1}
+    (tmp_path / "hf" / "generation_config.json").write_text(json.dumps(generation))
+    theirs = transformers.GenerationConfig.from_pretrained(tmp_path / "hf")
+    assert open_checkpoint(str(tmp_path / "hf")).config.eos_ids == tuple(theirs.eos_token_id)
+    convert(open_checkpoint(str(tmp_path / "hf")), tmp_path / "orbax", "orbax")
+    assert open_checkpoint(str(tmp_path / "orbax")).config.eos_ids == (7, 9)
+    (tmp_path / "hf" / "generation_config.json").unlink()
+    assert open_checkpoint(str(tmp_path / "hf")).config.eos_ids == (2,)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"eos_token_id": "</s>"}', '{"eos_token_id": [true]}'])
+def test_a_broken_generation_config_is_named(tmp_path: Path, write_checkpoint, text: str) -> None:
+    write_checkpoint(tmp_path)
+    (tmp_path / "generation_config.json").write_text(text)
+    with pytest.raises(InputError, match=r"generation_config\.json"):
+        open_checkpoint(str(tmp_path))

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from judgelm_jax.model import attention
 
+HERE = ("reference", "xla", "blocked")  # those that a CPU has
+
 
 def by_hand(q, k, v, positions):
     """The definition, one query at a time, in float64."""
@@ -26,7 +28,7 @@ def arrays(seed, batch, queries, keys, kv_heads, groups, width):
     return q, k, v
 
 
-@pytest.mark.parametrize("backend", attention.BACKENDS)
+@pytest.mark.parametrize("backend", HERE)
 @given(seed=st.integers(0, 99), groups=st.sampled_from([1, 3]))
 def test_prefill_equals_the_definition(backend, seed, groups):
     q, k, v = arrays(seed, 2, 7, 7, 2, groups, 4)
@@ -34,7 +36,7 @@ def test_prefill_equals_the_definition(backend, seed, groups):
     np.testing.assert_allclose(out, by_hand(q, k, v, np.tile(np.arange(7), (2, 1))), atol=2e-6)
 
 
-@pytest.mark.parametrize("backend", attention.BACKENDS)
+@pytest.mark.parametrize("backend", HERE)
 @given(seed=st.integers(0, 99), positions=st.lists(st.integers(0, 8), min_size=4, max_size=4))
 def test_decoding_sees_the_cache_up_to_each_rows_own_position(backend, seed, positions):
     q, k, v = arrays(seed, 2, 2, 9, 1, 2, 4)
@@ -55,7 +57,7 @@ def test_blocks_join_without_a_seam(length):
 def test_softmax_is_float32_where_inputs_are_bfloat16():
     q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in arrays(1, 1, 256, 256, 1, 1, 8))
     wide = by_hand(*(np.asarray(x, np.float64) for x in (q, k, v)), np.arange(256)[None])
-    for backend in attention.BACKENDS:
+    for backend in HERE:
         out = attention.attend(q, k, v, None, backend)
         assert out.dtype == jnp.bfloat16
         np.testing.assert_allclose(np.asarray(out, np.float64), wide, atol=0.02)
@@ -70,6 +72,17 @@ def test_blocked_prefill_computes_little_above_the_diagonal():
 
     # 8 blocks: 36 of 64 tiles lie on or under the diagonal.
     assert flops("blocked") < 0.62 * flops("xla")
+
+
+def test_the_fused_kernel_is_chosen_where_it_exists_and_raises_where_it_does_not():
+    assert attention.backend_for("gpu", 128, "bfloat16") == "cudnn"
+    assert attention.backend_for("gpu", 128, "float32") == "xla"
+    assert attention.backend_for("gpu", 256, "bfloat16") == "xla"
+    assert attention.backend_for("tpu", 128, "bfloat16") == "xla"
+    assert attention.backend_for("cpu", 64, "float32") == "blocked"
+    x = jnp.zeros((1, 4, 1, 8))
+    with pytest.raises(ValueError, match="cudnn needs bfloat16"):
+        attention.attend(x, x, x, None, "cudnn")
 
 
 def test_arguments_that_cannot_be_honoured_raise():

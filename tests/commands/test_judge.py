@@ -152,8 +152,21 @@ def test_content_never_stops_a_run(tmp_path, capfd):
 # Runs that end too early. These are processes of their own, on one device.
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    program = "from judgelm_jax.commands.judge import entry; raise SystemExit(entry())"
+PROGRAM = "from judgelm_jax.commands.judge import entry; raise SystemExit(entry())"
+# The same, but each judgment is followed by a pause, so that a signal meets the run and not its end.
+SLOW_PROGRAM = f"""
+import time
+from judgelm_jax.judging.output import Shard
+write = Shard.write
+def write_and_wait(*arguments):
+    write(*arguments)
+    time.sleep(0.05)
+Shard.write = write_and_wait
+{PROGRAM}
+"""
+
+
+def start(*arguments: str, program: str = PROGRAM) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     command = [sys.executable, "-c", program, *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -169,7 +182,7 @@ def finish(*arguments: str) -> str:
 
 def stop_after(lines: int, shard: Path, how: signal.Signals, *arguments: str) -> tuple[int, str]:
     """Sends the signal as soon as the shard has so many lines; returns how many it then has and what stderr says."""
-    process = start(*arguments)
+    process = start(*arguments, program=SLOW_PROGRAM)
     while process.poll() is None and not (shard.exists() and shard.read_bytes().count(b"\n") >= lines):
         time.sleep(0.002)
     process.send_signal(how)

@@ -1,6 +1,7 @@
 """Judging: our engine, the published loop, and batched `generate`, each on the same prompts in turn."""
 
 import dataclasses
+import operator
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -11,17 +12,17 @@ import numpy as np
 from judgelm_jax.judging.judge import Judge
 from judgelm_jax.records import Record
 
-Generate = Callable[[Sequence[np.ndarray]], list[list[int]]]
+# Prompts (int32 ids) and the most tokens to generate for each → the ids that were generated.
+Generate = Callable[[Sequence[np.ndarray], int], list[list[int]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """What is measured: `records` in both orders, `rounds` times, responses of at most `new_tokens`."""
+    """What is measured: `records` in both orders, `rounds` times."""
 
     mode: str
     records: Sequence[Record]
     rounds: int
-    new_tokens: int
 
 
 def measure(
@@ -31,7 +32,8 @@ def measure(
 
     Args:
       judge: ours, with `orders="both"`.
-      peers: by name; each takes prompts (int32 ids) and returns the ids that it generated.
+      peers: by name. Each generates as many tokens as ours did in the mean: in mode `explain` up to the engine's limit, in
+        mode `scores` those of a score line, since random weights would never end one by themselves.
       parameters: of the model, embeddings left out, for the share of peak: 2 FLOP each and prompt token.
       peak_tflops: of all devices together; None: no share is given.
 
@@ -44,6 +46,7 @@ def measure(
     counts = judge.engine.counts
     compile_seconds, programs = counts.compile_seconds, counts.programs
     prompts = [row.ids for row in judge.prepare(window, {}, "both").rows]
+    new_tokens = judge.settings.max_new_tokens if suite.mode == "explain" else round(statistics.fmean(map(len, expected)))
     seconds: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
     generated: dict[str, list[list[int]]] = {}
     device: list[float] = []
@@ -57,7 +60,7 @@ def measure(
         device.append(time.perf_counter() - start)
         for name, generate in peers.items():
             start = time.perf_counter()
-            generated[name] = generate(prompts)
+            generated[name] = generate(prompts, new_tokens)
             seconds[name].append(time.perf_counter() - start)
     tokens = sum(map(len, prompts))
     ours = statistics.median(seconds["ours"])
@@ -66,7 +69,7 @@ def measure(
         "pairs": len(window),
         "prompts": len(prompts),
         "prompt_tokens": tokens,
-        "new_tokens": suite.new_tokens,
+        "new_tokens": new_tokens,
         "seconds": seconds,
         "pairs_per_second": {name: len(window) / statistics.median(times) for name, times in seconds.items()},
         "prompt_tokens_per_second": tokens / ours,
@@ -85,7 +88,7 @@ def measure(
         },
     }
     if suite.mode == "explain":
-        same = {name: sum(map(_same, expected, ids)) for name, ids in generated.items()}
+        same = {name: sum(map(operator.eq, expected, ids)) for name, ids in generated.items()}
         result["same_text"] = {name: f"{count} of {len(prompts)}" for name, count in same.items()}
     return result
 
@@ -97,23 +100,19 @@ def _texts(judge: Judge, window: Sequence[tuple[int, Record]]) -> list[list[int]
     return [found[row.index] for row in rows]
 
 
-def _same(ours: list[int], theirs: list[int]) -> bool:
-    return ours == theirs
-
-
-def published_loop(model: Any, new_tokens: int, eos: Sequence[int]) -> Generate:
+def published_loop(model: Any, eos: Sequence[int]) -> Generate:
     """One prompt at a time through `generate`, as the published script does it, greedy."""
 
-    def generate(prompts: Sequence[np.ndarray]) -> list[list[int]]:
+    def generate(prompts: Sequence[np.ndarray], new_tokens: int) -> list[list[int]]:
         return [_generate(model, [ids], new_tokens, eos)[0] for ids in prompts]
 
     return generate
 
 
-def batched_generate(model: Any, new_tokens: int, eos: Sequence[int], size: int) -> Generate:
+def batched_generate(model: Any, eos: Sequence[int], size: int) -> Generate:
     """`generate` with prompts of like length in batches of `size`, padded on the left as it wants them."""
 
-    def generate(prompts: Sequence[np.ndarray]) -> list[list[int]]:
+    def generate(prompts: Sequence[np.ndarray], new_tokens: int) -> list[list[int]]:
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         found: dict[int, list[int]] = {}
         for start in range(0, len(order), size):

@@ -99,27 +99,20 @@ def _measure(scratch: Path, modes: list[str]) -> dict[str, Any]:
         settings = JudgeConfig(mode=mode, orders="both", dtype=dtype, max_new_tokens=NEW_TOKENS.value)
         judge = Judge.load(str(folder), MESH.value, settings)
         config = judge.engine.config
-        # The published loop decodes until the line ends: as many tokens as a line of whole scores has.
-        new_tokens = NEW_TOKENS.value if mode == "explain" else _usual_line(judge)
         peers = {}
         if model is not None and mode != "distribution":
             peers = {
-                "published loop": judge_suite.published_loop(model, new_tokens, config.eos_ids),
+                "published loop": judge_suite.published_loop(model, config.eos_ids),
                 f"generate, batches of {PEER_BATCH.value}": judge_suite.batched_generate(
-                    model, new_tokens, config.eos_ids, PEER_BATCH.value
+                    model, config.eos_ids, PEER_BATCH.value
                 ),
             }
-        suite = judge_suite.Suite(mode, records, ROUNDS.value, new_tokens)
+        suite = judge_suite.Suite(mode, records, ROUNDS.value)
         layers = judge.engine.params["layers"]
         parameters = sum(leaf.size for leaf in jax.tree.leaves(layers))
         results["modes"].append(judge_suite.measure(judge, peers, suite, parameters, PEAK_TFLOPS.value))
         del judge
     return results
-
-
-def _usual_line(judge: Any) -> int:
-    end = judge.tokenizer.encode("### Response:")
-    return len(judge.tokenizer.encode("### Response:8 9\n")) - len(end)
 
 
 def _random_checkpoint(folder: Path, platform: str, dtype: str) -> Path:

@@ -93,7 +93,7 @@ def log_probabilities(
       lengths: int32 [B], tokens in each prompt.
       hidden: [B, E], what `forward` returned at the last token of each prompt.
     """
-    batch, count, slots = lengths.shape[0], len(tree.tokens), cache["k"].shape[2]
+    batch, count, slots = lengths.shape[0], len(tree.tokens), kv_cache.slots_of(cache)
     own = lengths[:, None] + jnp.arange(count)  # [B, nodes]: where each node lies in the cache
     # Slot t of a row holds the prompt below its length, and node t - length from there on.
     place = jnp.arange(slots) - lengths[:, None]  # [B, T]

@@ -120,7 +120,7 @@ def decode(
     def advance(state):
         step, node, line, token, cache = state
         # An ended row feeds token 0 behind the slots, which writes nothing.
-        slots = cache["k"].shape[2]
+        slots = kv_cache.slots_of(cache)
         reach = llama.in_order(jnp.where(node == 0, slots, lengths + step - 1)[:, None], slots)
         hidden, cache = llama.forward(params, config, jnp.maximum(token, 0)[:, None], reach, cache, placement)
         token, node = choose(step, node, llama.head(params, hidden[:, 0]))

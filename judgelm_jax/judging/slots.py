@@ -18,7 +18,7 @@ from judgelm_jax.judging.score_tree import gumbel
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import llama
 
-# cache: k, v [L, N, T, K, D]; int32 [N] each: length (the position at which `last` will be written), last (the token to feed),
+# cache: k, v [L, N, K, T, D]; int32 [N] each: length (the position at which `last` will be written), last (the token to feed),
 # produced (tokens generated); finished, stopped: bool [N] (stopped: by an end-of-sequence token); text: int32 [N, most];
 # keys: uint32 [N, 2].
 State = dict[str, Any]
@@ -26,7 +26,7 @@ State = dict[str, Any]
 
 def empty(config: ModelConfig, slots: int, context: int, most: int, dtype: Any) -> State:
     """All slots free. `context` is the length of their caches, `most` the number of tokens that a row may generate."""
-    shape = (config.num_layers, slots, context, config.num_kv_heads, config.head_dim)
+    shape = (config.num_layers, slots, config.num_kv_heads, context, config.head_dim)
     return {
         "cache": {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)},
         "length": jnp.zeros(slots, jnp.int32),
@@ -76,7 +76,7 @@ def admit(
         return old.at[slots].set(new, mode="drop")
 
     cache = {
-        name: old.at[:, slots, : tokens.shape[1]].set(fresh[name].astype(old.dtype), mode="drop")
+        name: old.at[:, slots, :, : tokens.shape[1]].set(fresh[name].astype(old.dtype), mode="drop")
         for name, old in state["cache"].items()
     }
     stopped = _is_end(first, config)
@@ -117,7 +117,7 @@ def decode(
         step, state = carry
         finished, produced = state["finished"], state["produced"]
         # A finished slot writes behind its cache, that is nowhere.
-        positions = jnp.where(finished, state["cache"]["k"].shape[2], state["length"])[:, None]
+        positions = jnp.where(finished, kv_cache.slots_of(state["cache"]), state["length"])[:, None]
         reach = llama.in_order(positions, visible)
         hidden, cache = llama.forward(params, config, state["last"][:, None], reach, state["cache"], placement)
         token = _choose(llama.head(params, hidden[:, 0]), state["keys"], produced, temperature)

@@ -3,7 +3,7 @@
 Letters of the shapes: B batch, S queries, T keys, H query heads, K key/value heads, D width of a head.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +19,13 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, bac
 
     Args:
       q: [B, S, H, D].
-      k, v: [B, T, K, D]; query head h reads key/value head h // (H / K).
+      k, v: [B, K, T, D], the layout of the cache; query head h reads key/value head h // (H / K).
       mask: None where queries and keys are the same tokens in order (training, prefill; S = T): query s sees the keys 0..s.
         Else bool [B or 1, S, T], true where a query sees a key (of a cache); each query must see one.
       backend: `reference` spells the definition out in float32; `xla` is `jax.nn.dot_product_attention`; `blocked` computes
         prefill a block of queries at a time against the keys up to the block's end, so that nearly nothing above the
-        diagonal is computed (for CPUs, where no fused kernel exists); `cudnn` is NVIDIA's fused kernel. The last two are for
-        prefill and training, and are `xla` where a mask is given.
+        diagonal is computed, by plain matrix products (for CPUs, where no fused kernel exists); `cudnn` is NVIDIA's fused
+        kernel for prefill and training, and is `xla` where a mask is given.
 
     Returns:
       [B, S, H, D] in the dtype of q.
@@ -33,18 +33,18 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, bac
     Raises:
       ValueError: the backend cannot do what is asked.
     """
-    if mask is None and q.shape[1] != k.shape[1]:
-        raise ValueError(f"without a mask, {q.shape[1]} queries need as many keys, not {k.shape[1]}")
+    if mask is None and q.shape[1] != k.shape[2]:
+        raise ValueError(f"without a mask, {q.shape[1]} queries need as many keys, not {k.shape[2]}")
     if backend == "reference":
         return _reference(q, k, v, mask)
     if backend == "cudnn":
         refuse_cudnn(q.shape[3], q.dtype)
-    if backend == "xla" or (backend in ("blocked", "cudnn") and mask is not None):
-        return _xla(q, k, v, mask)
-    if backend == "blocked":
-        return _blocked(q, k, v)
+    if backend == "xla" or (backend == "cudnn" and mask is not None):
+        return _library(q, k, v, mask, "xla")
     if backend == "cudnn":
-        return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
+        return _library(q, k, v, None, "cudnn")
+    if backend == "blocked":
+        return _blocked(q, k, v, mask)
     raise ValueError(f"unknown attention backend {backend!r}; one of {', '.join(BACKENDS)}")
 
 
@@ -75,33 +75,44 @@ def backend_for(platform: str, width: int, dtype: Any) -> str:
 
 def _reference(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
     queries, width = q.shape[1], q.shape[3]
-    groups = q.shape[2] // k.shape[2]
+    groups = q.shape[2] // k.shape[1]
     q32, k32, v32 = (x.astype(jnp.float32) for x in (q, k, v))
-    k32, v32 = (jnp.repeat(x, groups, axis=2) for x in (k32, v32))  # [B, T, H, D]
+    k32, v32 = (jnp.repeat(x, groups, axis=1) for x in (k32, v32))  # [B, H, T, D]
     seen = jnp.tril(jnp.ones((1, queries, queries), bool)) if mask is None else mask
-    scores = jnp.einsum("bshd,bthd->bhst", q32, k32, precision="highest") * width**-0.5
+    scores = jnp.einsum("bshd,bhtd->bhst", q32, k32, precision="highest") * width**-0.5
     weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -jnp.inf), axis=-1)  # [B, H, S, T]
-    return jnp.einsum("bhst,bthd->bshd", weights, v32, precision="highest").astype(q.dtype)
+    return jnp.einsum("bhst,bhtd->bshd", weights, v32, precision="highest").astype(q.dtype)
 
 
-def _xla(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
+def _library(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, implementation: Literal["xla", "cudnn"]
+) -> jax.Array:
+    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)  # [B, T, K, D]
     if mask is None:
-        return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="xla")
-    return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation="xla")
+        return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=implementation)
+    return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation=implementation)
 
 
-def _blocked(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
     batch, length, heads, width = q.shape
-    kv_heads = k.shape[2]
-    # [B, K, H / K, S, D] and [B, K, T, D]: each product is a plain batched matrix product.
+    kv_heads = k.shape[1]
     q = q.reshape(batch, length, kv_heads, heads // kv_heads, width).transpose(0, 2, 3, 1, 4) * width**-0.5
-    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-    blocks = []
-    for start in range(0, length, _BLOCK):
-        end = min(start + _BLOCK, length)
-        scores = jnp.einsum("bkgsd,bktd->bkgst", q[..., start:end, :], k[:, :, :end], preferred_element_type=jnp.float32)
-        scores = jnp.where(jnp.arange(end) <= jnp.arange(start, end)[:, None], scores, -jnp.inf)
-        weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
-        out = jnp.einsum("bkgst,bktd->bkgsd", weights.astype(v.dtype), v[:, :, :end], preferred_element_type=jnp.float32)
-        blocks.append((out / weights.sum(axis=-1, keepdims=True)).astype(q.dtype))  # [B, K, H / K, block, D]
-    return jnp.concatenate(blocks, axis=3).transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
+    if mask is not None:
+        out = _products(q, k, v, mask)
+    else:
+        blocks = []
+        for start in range(0, length, _BLOCK):
+            end = min(start + _BLOCK, length)
+            below = cache_mask(jnp.arange(start, end)[None], end)
+            blocks.append(_products(q[..., start:end, :], k[:, :, :end], v[:, :, :end], below))
+        out = jnp.concatenate(blocks, axis=3)
+    return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
+
+
+def _products(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+    """[B, K, H / K, S, D] of scaled queries of that shape; each product is a plain batched matrix product."""
+    scores = jnp.einsum("bkgsd,bktd->bkgst", q, k, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask[:, None, None], scores, -jnp.inf)
+    weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+    out = jnp.einsum("bkgst,bktd->bkgsd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    return (out / weights.sum(axis=-1, keepdims=True)).astype(q.dtype)

@@ -84,14 +84,14 @@ class Attention(nnx.Module):
             cosine, sine = (r[0, last][:, None] for r in rotation)  # a prefill has the same rotation in every row
             asked = (cosine, sine)
         q = constrain(rotate(q, rotation if last is None else asked), mesh, ("batch", "sequence", "heads", "head_dim"))
-        k = constrain(rotate(k, rotation), mesh, ("batch", "sequence", "kv_heads", "head_dim"))
-        v = constrain(v, mesh, ("batch", "sequence", "kv_heads", "head_dim"))
+        k, v = rotate(k, rotation).swapaxes(1, 2), v.swapaxes(1, 2)  # [B, K, S, D]
+        k, v = (constrain(x, mesh, ("batch", "kv_heads", "sequence", "head_dim")) for x in (k, v))
         if cache is None:
             mask = None if last is None else attention.cache_mask(last[:, None], length)
             out = attention.attend(q, k, v, mask, placement.attention)
         else:
             cache = kv_cache.write(cache, layer, reach.slots, k, v)
-            keys, values = (cache[name][layer, :, : reach.mask.shape[2]] for name in ("k", "v"))
+            keys, values = (cache[name][layer, :, :, : reach.mask.shape[2]] for name in ("k", "v"))
             out = attention.attend(q, keys, values, reach.mask, placement.attention)
         return self.o_proj(out.reshape(batch, out.shape[1], -1)), cache, {"k": k, "v": v}
 
@@ -166,7 +166,7 @@ def forward(
 
     Returns:
       The residual stream after the last norm, [B, S, E] (with `last`, [B, 1, E]), and the keys and values: with a cache, that
-      cache with the new tokens written; without, those of the tokens given, each [L, B, S, K, D].
+      cache with the new tokens written; without, those of the tokens given, each [L, B, K, S, D].
     """
     if (cache is None) != (reach is None) or (last is not None and cache is not None):
         raise ValueError("reach belongs to a cache: give both or neither, and last only without them")

@@ -28,11 +28,16 @@ def arrays(seed, batch, queries, keys, kv_heads, groups, width):
     return q, k, v
 
 
+def in_layout(q, k, v, dtype=jnp.float32):
+    """Queries [B, S, H, D] as they are, keys and values [B, T, K, D] in the layout of the cache."""
+    return jnp.asarray(q, dtype), jnp.asarray(k, dtype).swapaxes(1, 2), jnp.asarray(v, dtype).swapaxes(1, 2)
+
+
 @pytest.mark.parametrize("backend", HERE)
 @given(seed=st.integers(0, 99), groups=st.sampled_from([1, 3]))
 def test_prefill_equals_the_definition(backend, seed, groups):
     q, k, v = arrays(seed, 2, 7, 7, 2, groups, 4)
-    out = attention.attend(*(jnp.asarray(x, jnp.float32) for x in (q, k, v)), None, backend)
+    out = attention.attend(*in_layout(q, k, v), None, backend)
     np.testing.assert_allclose(out, by_hand(q, k, v, np.tile(np.arange(7), (2, 1))), atol=2e-6)
 
 
@@ -41,16 +46,14 @@ def test_prefill_equals_the_definition(backend, seed, groups):
 def test_decoding_sees_the_cache_up_to_each_rows_own_position(backend, seed, positions):
     q, k, v = arrays(seed, 2, 2, 9, 1, 2, 4)
     places = np.array(positions).reshape(2, 2)
-    out = attention.attend(
-        *(jnp.asarray(x, jnp.float32) for x in (q, k, v)), attention.cache_mask(jnp.asarray(places), 9), backend
-    )
+    out = attention.attend(*in_layout(q, k, v), attention.cache_mask(jnp.asarray(places), 9), backend)
     np.testing.assert_allclose(out, by_hand(q, k, v, places), atol=2e-6)
 
 
 @pytest.mark.parametrize("length", [127, 128, 129, 300])
 def test_blocks_join_without_a_seam(length):
     q, k, v = arrays(0, 1, length, length, 1, 2, 4)
-    out = attention.attend(*(jnp.asarray(x, jnp.float32) for x in (q, k, v)), None, "blocked")
+    out = attention.attend(*in_layout(q, k, v), None, "blocked")
     np.testing.assert_allclose(out, by_hand(q, k, v, np.arange(length)[None]), atol=2e-6)
 
 
@@ -58,17 +61,17 @@ def test_softmax_is_float32_where_inputs_are_bfloat16():
     q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in arrays(1, 1, 256, 256, 1, 1, 8))
     wide = by_hand(*(np.asarray(x, np.float64) for x in (q, k, v)), np.arange(256)[None])
     for backend in HERE:
-        out = attention.attend(q, k, v, None, backend)
+        out = attention.attend(*in_layout(q, k, v, jnp.bfloat16), None, backend)
         assert out.dtype == jnp.bfloat16
         np.testing.assert_allclose(np.asarray(out, np.float64), wide, atol=0.02)
 
 
 def test_blocked_prefill_computes_little_above_the_diagonal():
-    shape = jax.ShapeDtypeStruct((1, 1024, 4, 16), jnp.float32)
+    queries, keys = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 1024, 4, 16), (1, 4, 1024, 16)))
 
     def flops(backend):
         attend = lambda q, k, v: attention.attend(q, k, v, None, backend)  # noqa: E731
-        return jax.jit(attend).lower(shape, shape, shape).compile().cost_analysis()["flops"]
+        return jax.jit(attend).lower(queries, keys, keys).compile().cost_analysis()["flops"]
 
     # 8 blocks: 36 of 64 tiles lie on or under the diagonal.
     assert flops("blocked") < 0.62 * flops("xla")
@@ -80,14 +83,14 @@ def test_the_fused_kernel_is_chosen_where_it_exists_and_raises_where_it_does_not
     assert attention.backend_for("gpu", 256, "bfloat16") == "xla"
     assert attention.backend_for("tpu", 128, "bfloat16") == "xla"
     assert attention.backend_for("cpu", 64, "float32") == "blocked"
-    x = jnp.zeros((1, 4, 1, 8))
+    x = jnp.zeros((1, 1, 1, 8))
     with pytest.raises(ValueError, match="cudnn needs bfloat16"):
         attention.attend(x, x, x, None, "cudnn")
 
 
 def test_arguments_that_cannot_be_honoured_raise():
-    q, k, v = (jnp.zeros((1, n, 1, 4)) for n in (2, 3, 3))
+    q, k, v = jnp.zeros((1, 2, 1, 4)), *jnp.zeros((2, 1, 1, 3, 4))
     with pytest.raises(ValueError, match="2 queries need as many keys"):
         attention.attend(q, k, v, None, "reference")
     with pytest.raises(ValueError, match="unknown attention backend"):
-        attention.attend(k, k, v, None, "flash")
+        attention.attend(q, k[:, :, :2], v[:, :, :2], None, "flash")

@@ -59,7 +59,7 @@ def test_sharded_equals_unsharded(checkpoint, unsharded, text):
         wanted = NamedSharding(mesh, EXPECTED[tuple(key.key for key in path)])
         assert leaf.sharding.is_equivalent_to(wanted, leaf.ndim), path
     assert hidden.sharding.is_equivalent_to(NamedSharding(mesh, P(("data", "fsdp"))), hidden.ndim)
-    keys = NamedSharding(mesh, P(None, ("data", "fsdp"), None, "tensor"))
+    keys = NamedSharding(mesh, P(None, ("data", "fsdp"), "tensor"))
     assert fresh["k"].sharding.is_equivalent_to(keys, fresh["k"].ndim)
 
 

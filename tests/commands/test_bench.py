@@ -1,0 +1,38 @@
+"""The bench runs all sides on the same prompts, and says whether they wrote the same."""
+
+import json
+
+import pytest
+
+from judgelm_jax.commands import bench
+from judgelm_jax.commands.command_line import run
+
+
+def test_all_sides_are_measured_in_one_run(tmp_path, capfd):
+    arguments = [
+        "--size=tiny",
+        "--records=3",
+        "--rounds=2",
+        "--new_tokens=12",
+        "--mesh=data:-1",
+        f"--json={tmp_path / 'b.json'}",
+    ]
+    assert run(bench.main, bench.FLAGS, "bench", [*arguments, "--modes=scores,explain,distribution"]) == 0
+    results = json.loads((tmp_path / "b.json").read_text())
+    scores, explain, distribution = results["modes"]
+    sides = {"ours", "published loop", "generate, batches of 8"}
+    for result in (scores, explain):
+        assert set(result["pairs_per_second"]) == sides
+        assert all(len(times) == 2 and min(times) > 0 for times in result["seconds"].values())
+        for name, ratio in result["ratio"].items():
+            by_hand = sorted(a / b for a, b in zip(result["seconds"][name], result["seconds"]["ours"], strict=True))
+            assert ratio == pytest.approx(sum(by_hand) / 2)
+        assert result["programs_after_warm_up"] == 0
+    assert explain["same_text"] == dict.fromkeys(sides - {"ours"}, "6 of 6")
+    assert set(distribution["pairs_per_second"]) == {"ours"}
+    assert "ours is faster by" in capfd.readouterr().out
+
+
+def test_a_wrong_mode_is_refused(capfd):
+    assert run(bench.main, bench.FLAGS, "bench", ["--modes=score"]) == 2
+    assert "--modes=score: must be of" in capfd.readouterr().err

@@ -1,9 +1,28 @@
-"""Settings of JAX that every command shares."""
+"""What every command does with JAX before it computes."""
 
 import os
 from pathlib import Path
 
 import jax
+
+from judgelm_jax.errors import InputError
+
+
+def require_devices() -> None:
+    """Starts JAX on its devices.
+
+    Raises:
+      InputError: the platform that was asked for is not there.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        reason = str(error).partition("\n")[0] or "no such device"
+        raise InputError(
+            f"JAX cannot start on the platform {wanted!r} ({reason}); install the package with [cuda] or [tpu] there, or "
+            "unset JAX_PLATFORMS"
+        ) from error
 
 
 def enable_compilation_cache() -> None:

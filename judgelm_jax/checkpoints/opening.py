@@ -52,6 +52,8 @@ def open_checkpoint(model: str) -> Checkpoint:
     Raises:
       InputError: there is no such model, its config is not supported, or its tensors do not fit its config.
     """
+    if not model:
+        raise InputError("no model is named; give a converted or a Hugging Face folder, or a hub id like ORG/NAME")
     folder = Path(model)
     if not folder.exists() and _HUB_ID.fullmatch(model):
         folder = _download(model)

@@ -77,8 +77,9 @@ def _measure(scratch: Path, modes: list[str]) -> dict[str, Any]:
     from judgelm_jax.bench import judge_suite
     from judgelm_jax.config import JudgeConfig
     from judgelm_jax.judging.judge import Judge
-    from judgelm_jax.runtime import enable_compilation_cache
+    from judgelm_jax.runtime import enable_compilation_cache, require_devices
 
+    require_devices()
     enable_compilation_cache()
     platform = jax.devices()[0].platform
     dtype = DTYPE.value or ("float32" if platform == "cpu" else "bfloat16")
@@ -96,6 +97,7 @@ def _measure(scratch: Path, modes: list[str]) -> dict[str, Any]:
         "modes": [],
     }
     for mode in modes:
+        print(f"measuring {mode}: {len(records)} pairs in both orders, {ROUNDS.value} rounds of each side", flush=True)
         settings = JudgeConfig(mode=mode, orders="both", dtype=dtype, max_new_tokens=NEW_TOKENS.value)
         judge = Judge.load(str(folder), MESH.value, settings)
         config = judge.engine.config

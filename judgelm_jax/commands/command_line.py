@@ -7,6 +7,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from typing import Any, TextIO
 
 from absl import flags
 
@@ -24,11 +25,54 @@ def run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, argv
     (1 for a wrong flag) are replaced by ours: 0 success or `--help`, 2 something that the user can mend, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    stdout, sys.stdout = sys.stdout, _Stdout(sys.stdout)
+    try:
+        code = _run(main, flag_values, name, arguments)
+        sys.stdout.flush()
+        failure = sys.stdout.failure
+    finally:
+        sys.stdout = stdout
+    if failure is None:
+        return code
+    # What remains in the buffer could not be written at exit either.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+    if code == EXIT_OK and not isinstance(failure, BrokenPipeError):
+        return _fail(name, f"standard output: {failure.strerror or failure}; the work itself is done")
+    return code
+
+
+class _Stdout:
+    """Standard output that does not end the work when nobody reads it (`| head`, `>&-`) or its disk is full."""
+
+    def __init__(self, stream: TextIO | None):
+        self._stream = stream
+        self.failure: OSError | None = None
+
+    def write(self, text: str) -> int:
+        return self._try(lambda stream: stream.write(text))
+
+    def flush(self) -> None:
+        self._try(lambda stream: stream.flush())
+
+    def _try(self, action: Callable[[TextIO], Any]) -> Any:
+        if self._stream is None or self.failure is not None:
+            return 0
+        try:
+            return action(self._stream)
+        except OSError as error:
+            self.failure = error
+            return 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, arguments: Sequence[str]) -> int:
     if any(argument in ("--help", "-help", "-h", "-?") for argument in arguments):
         print(help_text(main, flag_values, name))
         return EXIT_OK
-    flag_values.unparse_flags()  # a second call in one process begins with the defaults again
     try:
+        flag_values.unparse_flags()  # an earlier call in this process leaves nothing behind
         rest = flag_values([f"judgelm-{name}", *arguments])[1:]
         if rest:
             raise InputError(f"unexpected argument {rest[0]!r}; every setting is a flag, see --help")
@@ -39,13 +83,8 @@ def run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, argv
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         main()
-        sys.stdout.flush()
     except InputError as error:
         return _fail(name, str(error))
-    except BrokenPipeError:
-        # The reader of stdout (`head`, say) left: nothing more to tell it, and nothing to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
     except OSError as error:
         return _fail(name, _describe(error))
     except KeyboardInterrupt:

@@ -124,7 +124,7 @@ def main() -> None:
 
     if output.is_complete(target, RESUME.value):
         output.discard_leftovers(target)
-        print(f"{target}: is complete, nothing to do")
+        print(f"{target}: is complete, nothing to do (with what settings it was made is not compared)")
         return
 
     from judgelm_jax.judging import runner
@@ -142,8 +142,9 @@ def main() -> None:
 
     from judgelm_jax.checkpoints import open_checkpoint
     from judgelm_jax.judging.judge import Judge
-    from judgelm_jax.runtime import enable_compilation_cache
+    from judgelm_jax.runtime import enable_compilation_cache, require_devices
 
+    require_devices()
     enable_compilation_cache()
     model_id = MODEL_ID.value or Path(MODEL.value).resolve().name
     fingerprint = runner.fingerprint(job, settings, checked, open_checkpoint(MODEL.value).fingerprint, model_id)

@@ -165,6 +165,7 @@ def _prepare_answers() -> dict[str, Any]:
     print(
         f"{len(records)} records with {len(paths)} answers each, {with_reference} of them with a reference, are in "
         f"{OUTPUT.value}."
+        + ("" if len(paths) == 2 else " judgelm-judge --kind=pair takes records with two answers.")
         + (f" {converted} values were no strings and became their JSON text." if converted else "")
         + (f" {unused} references belong to no question." if unused else "")
     )

@@ -56,10 +56,10 @@ def check(job: Job, settings: JudgeConfig) -> CheckedInput:
     if settings.reference == "required" or (job.references is not None and settings.reference != "none"):
         for number, record in itertools.islice(read_jsonl(job.input), summary.records):
             if question_identity(record) not in references and reference_of(record) is None:
-                where = "it" if job.references is None else f"neither it nor {job.references}"
+                where = "it has none" if job.references is None else f"neither it nor {job.references} has one"
                 raise InputError(
-                    f"{job.input}:{number}: a reference for question_id {question_identity(record)!r} is required and {where} "
-                    f"has one; add it{'' if job.references is None else ', or judge without --references'}"
+                    f"{job.input}:{number}: a reference for question_id {question_identity(record)!r} is required and {where}; "
+                    f"add it{'' if job.references is None else ', or judge without --references'}"
                 )
     return CheckedInput(summary.records, summary.sha256, references)
 

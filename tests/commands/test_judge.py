@@ -354,7 +354,7 @@ def test_references_are_checked_before_the_model_is_looked_for(tmp_path, capfd, 
         (["--shard=١/٢"], "--shard"),
         (["--shard=1"], "--shard=1"),
         (["stray"], "unexpected argument 'stray'"),
-        (["--model="], "config.json: there is no such file"),
+        (["--model="], "no model is named"),
         (["--input="], "is no plain file"),
         (["--output="], "is no plain file"),
         (["--output={folder}"], "is no plain file"),
@@ -447,3 +447,32 @@ def test_a_prompt_that_may_not_be_shortened_ends_the_run_by_name(laboratory_chec
     assert not list(tmp_path.glob("o.jsonl*"))
     assert run(*files, "--on_overflow=skip") == 0
     assert [row["status"] for row in read(tmp_path / "o.jsonl")] == ["ok", "overflow"]
+
+
+# Who reads what the command prints.
+
+
+def test_nobody_reads_standard_output_and_the_work_is_done_all_the_same(arguments, laboratory_checkpoint):
+    target, _ = shard_of(arguments)
+    for number, stdout in enumerate(("| true", ">&-", "> /dev/full")):
+        output_flag = f"--output={target}.{number}"
+        command = " ".join([sys.executable, "-c", f"'{PROGRAM}'", *arguments[:2], output_flag, "--limit=2", "--dtype=float32"])
+        environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+        done = subprocess.run(
+            ["bash", "-c", f"set -o pipefail; {command} {stdout}"], capture_output=True, text=True, env=environment
+        )
+        assert len(read(Path(f"{target}.{number}"))) == 2
+        full = stdout == "> /dev/full"
+        assert done.returncode == (2 if full else 0)
+        assert done.stderr == (
+            "judgelm-judge: standard output: No space left on device; the work itself is done\n" if full else ""
+        )
+
+
+def test_a_platform_that_is_not_there_is_named(arguments):
+    environment = os.environ | {"JAX_PLATFORMS": "tpu"}
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert "JAX cannot start on the platform 'tpu'" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

@@ -54,6 +54,10 @@ def main() -> None:
         raise InputError(f"--modes={','.join(modes)}: must be of scores, explain, distribution")
     if INPUT.value is not None:
         check_records(Path(INPUT.value), kind="pair")
+    if TOKENIZER.value is not None:
+        from judgelm_jax.tokenization import load_tokenizer
+
+        load_tokenizer(Path(TOKENIZER.value))
     with tempfile.TemporaryDirectory() as scratch:
         results = _measure(Path(scratch), modes)
     for result in results["modes"]:

@@ -154,8 +154,10 @@ def test_content_never_stops_a_run(tmp_path, capfd):
 
 PROGRAM = "from judgelm_jax.commands.judge import entry; raise SystemExit(entry())"
 # The same, but each judgment is followed by a pause, so that a signal meets the run and not its end.
+# A shell that runs the tests in the background ignores SIGINT, and its children with it: here it is heard.
 SLOW_PROGRAM = f"""
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from judgelm_jax.judging.output import Shard
 write = Shard.write
 def write_and_wait(*arguments):

@@ -14,7 +14,9 @@ BACKENDS = ("reference", "xla", "blocked", "cudnn")
 _BLOCK = 128
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, backend: str) -> jax.Array:
+def attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, backend: str, segments: jax.Array | None = None
+) -> jax.Array:
     """Softmax attention of each query over the keys that it may see. The softmax is computed in float32.
 
     Args:
@@ -26,6 +28,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, bac
         prefill a block of queries at a time against the keys up to the block's end, so that nearly nothing above the
         diagonal is computed, by plain matrix products (for CPUs, where no fused kernel exists); `cudnn` is NVIDIA's fused
         kernel for prefill and training, and is `xla` where a mask is given.
+      segments: int32 [B, S], without a mask: a query sees only keys of its own number. `cudnn` cannot do that.
 
     Returns:
       [B, S, H, D] in the dtype of q.
@@ -35,6 +38,12 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, bac
     """
     if mask is None and q.shape[1] != k.shape[2]:
         raise ValueError(f"without a mask, {q.shape[1]} queries need as many keys, not {k.shape[2]}")
+    if mask is not None and segments is not None:
+        raise ValueError("segments are for queries and keys that are the same tokens: give no mask")
+    if segments is not None and backend == "cudnn":
+        raise ValueError("the attention backend cudnn cannot keep the documents of a row apart; take xla, or do not pack")
+    if segments is not None and backend in ("reference", "xla"):
+        mask = _same_segment(segments, segments) & cache_mask(jnp.arange(q.shape[1])[None], q.shape[1])
     if backend == "reference":
         return _reference(q, k, v, mask)
     if backend == "cudnn":
@@ -44,7 +53,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, bac
     if backend == "cudnn":
         return _library(q, k, v, None, "cudnn")
     if backend == "blocked":
-        return _blocked(q, k, v, mask)
+        return _blocked(q, k, v, mask, segments)
     raise ValueError(f"unknown attention backend {backend!r}; one of {', '.join(BACKENDS)}")
 
 
@@ -93,7 +102,12 @@ def _library(
     return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation=implementation)
 
 
-def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
+def _same_segment(queries: jax.Array, keys: jax.Array) -> jax.Array:
+    """bool [B, S, T] of segment numbers [B, S] and [B, T]."""
+    return queries[:, :, None] == keys[:, None, :]
+
+
+def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, segments: jax.Array | None) -> jax.Array:
     batch, length, heads, width = q.shape
     kv_heads = k.shape[1]
     q = q.reshape(batch, length, kv_heads, heads // kv_heads, width).transpose(0, 2, 3, 1, 4) * width**-0.5
@@ -104,6 +118,8 @@ def _blocked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -
         for start in range(0, length, _BLOCK):
             end = min(start + _BLOCK, length)
             below = cache_mask(jnp.arange(start, end)[None], end)
+            if segments is not None:
+                below &= _same_segment(segments[:, start:end], segments[:, :end])
             blocks.append(_products(q[..., start:end, :], k[:, :, :end], v[:, :, :end], below))
         out = jnp.concatenate(blocks, axis=3)
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)

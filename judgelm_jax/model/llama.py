@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import math
 import zlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -29,10 +30,15 @@ Params = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where and how a forward pass runs; hashable, so that it can be a static argument."""
+    """Where and how a forward pass runs; hashable, so that it can be a static argument.
+
+    `remat` says what a backward pass computes again instead of keeping it: `none`; `dots`, all but the results of matrix
+    products with weights; `full`, everything but the residual stream between layers.
+    """
 
     mesh: Mesh | None = None
     attention: str = "xla"
+    remat: str = "none"
 
 
 class Weight(nnx.Module):
@@ -43,10 +49,20 @@ class Weight(nnx.Module):
 
 
 class Linear(Weight):
-    """y = x Wᵀ with W [out, in], no bias."""
+    """y = x Wᵀ with W [out, in], no bias; adapted, y = x Wᵀ + (x Aᵀ) Bᵀ with A [rank, in] and B [out, rank]."""
+
+    def __init__(self, shape: tuple[int, int], axes: tuple[str, str], adapted: bool):
+        super().__init__(shape, axes)
+        self.adapted = adapted
+        if adapted:  # the rank is that of the values which are merged in
+            self.lora_a = nnx.Param(jax.ShapeDtypeStruct((1, shape[1]), jnp.float32), axes=(None, axes[1]))
+            self.lora_b = nnx.Param(jax.ShapeDtypeStruct((shape[0], 1), jnp.float32), axes=(axes[0], None))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return jnp.einsum("...i,oi->...o", x, self.weight[...])
+        y = jnp.einsum("...i,oi->...o", x, self.weight[...])
+        if self.adapted:
+            y += jnp.einsum("...r,or->...o", jnp.einsum("...i,ri->...r", x, self.lora_a[...]), self.lora_b[...])
+        return y
 
 
 class RMSNorm(Weight):
@@ -65,15 +81,15 @@ class RMSNorm(Weight):
 class Attention(nnx.Module):
     """Grouped-query attention with rotary positions (Su et al., arXiv 2104.09864)."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, adapted: frozenset[str]):
         self.config = config
         queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        self.q_proj = Linear((queries, config.hidden_size), ("heads", "embed"))
-        self.k_proj = Linear((keys, config.hidden_size), ("kv_heads", "embed"))
-        self.v_proj = Linear((keys, config.hidden_size), ("kv_heads", "embed"))
-        self.o_proj = Linear((config.hidden_size, queries), ("embed", "heads"))
+        self.q_proj = Linear((queries, config.hidden_size), ("heads", "embed"), "q_proj" in adapted)
+        self.k_proj = Linear((keys, config.hidden_size), ("kv_heads", "embed"), "k_proj" in adapted)
+        self.v_proj = Linear((keys, config.hidden_size), ("kv_heads", "embed"), "v_proj" in adapted)
+        self.o_proj = Linear((config.hidden_size, queries), ("embed", "heads"), "o_proj" in adapted)
 
-    def __call__(self, x, rotation, reach, cache, layer, placement, last):
+    def __call__(self, x, rotation, reach, cache, layer, placement, last, segments):
         config, mesh = self.config, placement.mesh
         batch, length, _ = x.shape
         asking = x if last is None else take(x, last)
@@ -88,7 +104,7 @@ class Attention(nnx.Module):
         k, v = (constrain(x, mesh, ("batch", "kv_heads", "sequence", "head_dim")) for x in (k, v))
         if cache is None:
             mask = None if last is None else attention.cache_mask(last[:, None], length)
-            out = attention.attend(q, k, v, mask, placement.attention)
+            out = attention.attend(q, k, v, mask, placement.attention, segments)
         else:
             cache = kv_cache.write(cache, layer, reach.slots, k, v)
             keys, values = (cache[name][layer, :, :, : reach.mask.shape[2]] for name in ("k", "v"))
@@ -99,10 +115,10 @@ class Attention(nnx.Module):
 class MLP(nnx.Module):
     """SwiGLU (Shazeer, arXiv 2002.05202)."""
 
-    def __init__(self, config: ModelConfig):
-        self.gate_proj = Linear((config.intermediate_size, config.hidden_size), ("hidden", "embed"))
-        self.up_proj = Linear((config.intermediate_size, config.hidden_size), ("hidden", "embed"))
-        self.down_proj = Linear((config.hidden_size, config.intermediate_size), ("embed", "hidden"))
+    def __init__(self, config: ModelConfig, adapted: frozenset[str]):
+        self.gate_proj = Linear((config.intermediate_size, config.hidden_size), ("hidden", "embed"), "gate_proj" in adapted)
+        self.up_proj = Linear((config.intermediate_size, config.hidden_size), ("hidden", "embed"), "up_proj" in adapted)
+        self.down_proj = Linear((config.hidden_size, config.intermediate_size), ("embed", "hidden"), "down_proj" in adapted)
 
     def __call__(self, x: jax.Array, mesh: Mesh | None) -> jax.Array:
         inner = jax.nn.silu(self.gate_proj(x)) * self.up_proj(x)
@@ -112,15 +128,17 @@ class MLP(nnx.Module):
 class Layer(nnx.Module):
     """One decoder layer: attention and MLP, each behind a norm and added to the residual stream."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, adapted: frozenset[str] = frozenset()):
+        """`adapted` names the projections that have low-rank adapters."""
         self.input_layernorm = RMSNorm(config.hidden_size, config.norm_epsilon)
-        self.self_attn = Attention(config)
+        self.self_attn = Attention(config, adapted)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_epsilon)
-        self.mlp = MLP(config)
+        self.mlp = MLP(config, adapted)
 
-    def __call__(self, x, rotation, reach, cache, layer, placement, last=None):
+    def __call__(self, x, rotation, reach, cache, layer, placement, last=None, segments=None):
         """With `last` int32 [B], the output is that of one token of each row; keys and values are still those of all."""
-        mixed, cache, fresh = self.self_attn(self.input_layernorm(x), rotation, reach, cache, layer, placement, last)
+        normed = self.input_layernorm(x)
+        mixed, cache, fresh = self.self_attn(normed, rotation, reach, cache, layer, placement, last, segments)
         x = (x if last is None else take(x, last)) + mixed
         x = x + self.mlp(self.post_attention_layernorm(x), placement.mesh)
         return constrain(x, placement.mesh, ("batch", "sequence", "width")), cache, fresh
@@ -138,6 +156,14 @@ class Reach(NamedTuple):
     mask: jax.Array
 
 
+class Documents(NamedTuple):
+    """Several documents in one row, each apart from the others (training): `positions` int32 [B, S] start again at 0 in each;
+    a token sees those of its own number in `segments` int32 [B, S] up to itself."""
+
+    positions: jax.Array
+    segments: jax.Array
+
+
 def in_order(positions: jax.Array, slots: int) -> Reach:
     """Tokens that continue their rows: each is written at its position and sees all up to it, within the first `slots`."""
     return Reach(positions, positions, attention.cache_mask(positions, slots))
@@ -151,11 +177,12 @@ def forward(
     cache: kv_cache.Cache | None = None,
     placement: Placement = Placement(),
     last: jax.Array | None = None,
+    documents: Documents | None = None,
 ) -> tuple[jax.Array, kv_cache.Cache]:
     """Runs the decoder over tokens that stand at the start of their rows, or that continue a cache.
 
     Args:
-      params: as `abstract_params` describes them.
+      params: as `abstract_params` describes them, with adapters where `lora.attach` put them.
       tokens: int32 [B, S], padded on the right. What follows a row's last token changes nothing before it.
       reach: with a cache, where the tokens stand and what they see. Without a cache they stand at 0..S-1 and see what is
         before them.
@@ -163,6 +190,7 @@ def forward(
       placement: mesh and attention backend.
       last: int32 [B], without a cache: only the output at this token of each row is wanted, so the last layer computes no
         more than keys and values for the others.
+      documents: without a cache and without `last`, how the rows divide into documents; default: a row is one.
 
     Returns:
       The residual stream after the last norm, [B, S, E] (with `last`, [B, 1, E]), and the keys and values: with a cache, that
@@ -170,25 +198,40 @@ def forward(
     """
     if (cache is None) != (reach is None) or (last is not None and cache is not None):
         raise ValueError("reach belongs to a cache: give both or neither, and last only without them")
+    if documents is not None and (cache is not None or last is not None):
+        raise ValueError("documents are for passes without a cache and without last")
     embedding = params["embed_tokens"]["weight"]
     with jax.default_matmul_precision("highest" if embedding.dtype == jnp.float32 else "default"):
         x = constrain(embedding[tokens], placement.mesh, ("batch", "sequence", "width"))
-        rotation = rotary(config, jnp.arange(tokens.shape[1])[None] if reach is None else reach.positions)
-        graph = _layer_graph(config)
+        positions, segments = documents or (jnp.arange(tokens.shape[1])[None], None)
+        rotation = rotary(config, positions if reach is None else reach.positions)
+        graph = _layer_graph(config, _adapted(params))
 
-        def run_layer(carry, layer, last=None):
+        def run_layer(carry, scanned, last=None):
             x, cache = carry
-            weights = jax.tree.map(lambda stacked: stacked[layer], params["layers"])
-            x, cache, fresh = nnx.merge(graph, weights)(x, rotation, reach, cache, layer, placement, last)
+            layer, weights = scanned
+            x, cache, fresh = nnx.merge(graph, weights)(x, rotation, reach, cache, layer, placement, last, segments)
             return (x, cache), (fresh if cache is None else None)
 
-        scanned = config.num_layers - (last is not None)
-        (x, cache), fresh = jax.lax.scan(run_layer, (x, cache), jnp.arange(scanned))
-        if last is not None:
-            (x, cache), final = run_layer((x, cache), scanned, last)
+        def run_layer_at(carry, layer, last=None):
+            return run_layer(carry, (layer, jax.tree.map(lambda stacked: stacked[layer], params["layers"])), last)
+
+        if last is None:
+            step = _rematerialized(run_layer, placement.remat)
+            (x, cache), fresh = jax.lax.scan(step, (x, cache), (jnp.arange(config.num_layers), params["layers"]))
+        else:  # the weights of the last layer stand apart: those below are taken by their number, not copied
+            (x, cache), fresh = jax.lax.scan(run_layer_at, (x, cache), jnp.arange(config.num_layers - 1))
+            (x, cache), final = run_layer_at((x, cache), config.num_layers - 1, last)
             fresh = jax.tree.map(lambda below, top: jnp.concatenate([below, top[None]]), fresh, final)
         norm = nnx.merge(_norm_graph(config), params["norm"])
         return norm(x), fresh if cache is None else cache
+
+
+def _rematerialized(run_layer: Callable, remat: str) -> Callable:
+    if remat == "none":
+        return run_layer
+    policies = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+    return jax.checkpoint(run_layer, policy=policies[remat], prevent_cse=False)  # a scan needs no barriers
 
 
 def take(x: jax.Array, places: jax.Array) -> jax.Array:
@@ -308,9 +351,15 @@ def _declared(config: ModelConfig) -> Params:
     return params
 
 
+def _adapted(params: Params) -> frozenset[str]:
+    """The projections in which adapters lie beside the weight."""
+    layers = params["layers"]
+    return frozenset(name for part in ("self_attn", "mlp") for name, leaf in layers[part].items() if "lora_a" in leaf)
+
+
 @functools.cache
-def _layer_graph(config: ModelConfig) -> nnx.GraphDef:
-    return nnx.split(Layer(config))[0]
+def _layer_graph(config: ModelConfig, adapted: frozenset[str]) -> nnx.GraphDef:
+    return nnx.split(Layer(config, adapted))[0]
 
 
 @functools.cache

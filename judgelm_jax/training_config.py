@@ -1,0 +1,166 @@
+"""The dataclasses that describe a training run: what a file of `configs/` returns and `--config.SECTION.FIELD=` overrides.
+
+They are mutable because `ml_collections.config_flags` sets their fields one by one; `check` is called once all are set.
+The defaults are the published recipe of JudgeLM-7B (Zhu et al., arXiv 2310.17631).
+"""
+
+import dataclasses
+import math
+
+from judgelm_jax.config import JudgeConfig, MeshConfig
+from judgelm_jax.errors import InputError
+
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+REMATS = ("none", "dots", "full")
+
+
+@dataclasses.dataclass
+class ModelShape:
+    """The shape of the model. A checkpoint to start from must have it; from scratch, the vocabulary is the tokenizer's."""
+
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    num_layers: int = 32
+    num_heads: int = 32
+    num_kv_heads: int = 32
+    context: int = 2048
+    tied_embeddings: bool = False
+
+
+@dataclasses.dataclass
+class DataConfig:
+    """What is made of a training file. Probabilities are per record and epoch."""
+
+    swap_augmentation: float = 0.5  # probability of exchanging the two answers
+    reference_support: bool = True  # use the teacher's judgment with reference, where a record has one
+    reference_drop: float = 0.5  # with reference support: probability of leaving the reference out after all
+    ref_drop_ratio: float | None = None  # the published name, which was the probability of *adding* the reference
+    length: int = 2048  # tokens of a row
+    packing: bool = False  # several short examples in one row, kept apart
+    on_overflow: str = "truncate"  # too long: shorten the answers; or `skip` the record; or `error`
+
+
+@dataclasses.dataclass
+class RecipeConfig:
+    """How parameters change. A batch is the unit of a step, over all devices and processes."""
+
+    epochs: int = 3
+    steps: int = 0  # end the run (and the schedule) after so many steps; 0: after all epochs
+    batch: int = 128  # rows of one step
+    micro_batch: int = 0  # rows that a data-parallel device computes at once, the rest accumulates; 0: all its rows
+    learning_rate: float = 2e-5
+    warmup: float = 0.03  # share of the steps in which the learning rate rises from 0; then it falls as a cosine, to 0
+    weight_decay: float = 0.0  # AdamW's, on matrices only
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    clip_norm: float = 1.0
+    seed: int = 0
+    skipped_in_a_row: int = 5  # so many steps without a finite gradient end the run
+
+
+@dataclasses.dataclass
+class ComputationConfig:
+    """What may round otherwise but means the same."""
+
+    dtype: str = "bfloat16"  # of the computation; parameters and moments are float32
+    mesh: str = "data:1,fsdp:-1,tensor:1"
+    attention: str = "auto"
+    remat: str = "full"  # what is computed again instead of kept: `none`, all but matrix products (`dots`), `full`
+    loss_chunk: int = 256  # target tokens of a row whose logits exist at once
+    peak_tflops: float = 0.0  # of one device in this dtype, for the utilization; 0: by the device's name, where known
+
+
+@dataclasses.dataclass
+class LoraConfig:
+    """Low-rank adapters (Hu et al., arXiv 2106.09685) instead of all parameters; rank 0: none."""
+
+    rank: int = 0
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+
+@dataclasses.dataclass
+class EvaluationConfig:
+    """Loss and judge metrics on the held-out file, inside the loop."""
+
+    every: int = 0  # steps; 0: at the end only
+    records: int = 256  # from the start of the held-out file
+
+
+@dataclasses.dataclass
+class CheckpointConfig:
+    """What is kept of the run while it goes on."""
+
+    every: int = 500  # steps
+    keep: int = 2  # the last so many
+    best: bool = True  # and the one with the best agreement on the held-out file
+    export_dtype: str = "bfloat16"  # of the weights that the run leaves
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    """One training run."""
+
+    model: ModelShape = dataclasses.field(default_factory=ModelShape)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    training: RecipeConfig = dataclasses.field(default_factory=RecipeConfig)
+    computation: ComputationConfig = dataclasses.field(default_factory=ComputationConfig)
+    lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+
+
+def check(config: TrainConfig) -> None:
+    """Refuses values that mean nothing, and converts the published `ref_drop_ratio` into `reference_drop`.
+
+    Raises:
+      InputError: names the field as the flag does.
+    """
+    if config.data.ref_drop_ratio is not None:
+        _check_range("data.ref_drop_ratio", config.data.ref_drop_ratio, 0, 1)
+        config.data.reference_drop, config.data.ref_drop_ratio = 1 - config.data.ref_drop_ratio, None
+    recipe, computation = config.training, config.computation
+    for name, value, low, high in (
+        ("data.swap_augmentation", config.data.swap_augmentation, 0, 1),
+        ("data.reference_drop", config.data.reference_drop, 0, 1),
+        ("data.length", config.data.length, 16, config.model.context),
+        ("training.epochs", recipe.epochs, 1, math.inf),
+        ("training.steps", recipe.steps, 0, math.inf),
+        ("training.batch", recipe.batch, 1, math.inf),
+        ("training.micro_batch", recipe.micro_batch, 0, math.inf),
+        ("training.learning_rate", recipe.learning_rate, 0, 10),
+        ("training.warmup", recipe.warmup, 0, 1),
+        ("training.weight_decay", recipe.weight_decay, 0, 10),
+        ("training.beta1", recipe.beta1, 0, 1),
+        ("training.beta2", recipe.beta2, 0, 1),
+        ("training.epsilon", recipe.epsilon, 0, 1),
+        ("training.clip_norm", recipe.clip_norm, 1e-12, math.inf),
+        ("training.skipped_in_a_row", recipe.skipped_in_a_row, 1, math.inf),
+        ("computation.loss_chunk", computation.loss_chunk, 1, math.inf),
+        ("computation.peak_tflops", computation.peak_tflops, 0, math.inf),
+        ("lora.rank", config.lora.rank, 0, config.model.hidden_size),
+        ("evaluation.every", config.evaluation.every, 0, math.inf),
+        ("evaluation.records", config.evaluation.records, 1, math.inf),
+        ("checkpoints.every", config.checkpoints.every, 1, math.inf),
+        ("checkpoints.keep", config.checkpoints.keep, 1, math.inf),
+    ):
+        _check_range(name, value, low, high)
+    for name, choice, choices in (
+        ("data.on_overflow", config.data.on_overflow, JudgeConfig.OVERFLOWS),
+        ("computation.dtype", computation.dtype, JudgeConfig.DTYPES),
+        ("computation.attention", computation.attention, JudgeConfig.ATTENTIONS),
+        ("computation.remat", computation.remat, REMATS),
+        ("checkpoints.export_dtype", config.checkpoints.export_dtype, JudgeConfig.DTYPES),
+    ):
+        if choice not in choices:
+            raise InputError(f"--config.{name}={choice}: must be one of {', '.join(choices)}")
+    MeshConfig.parse(computation.mesh)
+    unknown = set(config.lora.targets) - set(LORA_TARGETS)
+    if unknown or not config.lora.targets:
+        raise InputError(f"--config.lora.targets={config.lora.targets}: must be of {', '.join(LORA_TARGETS)}")
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InputError(f"--config.{name}={value}: must be from {low} to {high}")

@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from judgelm_jax.checkpoints import hf_files, store
+from judgelm_jax.checkpoints import hf_files, stacked, store, training
 from judgelm_jax.checkpoints.hf import Weights, check_weights
 from judgelm_jax.checkpoints.loading import Params, load_params
 from judgelm_jax.config import ModelConfig, read_hf_config
 from judgelm_jax.errors import InputError
 from judgelm_jax.tokenization import TOKENIZER_FILES
+from judgelm_jax.training_config import LoraConfig
 
 # Beside the tokenizer, what generation with this checkpoint elsewhere needs.
 COMPANION_FILES = (*TOKENIZER_FILES, "generation_config.json", "chat_template.jinja")
@@ -47,7 +48,7 @@ class Checkpoint:
 
 
 def open_checkpoint(model: str) -> Checkpoint:
-    """Opens a converted directory, a Hugging Face directory, or a hub id, which is downloaded first.
+    """Opens a converted directory, a training checkpoint, a Hugging Face directory, or a hub id, which is downloaded first.
 
     Raises:
       InputError: there is no such model, its config is not supported, or its tensors do not fit its config.
@@ -59,7 +60,12 @@ def open_checkpoint(model: str) -> Checkpoint:
         folder = _download(model)
     if not folder.is_dir():
         raise InputError(f"{model}: no such folder; name a converted or a Hugging Face folder, or a hub id like ORG/NAME")
-    checkpoint = _open_store(folder) if store.is_store(folder) else _open_hf(folder)
+    if not store.is_store(folder):
+        checkpoint = _open_hf(folder)
+    elif (about := store.custom_metadata(folder)).get("layout") == training.LAYOUT:
+        checkpoint = _open_training(folder, about)
+    else:
+        checkpoint = _open_store(folder)
     check_weights(folder, checkpoint.weights, checkpoint.config)
     return dataclasses.replace(checkpoint, config=_with_generation_ends(checkpoint.config, checkpoint.tokenizer_folder))
 
@@ -84,6 +90,22 @@ def _open_store(folder: Path) -> Checkpoint:
     digest = hashlib.sha256(weights.fingerprint.encode())
     _add_edges(digest, _existing(tokenizer_folder, TOKENIZER_FILES))
     return Checkpoint(folder, config, weights.hf_config, tokenizer_folder, digest.hexdigest(), weights)
+
+
+def _open_training(folder: Path, about: dict[str, Any]) -> Checkpoint:
+    """`RUN/checkpoints/STEP`; adapters are merged into the checkpoint from which the run started."""
+    config = ModelConfig.from_hf(about["hf_config"])
+    tokenizer_folder = folder.absolute().parent.parent / store.TOKENIZER_FOLDER
+    if about["lora"] is None:
+        weights: Weights = stacked.StackedWeights(folder, config, about["export_dtype"])
+    else:
+        base = open_checkpoint(about["init_from"])
+        if base.fingerprint != about["init_fingerprint"]:
+            raise InputError(f"{folder}: its adapters belong to {about['init_from']}, which has changed since; restore that")
+        weights = stacked.MergedWeights(base.weights, folder, config, LoraConfig(**about["lora"]))
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    _add_edges(digest, [folder / store.METADATA_FILE, *_existing(tokenizer_folder, TOKENIZER_FILES)])
+    return Checkpoint(folder, config, about["hf_config"], tokenizer_folder, digest.hexdigest(), weights)
 
 
 def _open_hf(folder: Path) -> Checkpoint:

@@ -28,8 +28,9 @@ T = TypeVar("T")
 
 TOKENIZER_FOLDER = "tokenizer"
 
-_FORMAT, _VERSION, _LAYOUT = "judgelm_jax", 1, "layers"
-_METADATA_FILE = "_CHECKPOINT_METADATA"  # what Orbax writes at the top of every checkpoint
+FORMAT = {"format": "judgelm_jax", "version": 1}  # in the metadata of every checkpoint of ours
+_LAYOUT = "layers"
+METADATA_FILE = "_CHECKPOINT_METADATA"  # what Orbax writes at the top of every checkpoint
 # Tensors are saved and read in groups of this size: one small one at a time takes long, all at once the whole memory.
 _GROUP_BYTES = 256 * 2**20
 _READ_BYTES = 64 * 2**20
@@ -39,7 +40,15 @@ _CHUNK_BYTES = 32 * 2**20
 
 def is_store(folder: Path) -> bool:
     """Whether a folder is an Orbax checkpoint, ours or another's. (`ocp.is_orbax_checkpoint` is true of any folder.)"""
-    return (folder / _METADATA_FILE).is_file()
+    return (folder / METADATA_FILE).is_file()
+
+
+def custom_metadata(folder: Path) -> dict[str, Any]:
+    """What the writer of an Orbax checkpoint said of it; empty where that cannot be read."""
+    try:
+        return _quietly(functools.partial(ocp.checkpointables_metadata, folder.absolute())).custom_metadata or {}
+    except OSError:
+        return {}
 
 
 def write_store(folder: Path, weights: Weights, config: ModelConfig, hf_config: Mapping[str, Any]) -> None:
@@ -61,7 +70,7 @@ def write_store(folder: Path, weights: Weights, config: ModelConfig, hf_config: 
                 digest.update(tensor.reshape(-1).view(np.uint8).data)
             about = None
             if names is groups[-1]:  # the fingerprint is known
-                about = {"format": _FORMAT, "version": _VERSION, "layout": _LAYOUT}
+                about = {**FORMAT, "layout": _LAYOUT}
                 about |= {"hf_config": dict(hf_config), "fingerprint": digest.hexdigest()}
             _quietly(functools.partial(ocp.partial.save, folder, _tree(tensors), custom_metadata=about))
             bar.update(sum(tensor.nbytes for tensor in tensors.values()))
@@ -85,7 +94,7 @@ class StoreWeights:
         except OSError as error:
             raise InputError(f"{folder}: a broken Orbax directory ({error}); convert it again") from error
         about = metadata.custom_metadata or {}
-        if (about.get("format"), about.get("version"), about.get("layout")) != (_FORMAT, _VERSION, _LAYOUT):
+        if not {**FORMAT, "layout": _LAYOUT}.items() <= about.items():
             raise InputError(f"{folder}: an Orbax directory, but not one that judgelm-convert wrote; convert it again")
         if not isinstance(metadata.metadata, dict):
             raise InputError(f"{folder}: a broken Orbax directory (it holds no tensors); convert it again")

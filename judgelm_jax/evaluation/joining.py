@@ -1,7 +1,7 @@
 """Labels and judgments, read from their files and joined by identity."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from judgelm_jax import verdicts
@@ -117,6 +117,12 @@ def join_files(labels_path: Path, predictions_path: Path, reversed_path: Path | 
         missing=sum(winner is not None and key not in predictions for key, winner in labels.items()),
         unlabelled=unlabelled,
     )
+
+
+def join_rows(labels: Sequence[int], rows: Sequence[Record]) -> Joined:
+    """Judgments just made beside the winners (1, 2, 0) that they should name, in the same order."""
+    predictions = [_prediction(row, 0, "tolerant", "forward") for row in rows]
+    return Joined(list(labels), predictions, labels_dropped=0, missing=0, unlabelled=0)
 
 
 def _pair_orders(

@@ -1,0 +1,97 @@
+"""The weights in a training checkpoint, where all layers of a parameter are one array: read a layer at a time."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tensorstore
+
+from judgelm_jax.checkpoints.hf import DTYPES, StoredTensor, TensorSpec, Weights, tensor_table
+from judgelm_jax.checkpoints.training import STATE
+from judgelm_jax.config import ModelConfig
+from judgelm_jax.errors import InputError
+from judgelm_jax.model import lora
+from judgelm_jax.training_config import LoraConfig
+
+
+class StackedWeights:
+    """The float32 masters of a full fine-tune as tensors of dtype `dtype`, by their Hugging Face names.
+
+    Raises:
+      InputError: the checkpoint is broken.
+    """
+
+    def __init__(self, folder: Path, config: ModelConfig, dtype: str):
+        self._table = tensor_table(config)
+        self._arrays = {spec.path: _open(folder, spec.path) for spec in self._table.values()}
+        self._dtype = DTYPES[dtype]
+        self.tensors = {name: StoredTensor(spec.shape, dtype) for name, spec in self._table.items()}
+
+    def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return {name: self._array(self._table[name])[...].read().result().astype(self._dtype) for name in names}
+
+    def arrays(self, shardings: Mapping[str, jax.sharding.Sharding]) -> dict[str, jax.Array]:
+        def placed(name: str, sharding: jax.sharding.Sharding) -> jax.Array:
+            array = self._array(self._table[name])
+            return jax.make_array_from_callback(
+                self._table[name].shape, sharding, lambda index: array[index].read().result().astype(self._dtype)
+            )
+
+        return {name: placed(name, sharding) for name, sharding in shardings.items()}
+
+    def _array(self, spec: TensorSpec) -> Any:
+        array = self._arrays[spec.path]
+        return array if spec.layer is None else array[spec.layer]
+
+
+class MergedWeights:
+    """A base checkpoint with the adapters of a training checkpoint merged in, in the dtype of the base's tensors."""
+
+    def __init__(self, base: Weights, folder: Path, config: ModelConfig, settings: LoraConfig):
+        self._base, self._table = base, tensor_table(config)
+        self.tensors = base.tensors
+        self._scale = settings.alpha / settings.rank
+        self._adapters = {
+            spec.path: [_open(folder, (*spec.path[:-1], half)) for half in ("lora_a", "lora_b")]
+            for spec in self._table.values()
+            if len(spec.path) > 2 and spec.path[-2] in settings.targets
+        }
+
+    def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return {name: self._merged(name, weight) for name, weight in self._base.read(names).items()}
+
+    def arrays(self, shardings: Mapping[str, jax.sharding.Sharding]) -> dict[str, jax.Array]:
+        placed = {}
+        for name, sharding in shardings.items():
+            if self._table[name].path in self._adapters:
+                placed[name] = jax.device_put(self.read([name])[name], sharding)
+            else:
+                placed |= self._base.arrays({name: sharding})
+        return placed
+
+    def _merged(self, name: str, weight: np.ndarray) -> np.ndarray:
+        spec = self._table[name]
+        if spec.path not in self._adapters:
+            return weight
+        a, b = (half[spec.layer].read().result() for half in self._adapters[spec.path])
+        return lora.merged(weight, a, b, self._scale)
+
+
+def read_adapters(folder: Path, config: ModelConfig, settings: LoraConfig) -> dict[str, Any]:
+    """The adapters of a training checkpoint in host memory, float32, in the structure of `lora.init`."""
+    shapes = jax.eval_shape(lambda key: lora.init(config, settings, key), jax.random.key(0))
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: _open(folder, tuple(key.key for key in path)).read().result(), shapes
+    )
+
+
+def _open(folder: Path, path: tuple[str, ...]) -> Any:
+    """The array of a trained parameter in an Orbax checkpoint."""
+    kvstore = {"driver": "ocdbt", "base": (folder / STATE).absolute().as_uri(), "path": f"params.{'.'.join(path)}/"}
+    try:
+        return tensorstore.open({"driver": "zarr3", "kvstore": kvstore}, read=True, open=True).result()
+    except ValueError as error:
+        reason = str(error).partition("[")[0].strip()
+        raise InputError(f"{folder}: a broken training checkpoint ({reason}); take another") from error

@@ -1,0 +1,118 @@
+"""The checkpoints of a training run: state and place in the data together, written in the background, whole or not at all."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from judgelm_jax.checkpoints.store import FORMAT
+from judgelm_jax.errors import InputError
+
+STATE = "state"  # what Orbax calls the saved tree
+METRIC = "agreement"  # the best checkpoint has most of it
+LAYOUT = "stacked"
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A restored run: its state, the number of steps behind it, and the state of the iterator over the data."""
+
+    step: int
+    state: Any
+    iterator: dict[str, Any]
+
+
+class TrainingCheckpoints:
+    """The folder `RUN/checkpoints`, one folder a saved step. Every process calls every method, in the same order."""
+
+    def __init__(self, folder: Path, keep: int, best: bool, about: Mapping[str, Any]):
+        """Keeps the last `keep` checkpoints and, with `best`, the one with the best agreement.
+
+        `about` (JSON) describes the run in the metadata of each checkpoint; what a killed save left behind is removed.
+        """
+        policies = ocp.training.preservation_policies
+        kept: list[Any] = [policies.LatestN(keep)]
+        if best:
+            kept.append(
+                policies.BestN(get_metric_fn=lambda metrics: metrics[METRIC], n=1, keep_checkpoints_without_metrics=False)
+            )
+        self._about = {**FORMAT, "layout": LAYOUT, **about}
+        self._folder = folder.absolute()
+        self._checkpointer = ocp.training.Checkpointer(
+            self._folder, preservation_policy=policies.AnyPreservationPolicy(kept), cleanup_tmp_directories=True
+        )
+
+    @property
+    def latest(self) -> int | None:
+        """The last saved step."""
+        return None if self._checkpointer.latest is None else self._checkpointer.latest.step
+
+    @property
+    def best(self) -> int | None:
+        """The saved step with the best agreement, the last one where several are; None where none was evaluated."""
+        scored = [(c.metrics[METRIC], c.step) for c in self._checkpointer.checkpoints if c.metrics]
+        return max(scored)[1] if scored else None
+
+    def path(self, step: int) -> Path:
+        """The folder of a saved step."""
+        return self._folder / str(step)
+
+    def save(self, step: int, state: Any, iterator: Mapping[str, Any], agreement: float | None = None) -> None:
+        """Starts to write; the state may be donated to the next step at once. Waits for the save before, if it still runs.
+
+        Raises:
+          InputError: that one or this one cannot be written.
+        """
+        metadata = {**self._about, "iterator": dict(iterator)}
+        metrics = None if agreement is None else {METRIC: agreement}
+        try:
+            self._checkpointer.save_checkpointables_async(
+                step, {STATE: state}, force=True, metrics=metrics, custom_metadata=metadata
+            )
+        except Exception as error:
+            raise self._unwritten(error) from error
+
+    def wait(self) -> None:
+        """Waits until everything is on disk. Raises as `save`."""
+        try:
+            self._checkpointer.wait()
+        except Exception as error:
+            raise self._unwritten(error) from error
+
+    def restore(self, abstract_state: Any) -> Restored | None:
+        """The last checkpoint, placed as the leaves of `abstract_state` say; None where there is none.
+
+        Raises:
+          InputError: it does not have exactly these leaves, shapes and dtypes, or is broken.
+        """
+        if self.latest is None:
+            return None
+        step = self.latest
+        try:
+            metadata = self._checkpointer.checkpointables_metadata(step)
+            state = self._checkpointer.load_checkpointables(step, {STATE: abstract_state})[STATE]
+        except jax.errors.JaxRuntimeError:  # the devices, not the files
+            raise
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"{self.path(step)}: cannot be restored ({reason}); remove this folder to go on from the checkpoint before"
+            ) from error
+        return Restored(step, state, metadata.custom_metadata["iterator"])
+
+    def close(self) -> None:
+        """Waits and frees what Orbax holds. Raises as `save`."""
+        self.wait()
+        self._checkpointer.close()
+
+    def _unwritten(self, error: Exception) -> InputError:
+        full = any(sign in str(error) for sign in ("No space left", "Disk quota exceeded", "ENOSPC", "RESOURCE_EXHAUSTED"))
+        reason = "the disk is full; free space" if full else f"a checkpoint could not be written ({_line(error)}); mend that"
+        return InputError(f"{self._folder}: {reason} and run again with --resume, earlier checkpoints are whole")
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,106 @@
+"""trains a judge: fine-tunes a checkpoint (or, for small ones, random weights) on the judgments of a teacher.
+
+--config names a Python file whose `get_config()` returns a TrainConfig; any field can be overridden on the command line.
+The run goes to --output: metrics.jsonl, tensorboard/, checkpoints/, and in the end model/, which judgelm-judge opens. After
+a kill, the same command with --resume ends as if there had been none.
+
+  judgelm-train --config=configs/judgelm_7b.py --data=train.jsonl --init_from=vicuna-7b --output=runs/judge \\
+    --config.training.learning_rate=1e-5
+
+On several hosts run the same command on each, with --coordinator, --processes and --process, or with --distributed where the
+cluster says those (Slurm, GKE, TPU pods).
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from judgelm_jax.commands.command_line import run
+from judgelm_jax.errors import InputError
+from judgelm_jax.records import check_output, write_atomically
+from judgelm_jax.training_config import TrainConfig
+
+EXIT_TERMINATED = 143  # 128 + SIGTERM, as a shell says
+
+FLAGS = flags.FlagValues()
+
+config_flags.DEFINE_config_file("config", None, "a file of configs/, or one like it", flag_values=FLAGS)
+flags.mark_flag_as_required("config", FLAGS)
+DATA = flags.DEFINE_string("data", None, "JudgeLM-100K rows, JSON Lines", required=True, flag_values=FLAGS)
+OUTPUT = flags.DEFINE_string("output", None, "the folder of the run", required=True, flag_values=FLAGS)
+INIT_FROM = flags.DEFINE_string("init_from", None, "a checkpoint to fine-tune: folder or hub id", flag_values=FLAGS)
+TOKENIZER = flags.DEFINE_string(
+    "tokenizer", None, "without --init_from: a folder with tokenizer files; the weights are random", flag_values=FLAGS
+)
+EVALUATION = flags.DEFINE_string(
+    "evaluation", None, "held-out rows in the form of --data: loss and judge metrics inside the loop", flag_values=FLAGS
+)
+RESUME = flags.DEFINE_boolean("resume", False, "go on with an unfinished run, or start one", flag_values=FLAGS)
+DISTRIBUTED = flags.DEFINE_boolean("distributed", False, "one of several processes; the cluster says which", flag_values=FLAGS)
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, for several processes", flag_values=FLAGS)
+PROCESSES = flags.DEFINE_integer("processes", None, "how many there are", lower_bound=1, flag_values=FLAGS)
+PROCESS = flags.DEFINE_integer("process", None, "which of them this is, from 0", lower_bound=0, flag_values=FLAGS)
+JSON = flags.DEFINE_string("json", None, "also write the summary as JSON to this file", flag_values=FLAGS)
+
+
+def main() -> None:
+    config = FLAGS.config
+    if not isinstance(config, TrainConfig):
+        raise InputError(f"--config: get_config() returns a {type(config).__name__}; it must return a TrainConfig")
+    if (COORDINATOR.value is None) != (PROCESSES.value is None) or (PROCESSES.value is None) != (PROCESS.value is None):
+        raise InputError("--coordinator, --processes and --process go together: give all three or none")
+    data, output = Path(DATA.value), Path(OUTPUT.value)
+    evaluation = Path(EVALUATION.value) if EVALUATION.value else None
+    if JSON.value:
+        check_output(Path(JSON.value), True, [data, *([evaluation] if evaluation else [])])
+
+    from judgelm_jax import runtime
+
+    if DISTRIBUTED.value or COORDINATOR.value:
+        runtime.join_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    runtime.require_devices()
+    runtime.enable_compilation_cache()
+
+    from judgelm_jax.training.loop import Stopped, train
+
+    tokenizer = Path(TOKENIZER.value) if TOKENIZER.value else None
+    try:
+        summary = train(config, data, output, INIT_FROM.value, tokenizer, evaluation, RESUME.value)
+    except Stopped as stopped:
+        print(f"{output}: {stopped}", file=sys.stderr)
+        raise SystemExit(EXIT_TERMINATED) from None
+    if not runtime.is_first_process():
+        return
+    _report(summary, output)
+    if JSON.value:
+        with write_atomically(Path(JSON.value)) as file:
+            json.dump(summary, file, indent=1)
+
+
+def entry() -> int:
+    """The console command."""
+    return run(main, FLAGS, "train")
+
+
+def _report(summary: dict[str, Any], output: Path) -> None:
+    went_on = f", {summary['resumed_from']} of them before" if summary["resumed_from"] else ""
+    print(f"trained    {summary['steps']} steps{went_on}; {summary.get('skipped', 0)} skipped as not finite")
+    for epoch, counts in summary.get("epochs", {}).items():
+        print(f"epoch {epoch + 1:<4} " + ", ".join(f"{_number(value)} {name}" for name, value in counts.items()))
+    if summary.get("loss") is not None:
+        print(f"loss       {summary['loss']:.4f} nats a target token in the last step")
+    if "evaluation" in summary:
+        held_out = summary["evaluation"]
+        print(
+            f"held out   loss {held_out['loss']:.4f}, agreement {held_out['agreement']:.4f}, consistency "
+            f"{held_out['consistency']:.4f} on {held_out['records']} records"
+        )
+    print(f"output     {output / 'model'} (of step {summary['exported_step']})")
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,69 @@
+"""What a run tells while it trains: a progress bar, `metrics.jsonl` and TensorBoard's event files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from judgelm_jax.records import dump_line
+
+METRICS_FILE = "metrics.jsonl"
+_TENSORBOARD = "tensorboard"
+
+
+class Journal:
+    """Lines of metrics, each with its `step`. Going on from a step takes back what a killed run wrote after it."""
+
+    def __init__(self, folder: Path, step: int, steps: int):
+        """`step` steps of `steps` are done."""
+        path = folder / METRICS_FILE
+        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(kept)
+        self._file = path.open("a", encoding="utf-8")
+        self._events = SummaryWriter(str(folder / _TENSORBOARD), purge_step=step + 1)
+        self._bar = tqdm(total=steps, initial=step, desc="training", unit="step", disable=None)
+
+    def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
+        """Adds a line; `kind` is `train`, `evaluation` or `epoch`. Scalars go to TensorBoard, too."""
+        self._file.write(dump_line({"step": step, "kind": kind, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                self._events.add_scalar(f"{kind}/{name}", value, step)
+        if kind == "train":
+            self._bar.update(step - self._bar.n)
+            rate = values.get("tokens_per_second") or 0
+            self._bar.set_postfix_str(f"loss {values['loss'] or float('nan'):.4f}, {rate:,.0f} tokens/s", refresh=False)
+
+    def say(self, text: str) -> None:
+        """A line for the reader of the log, above the bar."""
+        self._bar.write(text)
+
+    def close(self) -> None:
+        """Flushes and closes the files."""
+        self._bar.close()
+        self._events.close()
+        self._file.close()
+
+
+class Silence:
+    """The journal of every process but the first."""
+
+    def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def _whole_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line for line in lines if line.endswith("\n") and line.strip()]

@@ -1,0 +1,234 @@
+"""Everything that is known, and can be wrong, before the first step: files, shapes, the plan of the run, its folder."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from judgelm_jax.checkpoints import Checkpoint, open_checkpoint
+from judgelm_jax.checkpoints.opening import COMPANION_FILES
+from judgelm_jax.checkpoints.store import TOKENIZER_FOLDER
+from judgelm_jax.config import MeshConfig, ModelConfig
+from judgelm_jax.data.pipeline import Plan, plan
+from judgelm_jax.data.training_file import TrainingFile, check_training_file
+from judgelm_jax.errors import InputError
+from judgelm_jax.model import attention, llama
+from judgelm_jax.records import write_atomically
+from judgelm_jax.sharding import make_mesh
+from judgelm_jax.tokenization import TOKENIZER_FILES, Tokenizer, load_tokenizer
+from judgelm_jax.training.optimizer import make_optimizer, schedule
+from judgelm_jax.training.step import Program, accumulation_of
+from judgelm_jax.training_config import TrainConfig, check
+
+RUN_FILE = "run.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """What a run is made of. `init_from`: a checkpoint; None: random weights, and `tokenizer` names a folder with one."""
+
+    data: Path
+    evaluation: Path | None
+    init_from: str | None
+    tokenizer: Path | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that may begin: all of its input was checked."""
+
+    config: TrainConfig
+    sources: Sources
+    checkpoint: Checkpoint | None
+    model: ModelConfig
+    tokenizer: Tokenizer
+    eos_id: int
+    file: TrainingFile
+    held_out: TrainingFile | None
+    plan: Plan
+    mesh: Mesh
+    program: Program
+    identity: dict[str, Any]  # what a resumed run must have in common with its beginning
+
+    @property
+    def hf_config(self) -> dict[str, Any]:
+        """The `config.json` of what is trained."""
+        return self.model.to_hf("float32") if self.checkpoint is None else self.checkpoint.hf_config
+
+
+def check_sources(config: TrainConfig, sources: Sources) -> tuple[TrainingFile, TrainingFile | None]:
+    """Reads the files once, without JAX devices, and refuses what is wrong in them or in the config.
+
+    Raises:
+      InputError: names the file and line, or the field.
+    """
+    check(config)
+    if (sources.init_from is None) == (sources.tokenizer is None):
+        raise InputError("give either --init_from (a checkpoint to go on from) or --tokenizer (to train from random weights)")
+    if config.lora.rank and sources.init_from is None:
+        raise InputError(f"--config.lora.rank={config.lora.rank}: adapters need a trained model; give --init_from")
+    held_out = None
+    if sources.evaluation is not None:
+        held_out = check_training_file(sources.evaluation)
+        held_out = held_out.head(config.evaluation.records)
+    return check_training_file(sources.data), held_out
+
+
+def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out: TrainingFile | None) -> Run:
+    """Plans the run: which rows in which step, on which mesh, with which model.
+
+    Raises:
+      InputError: the checkpoint is another model than the config says, or something does not divide.
+    """
+    mesh = make_mesh(MeshConfig.parse(config.computation.mesh))
+    checkpoint = None if sources.init_from is None else open_checkpoint(sources.init_from)
+    folder = _tokenizer_folder(sources, checkpoint)
+    tokenizer = load_tokenizer(folder)
+    model = _model(config, tokenizer) if checkpoint is None else _checked_model(config, checkpoint, sources)
+    if tokenizer.vocab_size > model.vocab_size:
+        raise InputError(
+            f"{sources.init_from}: the tokenizer knows {tokenizer.vocab_size} tokens and the model {model.vocab_size}; they do "
+            "not belong together"
+        )
+    if not model.eos_ids:
+        raise InputError(f"{folder}: names no end-of-sequence token, which every target ends with; name it in its config")
+    eos_id = model.eos_ids[0]
+    llama.param_shardings(model, mesh)  # raises where the mesh does not divide the model
+    backend = config.computation.attention
+    if backend == "auto":
+        backend = attention.backend_for(mesh.devices.flat[0].platform, model.head_dim, config.computation.dtype)
+        if config.data.packing and backend == "cudnn":
+            backend = "xla"
+    if config.data.packing and backend == "cudnn":
+        raise InputError("--config.computation.attention=cudnn: cannot keep packed documents apart; take xla, or do not pack")
+    accumulation = accumulation_of(config, mesh)
+    planned = plan(file, tokenizer, eos_id, config.data, config.training)
+    program = Program(
+        model=model,
+        placement=llama.Placement(mesh, backend, config.computation.remat),
+        optimizer=make_optimizer(config.training, planned.steps),
+        schedule=schedule(config.training, planned.steps),
+        dtype=config.computation.dtype,
+        packed=config.data.packing,
+        accumulation=accumulation,
+        loss_chunk=config.computation.loss_chunk,
+        lora=config.lora if config.lora.rank else None,
+    )
+    identity = {
+        "model": dataclasses.asdict(config.model),
+        "data": dataclasses.asdict(config.data),
+        "training": dataclasses.asdict(config.training),
+        "lora": dataclasses.asdict(config.lora),
+        "dtype": config.computation.dtype,
+        "data_sha256": file.sha256,
+        "init_fingerprint": None if checkpoint is None else checkpoint.fingerprint,
+        "tokenizer_sha256": _digest(folder),
+        "steps": planned.steps,
+    }
+    identity = json.loads(json.dumps(identity))  # tuples become lists, as they come back from the file
+    return Run(
+        config, sources, checkpoint, model, tokenizer, eos_id, file, held_out, planned, mesh, program, identity
+    )  # fmt: skip
+
+
+def open_folder(output: Path, run: Run, resume: bool) -> None:
+    """Makes the folder of a run, or checks that the run in it is this one. Called by the first process.
+
+    Raises:
+      InputError: something else stands there, or another run.
+    """
+    path = output / RUN_FILE
+    if path.is_file():
+        if not resume:
+            raise InputError(f"{output}: holds a run already; pass --resume to go on with it, or choose another --output")
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name in run.identity if before.get(name) != run.identity[name]]
+        if changed:
+            raise InputError(
+                f"{output}: holds a run with another {', '.join(changed)}; give what it began with, or choose another --output"
+            )
+        return
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output}: stands there and holds no run; choose another --output")
+    folder = output / TOKENIZER_FOLDER
+    folder.mkdir(parents=True)
+    origin = _tokenizer_folder(run.sources, run.checkpoint)
+    for name in COMPANION_FILES:
+        if (origin / name).is_file():
+            shutil.copyfile(origin / name, folder / name)
+    with write_atomically(path) as file:
+        json.dump(run.identity, file, indent=1)
+
+
+def check_room(output: Path, state: Any, checkpoints: int) -> None:
+    """Refuses a run whose checkpoints would not find room.
+
+    Raises:
+      InputError: says how much is needed and how much is free.
+    """
+    one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    needed = one * (checkpoints + 1)  # a new one is written before an old one goes
+    free = shutil.disk_usage(output).free
+    if free < needed:
+        raise InputError(
+            f"{output}: {checkpoints} checkpoints and the next one need {needed / 1e9:,.2f} GB, and {free / 1e9:,.2f} are "
+            "free; free space, or lower --config.checkpoints.keep"
+        )
+
+
+def _tokenizer_folder(sources: Sources, checkpoint: Checkpoint | None) -> Path:
+    if checkpoint is not None:
+        return checkpoint.tokenizer_folder
+    assert sources.tokenizer is not None
+    return sources.tokenizer
+
+
+def _model(config: TrainConfig, tokenizer: Tokenizer) -> ModelConfig:
+    shape = config.model
+    if shape.hidden_size % shape.num_heads:
+        raise InputError(
+            f"--config.model.num_heads={shape.num_heads}: does not divide the hidden_size {shape.hidden_size}; choose a divisor"
+        )
+    return ModelConfig(
+        vocab_size=tokenizer.vocab_size,
+        head_dim=shape.hidden_size // shape.num_heads,
+        norm_epsilon=1e-5,
+        rope_base=10000.0,
+        rope_scaling=None,
+        bos_id=tokenizer.bos_id,
+        eos_ids=tokenizer.eos_ids,
+        **dataclasses.asdict(shape),
+    )
+
+
+def _checked_model(config: TrainConfig, checkpoint: Checkpoint, sources: Sources) -> ModelConfig:
+    shape = dataclasses.asdict(config.model)
+    wrong = [
+        f"{name} {getattr(checkpoint.config, name)} instead of {wanted}"
+        for name, wanted in shape.items()
+        if name != "context" and getattr(checkpoint.config, name) != wanted
+    ]
+    if wrong:
+        raise InputError(
+            f"{sources.init_from}: is another model than --config says ({', '.join(wrong)}); take the config of this model, or "
+            "override --config.model"
+        )
+    if config.data.length > checkpoint.config.context:
+        raise InputError(
+            f"--config.data.length={config.data.length}: the context of {sources.init_from} is {checkpoint.config.context}; "
+            "choose a smaller length"
+        )
+    return checkpoint.config
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file():
+            digest.update(name.encode() + (folder / name).read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,150 @@
+"""One step of training: gradients over micro-batches, one update, nothing where a number is not finite."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from judgelm_jax import sharding
+from judgelm_jax.config import ModelConfig
+from judgelm_jax.errors import InputError
+from judgelm_jax.model import llama, lora
+from judgelm_jax.training.loss import Batch, total_loss
+from judgelm_jax.training_config import LoraConfig, TrainConfig
+
+# {"params": float32 masters of what is trained, "optimizer": optax's state, and int32 counts of steps: "updates", "skipped",
+# "skipped_in_a_row"}
+State = dict[str, Any]
+Metrics = dict[str, jax.Array]
+
+_COUNTS = ("updates", "skipped", "skipped_in_a_row")
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What a step computes, apart from the values: all that is static."""
+
+    model: ModelConfig
+    placement: llama.Placement
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    dtype: str
+    packed: bool
+    accumulation: int
+    loss_chunk: int
+    lora: LoraConfig | None
+
+    def compute_params(self, trained: Any, frozen: Any) -> llama.Params:
+        """The parameters that compute: the masters in the dtype of the computation, or adapters on the frozen model."""
+        if self.lora is not None:
+            return lora.attach(frozen, trained, self.lora)
+        return jax.tree.map(lambda x: x.astype(self.dtype), trained)
+
+
+def accumulation_of(config: TrainConfig, mesh: Mesh) -> int:
+    """Micro-batches of one step.
+
+    Raises:
+      InputError: the batch does not divide over the devices, or a device's part into micro-batches.
+    """
+    batch, micro = config.training.batch, config.training.micro_batch
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch % devices:
+        raise InputError(
+            f"--config.training.batch={batch}: does not divide over the {devices} devices along data and fsdp; choose a "
+            "multiple"
+        )
+    own = batch // devices
+    if micro and own % micro:
+        raise InputError(f"--config.training.micro_batch={micro}: does not divide the {own} rows of a device; choose a divisor")
+    return own // micro if micro else 1
+
+
+def init_state(trained: Any, optimizer: optax.GradientTransformation) -> State:
+    """The state before the first step; moments are float32 as the masters are. For `jax.jit` or `jax.eval_shape`."""
+    return {"params": trained, "optimizer": optimizer.init(trained)} | {name: jnp.int32(0) for name in _COUNTS}
+
+
+def state_shardings(trained: Any, shardings: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> State:
+    """Where the state lies: moments as their parameters, everything else on every device.
+
+    Args:
+      trained: what is trained, abstract or not.
+      shardings: of each leaf of `trained`.
+    """
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    abstract = jax.eval_shape(lambda x: optimizer.init(x), trained)
+    moments = optax.tree_utils.tree_map_params(
+        optimizer, lambda _, own: own, abstract, shardings, transform_non_params=lambda _: everywhere
+    )
+    return {"params": shardings, "optimizer": moments} | dict.fromkeys(_COUNTS, everywhere)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows are split over `data` and `fsdp`."""
+    return sharding.sharding(mesh, ("batch", "sequence"))
+
+
+def make_step(program: Program) -> Callable[[State, Any, Batch], tuple[State, Metrics]]:
+    """(state, frozen parameters or None, batch of the whole step) → (state, metrics), to be jitted with the state donated.
+
+    The gradient is that of Σ nll / Σ targets over the whole batch, whatever the number of micro-batches and devices.
+    A step whose loss or gradient is not finite leaves parameters and moments as they were and is counted.
+
+    Metrics are scalars: `loss` in nats a target; of the batch the number of `targets`, of `tokens` in documents and the sum of
+    the squared lengths of documents (`squares`); `gradient_norm` before clipping, `learning_rate`, `skipped`,
+    `skipped_in_a_row`.
+    """
+    mesh = program.placement.mesh
+
+    def loss_and_gradient(trained: Any, frozen: Any, batch: Batch) -> tuple[jax.Array, Any]:
+        def loss(trained: Any) -> jax.Array:
+            params = program.compute_params(trained, frozen)
+            return total_loss(params, program.model, batch, program.placement, program.packed, program.loss_chunk)
+
+        return jax.value_and_grad(loss)(trained)
+
+    def micro_batches(x: jax.Array) -> jax.Array:
+        """[accumulation, rows, S] of x [B, S]; every device keeps its own rows."""
+        x = x.reshape(x.shape[0] // program.accumulation, program.accumulation, *x.shape[1:]).swapaxes(0, 1)
+        return sharding.constrain(x, mesh, (None, "batch", "sequence"))
+
+    def step(state: State, frozen: Any, batch: Batch) -> tuple[State, Metrics]:
+        trained = state["params"]
+        if program.accumulation == 1:
+            total, gradient = loss_and_gradient(trained, frozen, batch)
+        else:
+
+            def add(sums: Any, micro: Batch) -> tuple[Any, None]:
+                return jax.tree.map(jnp.add, sums, loss_and_gradient(trained, frozen, micro)), None
+
+            zeros = (jnp.float32(0), jax.tree.map(jnp.zeros_like, trained))
+            (total, gradient), _ = jax.lax.scan(add, zeros, Batch(*map(micro_batches, batch)))
+        targets = jnp.maximum(batch.target_mask.sum(), 1)
+        gradient = jax.tree.map(lambda g: g / targets, gradient)
+        norm = optax.tree.norm(gradient)
+        finite = jnp.isfinite(total) & jnp.isfinite(norm)
+        updates, moments = program.optimizer.update(gradient, state["optimizer"], trained)
+        updated = {"params": optax.apply_updates(trained, updates), "optimizer": moments}
+        kept = {name: state[name] for name in updated}
+        new: State = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, kept)
+        new["updates"] = state["updates"] + finite
+        new["skipped"] = state["skipped"] + ~finite
+        new["skipped_in_a_row"] = jnp.where(finite, 0, state["skipped_in_a_row"] + 1)
+        metrics = {
+            "loss": total / targets,
+            "targets": targets,
+            "tokens": jnp.sum(batch.segments > 0, dtype=jnp.float32),
+            "squares": jnp.sum(jnp.where(batch.segments > 0, 2 * batch.positions + 1, 0), dtype=jnp.float32),
+            "gradient_norm": norm,
+            "learning_rate": program.schedule(state["updates"]),
+            "skipped": new["skipped"],
+            "skipped_in_a_row": new["skipped_in_a_row"],
+        }
+        return new, metrics
+
+    return step

@@ -1,0 +1,74 @@
+"""How much a step computes, and which share of the devices' peak that is."""
+
+import time
+
+import jax
+
+from judgelm_jax.config import ModelConfig
+
+# Dense TFLOP/s in bfloat16 of one device, by the start of its kind's name (the makers' data sheets).
+_PEAK_TFLOPS = {
+    "NVIDIA A100": 312.0,
+    "NVIDIA H100": 989.0,
+    "NVIDIA H200": 989.0,
+    "TPU v4": 275.0,
+    "TPU v5 lite": 197.0,
+    "TPU v5p": 459.0,
+    "TPU v5": 459.0,
+    "TPU v6 lite": 918.0,
+}
+
+
+def peak_flops(tflops: float, dtype: str) -> float | None:
+    """FLOP/s of all devices; `tflops` 0: by the name of the device, None where that says nothing."""
+    device = jax.devices()[0]
+    known = (peak for name, peak in _PEAK_TFLOPS.items() if dtype == "bfloat16" and device.device_kind.startswith(name))
+    one = tflops or next(known, None)
+    return None if one is None else one * 1e12 * jax.device_count()
+
+
+def step_flops(config: ModelConfig, tokens: float, squares: float, targets: float, adapters_only: bool) -> float:
+    """Model FLOPs of one step: what the mathematics needs, with nothing for padding or for what is computed again.
+
+    2 FLOPs a weight and token forward, 4 backward (2 where only adapters learn). Attention is counted causally: a token sees
+    half of its document on average. The output matrix is counted for target tokens only, as only they meet it.
+
+    Args:
+      tokens: in documents.
+      squares: the sum of the squared lengths of the documents.
+    """
+    width, hidden = config.hidden_size, config.intermediate_size
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    layer = width * (2 * queries + 2 * keys + 3 * hidden)
+    forward_and_backward = 2 * (2 if adapters_only else 3)
+    dense = forward_and_backward * (config.num_layers * layer * tokens + config.vocab_size * width * targets)
+    return dense + 6 * config.num_layers * queries * squares  # 2 products × 2 FLOPs × half, forward; twice that backward
+
+
+class Clock:
+    """Seconds between laps of the training itself: what `pause` encloses (evaluation, saving) does not count."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the lap before."""
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        return seconds
+
+    def skip(self, seconds: float) -> None:
+        """Takes so many seconds out of the current lap."""
+        self._last += seconds
+
+
+def memory_bytes() -> int | None:
+    """The most memory in use so far: of the first device, or on a CPU of the process."""
+    statistics = jax.local_devices()[0].memory_stats()
+    if statistics and "peak_bytes_in_use" in statistics:
+        return statistics["peak_bytes_in_use"]
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

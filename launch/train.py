@@ -1,0 +1,3 @@
+from judgelm_jax.commands.train import entry
+
+raise SystemExit(entry())

@@ -5,7 +5,7 @@ import pathlib
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
-COMMANDS = ("convert", "prepare", "judge", "evaluate", "bench", "quickstart")
+COMMANDS = ("convert", "prepare", "train", "judge", "evaluate", "ablate", "bench", "quickstart")
 
 setup(
     name="judgelm-jax",
@@ -26,6 +26,8 @@ setup(
         "grain>=0.2.18,<0.3",
         "huggingface_hub>=1.0,<3",
         "jax>=0.10,<0.12",
+        "matplotlib>=3.9,<4",
+        "ml_collections>=1.0,<2",
         "ml_dtypes>=0.5,<1",
         "numpy>=2.0,<3",
         "optax>=0.2.6,<0.3",
@@ -33,6 +35,7 @@ setup(
         "safetensors>=0.8,<1",
         "scipy>=1.14,<2",
         "sentencepiece>=0.2.1,<0.3",
+        "tensorboardX>=2.6.4,<3",
         "tensorstore>=0.1.75,<0.2",
         "tokenizers>=0.22,<1",
         "tqdm>=4.66,<5",
@@ -42,10 +45,12 @@ setup(
         "test": [
             "hypothesis>=6.100,<7",
             "mypy>=1.15,<3",
+            "peft>=0.18.1,<0.22",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.12,<1",
             "scikit-learn>=1.5,<2",
+            "tensorboard>=2.18,<3",
             "torch==2.13.0",
         ],
         "torch": ["torch>=2.6,<3"],

@@ -140,6 +140,7 @@ def check(config: TrainConfig) -> None:
         ("computation.loss_chunk", computation.loss_chunk, 1, math.inf),
         ("computation.peak_tflops", computation.peak_tflops, 0, math.inf),
         ("lora.rank", config.lora.rank, 0, config.model.hidden_size),
+        ("lora.alpha", config.lora.alpha, 1e-6, math.inf),
         ("evaluation.every", config.evaluation.every, 0, math.inf),
         ("evaluation.records", config.evaluation.records, 1, math.inf),
         ("checkpoints.every", config.checkpoints.every, 1, math.inf),

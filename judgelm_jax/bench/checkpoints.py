@@ -8,13 +8,14 @@ from judgelm_jax.config import ModelConfig
 # Width, hidden width, layers, heads, tied embeddings.
 SIZES: dict[str, tuple[int, int, int, int, bool]] = {
     "tiny": (64, 160, 2, 4, True),
+    "15m": (288, 768, 6, 6, True),
     "110m": (768, 2048, 12, 12, True),
     "7b": (4096, 11008, 32, 32, False),
 }
 
 
 def model_config(size: str, vocabulary: int = 32000, context: int = 2048) -> ModelConfig:
-    """The shape of a size by its name: `110m` is that of llama2.c's largest, `7b` that of LLaMA."""
+    """The shape of a size by its name: `15m` and `110m` are those of llama2.c, `7b` that of LLaMA."""
     width, hidden, layers, heads, tied = SIZES[size]
     return ModelConfig(
         vocab_size=vocabulary,

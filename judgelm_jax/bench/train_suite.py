@@ -4,11 +4,13 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.data.pipeline import batches
 from judgelm_jax.model import llama
 from judgelm_jax.training.feeding import Feeding
@@ -16,6 +18,7 @@ from judgelm_jax.training.loss import Batch
 from judgelm_jax.training.setup import Run
 from judgelm_jax.training.step import init_state, make_step, state_shardings
 from judgelm_jax.training.throughput import peak_flops, step_flops
+from judgelm_jax.training_config import ComputationConfig, DataConfig, ModelShape, RecipeConfig, TrainConfig
 
 # Examples (ids, and how many of them are the prompt) of one step → the loss in nats a target.
 PeerStep = Callable[[Sequence[tuple[np.ndarray, int]]], float]
@@ -97,17 +100,29 @@ def measure(run: Run, trained: llama.Params, peer: PeerStep | None, steps: Seque
     return result
 
 
-def torch_peer(model: Any, micro_batch: int, learning_rates: Sequence[float], clip_norm: float, epsilon: float) -> PeerStep:
+def config_for(folder: Path, rows: int, length: int, dtype: str, mesh: str, peak_tflops: float | None) -> TrainConfig:
+    """A run on the checkpoint in `folder`, packed, without augmentation, everything of a device at once."""
+    shape = open_checkpoint(str(folder)).config
+    sizes = {field.name: getattr(shape, field.name) for field in dataclasses.fields(ModelShape)}
+    return TrainConfig(
+        model=ModelShape(**sizes),
+        data=DataConfig(swap_augmentation=0.0, reference_support=False, length=length, packing=True),
+        training=RecipeConfig(epochs=1, batch=rows, learning_rate=1e-4),
+        computation=ComputationConfig(dtype=dtype, mesh=mesh, remat="none", peak_tflops=peak_tflops or 0.0),
+    )
+
+
+def torch_peer(model: Any, micro_batch: int, learning_rates: Sequence[float], recipe: RecipeConfig) -> PeerStep:
     """A plain loop as with Hugging Face's `Trainer`: micro-batches padded to their longest, gradients added, clipped, AdamW.
 
-    `learning_rates`: of each step in turn, again from the start when they are used up.
+    `learning_rates`: of each step in turn.
     """
-    import itertools
-
     import torch
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, eps=epsilon, weight_decay=0.0)
-    rates = itertools.cycle(learning_rates)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1.0, betas=(recipe.beta1, recipe.beta2), eps=recipe.epsilon, weight_decay=0.0
+    )
+    rates = iter(learning_rates)
 
     def step(examples: Sequence[tuple[np.ndarray, int]]) -> float:
         targets = sum(len(ids) - prompt for ids, prompt in examples)
@@ -128,7 +143,7 @@ def torch_peer(model: Any, micro_batch: int, learning_rates: Sequence[float], cl
             )
             (loss / targets).backward()
             total += float(loss.detach())
-        torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         for group in optimizer.param_groups:
             group["lr"] = next(rates)
         optimizer.step()

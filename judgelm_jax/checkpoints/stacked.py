@@ -52,7 +52,7 @@ class MergedWeights:
     def __init__(self, base: Weights, folder: Path, config: ModelConfig, settings: LoraConfig):
         self._base, self._table = base, tensor_table(config)
         self.tensors = base.tensors
-        self._scale = settings.alpha / settings.rank
+        self._scale = lora.scale(settings)
         self._adapters = {
             spec.path: [_open(folder, (*spec.path[:-1], half)) for half in ("lora_a", "lora_b")]
             for spec in self._table.values()

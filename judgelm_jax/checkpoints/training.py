@@ -1,6 +1,7 @@
 """The checkpoints of a training run: state and place in the data together, written in the background, whole or not at all."""
 
 import dataclasses
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from judgelm_jax.errors import InputError
 STATE = "state"  # what Orbax calls the saved tree
 METRIC = "agreement"  # the best checkpoint has most of it
 LAYOUT = "stacked"
+
+_UNFINISHED = ".orbax-checkpoint-tmp"  # ends the name of a folder that Orbax is writing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +44,10 @@ class TrainingCheckpoints:
             )
         self._about = {**FORMAT, "layout": LAYOUT, **about}
         self._folder = folder.absolute()
-        self._checkpointer = ocp.training.Checkpointer(
-            self._folder, preservation_policy=policies.AnyPreservationPolicy(kept), cleanup_tmp_directories=True
-        )
+        if jax.process_index() == 0:
+            for half in self._folder.glob(f"*{_UNFINISHED}*"):  # Orbax itself leaves them where no save of that step follows
+                shutil.rmtree(half, ignore_errors=True)
+        self._checkpointer = ocp.training.Checkpointer(self._folder, preservation_policy=policies.AnyPreservationPolicy(kept))
 
     @property
     def latest(self) -> int | None:
@@ -93,6 +97,7 @@ class TrainingCheckpoints:
         step = self.latest
         try:
             metadata = self._checkpointer.checkpointables_metadata(step)
+            _check_same(metadata.metadata[STATE], abstract_state)
             state = self._checkpointer.load_checkpointables(step, {STATE: abstract_state})[STATE]
         except jax.errors.JaxRuntimeError:  # the devices, not the files
             raise
@@ -112,6 +117,20 @@ class TrainingCheckpoints:
         full = any(sign in str(error) for sign in ("No space left", "Disk quota exceeded", "ENOSPC", "RESOURCE_EXHAUSTED"))
         reason = "the disk is full; free space" if full else f"a checkpoint could not be written ({_line(error)}); mend that"
         return InputError(f"{self._folder}: {reason} and run again with --resume, earlier checkpoints are whole")
+
+
+def _check_same(stored: Any, wanted: Any) -> None:
+    """Raises a ValueError where leaves differ in name, shape or dtype; Orbax itself would cast."""
+
+    def described(tree: Any) -> dict[str, str]:
+        leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))[0]
+        return {jax.tree_util.keystr(path, simple=True, separator="."): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
+
+    ours, theirs = described(wanted), described(stored)
+    different = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    if different:
+        name = different[0]
+        raise ValueError(f"{name} is {theirs.get(name, 'missing')} there and {ours.get(name, 'not wanted')} in this run")
 
 
 def _line(error: Exception) -> str:

@@ -1,10 +1,13 @@
-"""measures judging side by side with its peers, in one run: our engine, the published loop (Hugging Face `generate`, one
-prompt at a time) and `generate` in batches, on the same weights, prompts, dtype and machine.
+"""measures side by side with peers, in one run, on the same weights, data, dtype and machine.
+
+--suite=judge: our engine, the published loop (Hugging Face `generate`, one prompt at a time) and `generate` in batches.
+--suite=train: our step, and a plain PyTorch loop (micro-batches padded to their longest, AdamW).
 
 Without --model a checkpoint with random weights is made; without --input, records with a known teacher. The peers need
 PyTorch; on an accelerator they run there if PyTorch can use it, else they are left out.
 
   judgelm-bench --suite=judge --size=110m --records=16 --json=bench.json
+  judgelm-bench --suite=train --size=15m --rows=8 --steps=2
 """
 
 import json
@@ -20,20 +23,23 @@ from judgelm_jax.records import check_records, read_jsonl, write_atomically
 
 FLAGS = flags.FlagValues()
 
-SUITE = flags.DEFINE_enum("suite", "judge", ["judge"], "what is measured.", flag_values=FLAGS)
+SUITE = flags.DEFINE_enum("suite", "judge", ["judge", "train"], "what is measured.", flag_values=FLAGS)
 MODEL = flags.DEFINE_string("model", None, "a Hugging Face folder; random weights when not given", flag_values=FLAGS)
 SIZE = flags.DEFINE_enum(
     "size",
     None,
-    ["tiny", "110m", "7b"],
-    "of the random weights; 110m on a CPU and 7b elsewhere when not given.",
+    ["tiny", "15m", "110m", "7b"],
+    "of the random weights; when not given 110m (train: 15m) on a CPU and 7b elsewhere.",
     flag_values=FLAGS,
 )
 TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "a folder with tokenizer files for the random weights; a small one when not given", flag_values=FLAGS
 )
-INPUT = flags.DEFINE_string("input", None, "judge records; made ones when not given", flag_values=FLAGS)
-RECORDS = flags.DEFINE_integer("records", 16, "how many pairs are judged", lower_bound=1, flag_values=FLAGS)
+INPUT = flags.DEFINE_string("input", None, "judge records, or training rows; made ones when not given", flag_values=FLAGS)
+RECORDS = flags.DEFINE_integer("records", 16, "judge: how many pairs are judged", lower_bound=1, flag_values=FLAGS)
+ROWS = flags.DEFINE_integer("rows", 8, "train: rows of a step, of --length tokens", lower_bound=1, flag_values=FLAGS)
+LENGTH = flags.DEFINE_integer("length", 2048, "train: tokens of a row", lower_bound=64, flag_values=FLAGS)
+STEPS = flags.DEFINE_integer("steps", 2, "train: steps of a round", lower_bound=1, flag_values=FLAGS)
 ROUNDS = flags.DEFINE_integer("rounds", 3, "how often each side runs", lower_bound=1, flag_values=FLAGS)
 MODES = flags.DEFINE_list("modes", ["scores", "explain"], "of scores, explain, distribution", flag_values=FLAGS)
 NEW_TOKENS = flags.DEFINE_integer("new_tokens", 128, "of an explanation", lower_bound=1, flag_values=FLAGS)
@@ -52,16 +58,20 @@ def main() -> None:
     modes = MODES.value
     if not modes or not set(modes) <= {"scores", "explain", "distribution"}:
         raise InputError(f"--modes={','.join(modes)}: must be of scores, explain, distribution")
-    if INPUT.value is not None:
+    if INPUT.value is not None and SUITE.value == "judge":
         check_records(Path(INPUT.value), kind="pair")
     if TOKENIZER.value is not None:
         from judgelm_jax.tokenization import load_tokenizer
 
         load_tokenizer(Path(TOKENIZER.value))
     with tempfile.TemporaryDirectory() as scratch:
-        results = _measure(Path(scratch), modes)
-    for result in results["modes"]:
-        _print(result)
+        if SUITE.value == "train":
+            results = _measure_training(Path(scratch))
+            _print_training(results)
+        else:
+            results = _measure(Path(scratch), modes)
+            for result in results["modes"]:
+                _print(result)
     if JSON.value is not None:
         with write_atomically(Path(JSON.value)) as file:
             json.dump(results, file, indent=1)
@@ -87,17 +97,15 @@ def _measure(scratch: Path, modes: list[str]) -> dict[str, Any]:
     enable_compilation_cache()
     platform = jax.devices()[0].platform
     dtype = DTYPE.value or ("float32" if platform == "cpu" else "bfloat16")
-    folder = Path(MODEL.value) if MODEL.value else _random_checkpoint(scratch / "model", platform, dtype)
+    folder = Path(MODEL.value) if MODEL.value else _random_checkpoint(scratch / "model", _size("110m", platform), dtype)
     if INPUT.value is None:
         records = [pair.record for pair in laboratory.make_pairs(RECORDS.value, seed=0)]
     else:
         records = [record for _, record in itertools.islice(read_jsonl(Path(INPUT.value)), RECORDS.value)]
     model = _peer_model(folder, platform, dtype)
     results: dict[str, Any] = {
-        "device": f"{len(jax.devices())} × {jax.devices()[0].device_kind}",
-        "jax": jax.__version__,
-        "dtype": dtype,
-        "model": MODEL.value or f"random {SIZE.value or ('110m' if platform == 'cpu' else '7b')}",
+        **_setting(dtype),
+        "model": MODEL.value or f"random {_size('110m', platform)}",
         "modes": [],
     }
     for mode in modes:
@@ -121,7 +129,63 @@ def _measure(scratch: Path, modes: list[str]) -> dict[str, Any]:
     return results
 
 
-def _random_checkpoint(folder: Path, platform: str, dtype: str) -> Path:
+def _measure_training(scratch: Path) -> dict[str, Any]:
+    import jax
+    import jax.numpy as jnp
+
+    from judgelm_jax import laboratory
+    from judgelm_jax.bench import train_suite
+    from judgelm_jax.model import llama
+    from judgelm_jax.records import dump_line
+    from judgelm_jax.runtime import enable_compilation_cache, require_devices
+    from judgelm_jax.training import setup
+
+    require_devices()
+    enable_compilation_cache()
+    platform = jax.devices()[0].platform
+    dtype = DTYPE.value or ("float32" if platform == "cpu" else "bfloat16")
+    size = _size("15m", platform)
+    folder = Path(MODEL.value) if MODEL.value else _random_checkpoint(scratch / "model", size, dtype)
+    data = Path(INPUT.value) if INPUT.value else scratch / "train.jsonl"
+    if INPUT.value is None:
+        rows = laboratory.training_records(64 * ROWS.value * STEPS.value, seed=0)
+        data.write_text("".join(dump_line(row) + "\n" for row in rows), encoding="utf-8")
+    config = train_suite.config_for(folder, ROWS.value, LENGTH.value, dtype, MESH.value, PEAK_TFLOPS.value)
+    sources = setup.Sources(data, None, str(folder), None)
+    planned = setup.prepare(config, sources, *setup.check_sources(config, sources))
+    if planned.plan.steps < STEPS.value:
+        raise InputError(f"--steps={STEPS.value}: {data} fills {planned.plan.steps} steps of {ROWS.value} rows; choose fewer")
+    steps = train_suite.steps_of(planned, STEPS.value)
+    model = _peer_model(folder, platform, dtype)
+    peer = None
+    if model is not None:
+        rates = [float(planned.program.schedule(step)) for step in range((ROUNDS.value + 1) * STEPS.value)]
+        peer = train_suite.torch_peer(model.train(), PEER_BATCH.value, rates, config.training)
+    assert planned.checkpoint is not None
+    trained = planned.checkpoint.load(llama.param_shardings(planned.model, planned.mesh), jnp.float32)
+    print(f"measuring train: {STEPS.value} steps of {ROWS.value} rows, {ROUNDS.value} rounds of each side", flush=True)
+    return {
+        **_setting(dtype),
+        "model": MODEL.value or f"random {size}",
+        **train_suite.measure(planned, trained, peer, steps, ROUNDS.value),
+    }
+
+
+def _size(on_a_cpu: str, platform: str) -> str:
+    return SIZE.value or (on_a_cpu if platform == "cpu" else "7b")
+
+
+def _setting(dtype: str) -> dict[str, Any]:
+    import jax
+
+    return {
+        "device": f"{len(jax.devices())} × {jax.devices()[0].device_kind}",
+        "jax": jax.__version__,
+        "dtype": dtype,
+    }
+
+
+def _random_checkpoint(folder: Path, size: str, dtype: str) -> Path:
     import shutil
 
     import jax.numpy as jnp
@@ -130,9 +194,7 @@ def _random_checkpoint(folder: Path, platform: str, dtype: str) -> Path:
     from judgelm_jax.bench.checkpoints import model_config, write_random_checkpoint
     from judgelm_jax.tokenization import TOKENIZER_FILES
 
-    write_random_checkpoint(
-        folder, model_config(SIZE.value or ("110m" if platform == "cpu" else "7b")), jnp.dtype(dtype), seed=0
-    )
+    write_random_checkpoint(folder, model_config(size), jnp.dtype(dtype), seed=0)
     if TOKENIZER.value is None:
         laboratory.write_tokenizer(folder)
     else:
@@ -156,6 +218,24 @@ def _peer_model(folder: Path, platform: str, dtype: str) -> Any:
     transformers.logging.disable_progress_bar()
     loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     return loaded.to(device).eval()
+
+
+def _print_training(result: dict[str, Any]) -> None:
+    names = {"ours": "ours", "peer": f"PyTorch, micro-batches of {PEER_BATCH.value}"}
+    print(
+        f"\ntrain: {result['model']}, {result['dtype']}, {result['steps']} steps, {result['examples']} examples, "
+        f"{result['tokens']} tokens"
+    )
+    print(f"{'':<32}{'tokens/s':>10}{'ours is faster by':>20}")
+    for name, rate in result["tokens_per_second"].items():
+        ratio = f"{result['ratio']:.2f}×" if name == "peer" else ""
+        print(f"{names[name]:<32}{rate:>10.0f}{ratio:>20}")
+    share = "" if result["utilization"] is None else f" ({100 * result['utilization']:.1f} % of peak)"
+    apart = f", losses differ by at most {result['loss_difference']:.1e}" if "loss_difference" in result else ""
+    print(
+        f"model TFLOP/s {result['tflops']:.3f}{share}, padding {100 * result['padding']:.1f} %, compiled in "
+        f"{result['compile_seconds']:.1f} s{apart}"
+    )
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from judgelm_jax import sharding
 from judgelm_jax.config import JudgeConfig, ModelConfig
@@ -230,7 +230,9 @@ class Engine:
             first = llama.head(params, last)
             return score_tree.decode(params, self.config, self.placement, tree, cache, lengths, first, keys, temperature)
 
-        return jax.jit(score).lower(self.params, *self._batch_shapes(size, length), self._temperature).compile()
+        everywhere = NamedSharding(self.mesh, PartitionSpec())  # each process reads all results
+        jitted = jax.jit(score, out_shardings=everywhere)
+        return jitted.lower(self.params, *self._batch_shapes(size, length), self._temperature).compile()
 
     def _empty_program(self, count: int, context: int) -> Any:
         dtype = jnp.dtype(self.settings.dtype)

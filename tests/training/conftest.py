@@ -48,7 +48,7 @@ def make_batch(rows, seed, documents=1, length=LENGTH, vocabulary=MODEL.vocab_si
 
 def make_program(mesh_text="data:1", recipe=None, steps=10, **changes):
     """A step's program on the first devices of a mesh; float32, not packed, everything at once, unless changed."""
-    # With a large epsilon an update is a smooth function of the gradient, so that equal gradients can be told from unequal ones.
+    # With a large epsilon an update is a smooth function of the gradient: equal gradients give equal updates.
     recipe = recipe or RecipeConfig(learning_rate=1e-2, warmup=0.0, epsilon=1e-2)
     config = MeshConfig.parse(mesh_text)
     mesh = make_mesh(config, jax.devices()[: config.data * config.fsdp * config.tensor])

@@ -1,0 +1,192 @@
+"""Saved steps of a run: kept, restored exactly or refused, and opened as models."""
+
+import errno
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from judgelm_jax.checkpoints import open_checkpoint
+from judgelm_jax.checkpoints.conversion import convert
+from judgelm_jax.checkpoints.training import TrainingCheckpoints
+from judgelm_jax.config import MeshConfig, ModelConfig
+from judgelm_jax.errors import InputError
+from judgelm_jax.model import llama, lora
+from judgelm_jax.sharding import make_mesh
+from judgelm_jax.training.optimizer import make_optimizer
+from judgelm_jax.training.step import init_state, state_shardings
+from judgelm_jax.training_config import LoraConfig, RecipeConfig
+
+MODEL = ModelConfig(
+    vocab_size=64, hidden_size=32, intermediate_size=48, num_layers=3, num_heads=4, num_kv_heads=2, head_dim=8, context=64,
+    norm_epsilon=1e-5, rope_base=10000.0, rope_scaling=None, tied_embeddings=False, bos_id=1, eos_ids=(2,),
+)  # fmt: skip
+ABOUT = {"hf_config": MODEL.to_hf("float32"), "export_dtype": "float32", "lora": None, "init_from": None}
+ABOUT |= {"init_fingerprint": None}
+OPTIMIZER = make_optimizer(RecipeConfig(), 10)
+TOKENS = np.random.default_rng(0).integers(3, 64, (2, 20))
+
+
+@pytest.fixture(scope="module")
+def params():
+    return llama.init_params(MODEL, jax.random.key(0), jnp.float32, deviation=0.2)
+
+
+def abstract(state, mesh=None, params=None):
+    if mesh is None:
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    placed = state_shardings(params, llama.param_shardings(MODEL, mesh), OPTIMIZER, mesh)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, placed)
+
+
+def assert_equal(tree, other):
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), tree, other)
+
+
+def test_state_and_iterator_come_back_exactly_on_any_mesh(params, tmp_path):
+    state = init_state(params, OPTIMIZER)
+    state["optimizer"] = jax.tree.map(lambda x: x + 3, state["optimizer"])
+    saved = TrainingCheckpoints(tmp_path / "checkpoints", 2, False, ABOUT)
+    saved.save(7, state, {"next_index": 7})
+    saved.close()
+    for text in ("data:1", "fsdp:8", "data:2,fsdp:2,tensor:2"):
+        config = MeshConfig.parse(text)
+        mesh = make_mesh(config, jax.devices()[: config.data * config.fsdp * config.tensor])
+        again = TrainingCheckpoints(tmp_path / "checkpoints", 2, False, ABOUT)
+        wanted = abstract(state, mesh, params)
+        restored = again.restore(wanted)
+        assert (restored.step, restored.iterator) == (7, {"next_index": 7})
+        assert_equal(restored.state, state)
+        assert jax.tree.map(lambda x: x.sharding, restored.state) == jax.tree.map(lambda x: x.sharding, wanted)
+        again.close()
+
+
+def test_the_state_may_be_donated_while_it_is_written(params, tmp_path):
+    saved = TrainingCheckpoints(tmp_path / "checkpoints", 1, False, ABOUT)
+    state = init_state(params, OPTIMIZER)
+    expected = jax.tree.map(np.asarray, state)
+    shapes = abstract(state)
+    overwrite = jax.jit(lambda state: jax.tree.map(lambda x: x * 0, state), donate_argnums=0)
+    state = jax.tree.map(jnp.copy, state)
+    saved.save(1, state, {})
+    overwrite(state)
+    saved.wait()
+    assert_equal(saved.restore(shapes).state, expected)
+    saved.close()
+
+
+def test_the_last_ones_and_the_best_one_are_kept(params, tmp_path):
+    saved = TrainingCheckpoints(tmp_path / "checkpoints", 2, True, ABOUT)
+    for step, agreement in enumerate([0.2, 0.9, None, 0.3, 0.9, 0.4, None, None], start=1):
+        saved.save(step, {"params": params["norm"]}, {}, agreement)
+    saved.wait()
+    assert saved.latest == 8
+    assert saved.best in (2, 5)  # equally good
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {saved.best, 7, 8}
+    saved.close()
+
+
+@pytest.mark.parametrize("change", ["shape", "missing", "extra", "dtype"])
+def test_another_state_is_refused(params, tmp_path, change):
+    saved = TrainingCheckpoints(tmp_path / "checkpoints", 2, False, ABOUT)
+    state = {"params": {"a": params["norm"]["weight"], "b": jnp.int32(3)}}
+    saved.save(1, state, {})
+    saved.wait()
+    wanted = abstract(state)
+    if change == "shape":
+        wanted["params"]["a"] = jax.ShapeDtypeStruct((33,), jnp.float32, sharding=wanted["params"]["a"].sharding)
+    elif change == "dtype":
+        wanted["params"]["a"] = jax.ShapeDtypeStruct((32,), jnp.bfloat16, sharding=wanted["params"]["a"].sharding)
+    elif change == "missing":
+        wanted["params"]["c"] = wanted["params"]["a"]
+    else:
+        wanted["params"].pop("b")
+    with pytest.raises(InputError, match=r"checkpoints/1: cannot be restored .* remove this folder"):
+        saved.restore(wanted)
+    saved.close()
+
+
+def test_what_a_killed_save_left_is_no_checkpoint(params, tmp_path):
+    saved = TrainingCheckpoints(tmp_path / "checkpoints", 2, False, ABOUT)
+    saved.save(1, {"params": params}, {"next_index": 1})
+    saved.close()
+    half = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+    shutil.copytree(tmp_path / "checkpoints" / "1", half)
+    again = TrainingCheckpoints(tmp_path / "checkpoints", 2, False, ABOUT)
+    assert again.latest == 1
+    assert not half.exists()
+    again.close()
+
+
+def test_a_full_disk_is_named_and_earlier_steps_stay(params, tmp_path, monkeypatch):
+    saved = TrainingCheckpoints(tmp_path / "checkpoints", 2, False, ABOUT)
+    saved.save(1, {"params": params}, {"next_index": 1})
+    saved.wait()
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(saved._checkpointer, "save_checkpointables_async", full)
+    with pytest.raises(InputError, match="the disk is full; free space and run again with --resume, earlier checkpoints are"):
+        saved.save(2, {"params": params}, {"next_index": 2})
+    monkeypatch.undo()
+    assert saved.restore(abstract({"params": params})).step == 1
+    saved.close()
+
+
+@pytest.fixture(scope="module")
+def run_folder(params, tmp_path_factory, laboratory_checkpoint):
+    """A run with one saved step, as the loop leaves it."""
+    folder = tmp_path_factory.mktemp("run")
+    saved = TrainingCheckpoints(folder / "checkpoints", 2, False, ABOUT)
+    saved.save(5, init_state(params, OPTIMIZER), {"next_index": 5})
+    saved.close()
+    shutil.copytree(laboratory_checkpoint, folder / "tokenizer", ignore=lambda _, names: [n for n in names if "token" not in n])
+    return folder
+
+
+def test_a_saved_step_opens_as_a_model_and_transformers_computes_the_same(params, run_folder, tmp_path):
+    checkpoint = open_checkpoint(str(run_folder / "checkpoints" / "5"))
+    assert checkpoint.config == MODEL
+    loaded = checkpoint.load(None, "float32")
+    assert_equal(loaded, params)
+    mesh = make_mesh(MeshConfig.parse("fsdp:4,tensor:2"))
+    assert_equal(checkpoint.load(llama.param_shardings(MODEL, mesh), "float32"), params)
+    convert(checkpoint, tmp_path / "hf", "hf")
+    theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf").eval()
+    with torch.no_grad():
+        expected = theirs(torch.tensor(TOKENS)).logits.numpy()
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(llama.logits(loaded, MODEL, TOKENS), expected, atol=1e-4)
+    convert(checkpoint, tmp_path / "orbax", "orbax")
+    assert_equal(open_checkpoint(str(tmp_path / "orbax")).load(None, "float32"), params)
+
+
+def test_adapters_are_merged_into_what_they_were_trained_on(params, run_folder, tmp_path):
+    convert(open_checkpoint(str(run_folder / "checkpoints" / "5")), tmp_path / "base", "hf")
+    base = open_checkpoint(str(tmp_path / "base"))
+    settings = LoraConfig(rank=2, alpha=6.0, targets=("q_proj", "up_proj"))
+    adapters = jax.tree.map(lambda x: x + 0.1, lora.init(MODEL, settings, jax.random.key(3)))
+    about = ABOUT | {"lora": {"rank": 2, "alpha": 6.0, "targets": ["q_proj", "up_proj"]}}
+    about |= {"init_from": str(tmp_path / "base"), "init_fingerprint": base.fingerprint}
+    saved = TrainingCheckpoints(tmp_path / "run" / "checkpoints", 2, False, about)
+    saved.save(1, init_state(adapters, OPTIMIZER), {})
+    saved.close()
+    shutil.copytree(run_folder / "tokenizer", tmp_path / "run" / "tokenizer")
+    merged = open_checkpoint(str(tmp_path / "run" / "checkpoints" / "1"))
+    expected = llama.logits(lora.attach(params, adapters, settings), MODEL, TOKENS)
+    plain = np.asarray(llama.logits(params, MODEL, TOKENS))
+    assert np.abs(expected - plain).max() > 0.1
+    np.testing.assert_allclose(llama.logits(merged.load(None, "float32"), MODEL, TOKENS), expected, atol=1e-4)
+    mesh = make_mesh(MeshConfig.parse("fsdp:4,tensor:2"))
+    assert_equal(merged.load(llama.param_shardings(MODEL, mesh), "float32"), merged.load(None, "float32"))
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-6}))
+    with pytest.raises(InputError, match="which has changed since"):
+        open_checkpoint(str(tmp_path / "run" / "checkpoints" / "1"))

@@ -39,7 +39,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Record]]:
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            record = _parse_line(path, number, line)
+            record = parse_line(path, number, line)
             if record is not None:
                 yield number, record
 
@@ -104,15 +104,15 @@ def check_records(path: Path, *, kind: str, answers: int | None = None, limit: i
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             digest.update(line)
-            record = _parse_line(path, number, line)
+            record = parse_line(path, number, line)
             if record is None:
                 continue
             try:
-                _check_record(record, kind, answers)
-                hashes.append(_hash(identity(record)))
+                check_record(record, kind, answers)
+                hashes.append(identity_hash(identity(record)))
             except InputError as error:
                 raise InputError(f"{path}:{number}: {error}") from error
-    _refuse_duplicates(path, hashes)
+    refuse_duplicates(path, hashes)
     count = len(hashes) if limit is None else min(limit, len(hashes))
     return InputSummary(count, digest.hexdigest())
 
@@ -140,6 +140,97 @@ def read_references(path: Path) -> dict[str, str]:
             )
         references[key], lines[key] = text, number
     return references
+
+
+def parse_line(path: Path, number: int, line: bytes) -> Record | None:
+    """The object of one line; None for a blank one. Raises as `read_jsonl`."""
+    if number == 1:
+        line = line.removeprefix(b"\xef\xbb\xbf")
+    if not line.strip():
+        return None
+    try:
+        record = json.loads(line.decode("utf-8"), parse_float=_finite, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}:{number}: not UTF-8 (byte {error.start} of the line); save the file as UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}:{number}: not valid JSON ({error.msg}, column {error.colno}); write one JSON object a line"
+        ) from error
+    except ValueError as error:  # a constant or a number that is refused
+        reason = str(error).split(";")[0]
+        raise InputError(f"{path}:{number}: not valid JSON ({reason}); mend or remove the line") from error
+    except RecursionError as error:
+        raise InputError(f"{path}:{number}: {_TOO_DEEP}") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{path}:{number}: the line holds no JSON object; write one object a line")
+    if line.count(b"[") + line.count(b"{") > _MAX_NESTING and _nesting(record) > _MAX_NESTING:
+        raise InputError(f"{path}:{number}: {_TOO_DEEP}")
+    return record
+
+
+def check_record(record: Record, kind: str, answers: int | None) -> None:
+    """Checks fields and types of one judge record, with `kind` and `answers` as in `check_records`.
+
+    Raises:
+      InputError: says what is wrong; the message has no place.
+    """
+    question_identity(record)  # references join by it
+    check_text(record, "question_body")
+    needed = 2 if answers is None else answers
+    for number in range(1, needed + 1):
+        check_text(record, f"answer{number}_body")
+    known = needed
+    while f"answer{known + 1}_body" in record:
+        known += 1
+        check_text(record, f"answer{known}_body")
+    if known > needed and (answers is not None or kind != "multi"):
+        raise InputError(
+            f"there are {known} answers where {needed} are judged; remove 'answer{needed + 1}_body' and those after it"
+        )
+    stray = [key for key in record if _answer_number(key) > known]
+    if stray:
+        raise InputError(
+            f"the field {stray[0]!r} stands there without 'answer{known + 1}_body'; number the answers without a gap"
+        )
+    check_reference(record)
+
+
+def check_text(record: Record, field: str) -> None:
+    """Raises an `InputError` without place where the record has no string in this field."""
+    if field not in record:
+        raise InputError(f"the field {field!r} is missing; add it as a string")
+    if not isinstance(record[field], str):
+        raise InputError(f"the field {field!r} is of type {_type_name(record[field])}; make it a string")
+
+
+def identity_hash(text: str) -> int:
+    """64 bits that stand for an identity."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def refuse_duplicates(path: Path, hashes: array) -> None:
+    """Compares the identity hashes of a file; where two are equal, reads it again for the lines (or a chance collision).
+
+    Raises:
+      InputError: two lines have one identity.
+    """
+    import numpy as np
+
+    ordered = np.sort(np.array(hashes, dtype=np.uint64))
+    suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    if not suspects:
+        return
+    lines: dict[str, int] = {}
+    for number, record in read_jsonl(path):
+        key = identity(record)
+        if identity_hash(key) not in suspects:
+            continue
+        if key in lines:
+            raise InputError(
+                f"{path}:{number}: the id {key!r} stands already in line {lines[key]}; give every record its own id"
+            )
+        lines[key] = number
 
 
 def dump_line(record: Record) -> str:
@@ -197,32 +288,6 @@ def write_atomically(path: Path) -> Iterator[TextIO]:
         temporary.unlink(missing_ok=True)
 
 
-def _parse_line(path: Path, number: int, line: bytes) -> Record | None:
-    """The object of one line; None for a blank one."""
-    if number == 1:
-        line = line.removeprefix(b"\xef\xbb\xbf")
-    if not line.strip():
-        return None
-    try:
-        record = json.loads(line.decode("utf-8"), parse_float=_finite, parse_constant=_refuse_constant)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}:{number}: not UTF-8 (byte {error.start} of the line); save the file as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}:{number}: not valid JSON ({error.msg}, column {error.colno}); write one JSON object a line"
-        ) from error
-    except ValueError as error:  # a constant or a number that is refused
-        reason = str(error).split(";")[0]
-        raise InputError(f"{path}:{number}: not valid JSON ({reason}); mend or remove the line") from error
-    except RecursionError as error:
-        raise InputError(f"{path}:{number}: {_TOO_DEEP}") from error
-    if not isinstance(record, dict):
-        raise InputError(f"{path}:{number}: the line holds no JSON object; write one object a line")
-    if line.count(b"[") + line.count(b"{") > _MAX_NESTING and _nesting(record) > _MAX_NESTING:
-        raise InputError(f"{path}:{number}: {_TOO_DEEP}")
-    return record
-
-
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
@@ -249,28 +314,6 @@ def _id_text(record: Record, field: str) -> str:
     return str(value)
 
 
-def _check_record(record: Record, kind: str, answers: int | None) -> None:
-    question_identity(record)  # references join by it
-    _check_text(record, "question_body")
-    needed = 2 if answers is None else answers
-    for number in range(1, needed + 1):
-        _check_text(record, f"answer{number}_body")
-    known = needed
-    while f"answer{known + 1}_body" in record:
-        known += 1
-        _check_text(record, f"answer{known}_body")
-    if known > needed and (answers is not None or kind != "multi"):
-        raise InputError(
-            f"there are {known} answers where {needed} are judged; remove 'answer{needed + 1}_body' and those after it"
-        )
-    stray = [key for key in record if _answer_number(key) > known]
-    if stray:
-        raise InputError(
-            f"the field {stray[0]!r} stands there without 'answer{known + 1}_body'; number the answers without a gap"
-        )
-    check_reference(record)
-
-
 def _answer_number(key: str) -> int:
     """K of a key `answerK_body`; 0 of any other."""
     if not (key.startswith("answer") and key.endswith("_body")):
@@ -279,39 +322,7 @@ def _answer_number(key: str) -> int:
     return int(middle) if middle.isascii() and middle.isdigit() and len(middle) < 7 else 0
 
 
-def _check_text(record: Record, field: str) -> None:
-    if field not in record:
-        raise InputError(f"the field {field!r} is missing; add it as a string")
-    if not isinstance(record[field], str):
-        raise InputError(f"the field {field!r} is of type {_type_name(record[field])}; make it a string")
-
-
 def _type_name(value: object) -> str:
     names = {"NoneType": "null", "bool": "boolean", "int": "number", "float": "number", "str": "string", "dict": "object"}
     name = type(value).__name__
     return names.get(name, name)
-
-
-def _hash(text: str) -> int:
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
-
-
-def _refuse_duplicates(path: Path, hashes: array) -> None:
-    """Compares hashes; where two are equal, reads the file again for the lines (or a chance collision)."""
-    import numpy as np
-
-    ordered = np.sort(np.array(hashes, dtype=np.uint64))
-    suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
-    if not suspects:
-        return
-    lines: dict[str, int] = {}
-    for number, record in read_jsonl(path):
-        key = identity(record)
-        if _hash(key) not in suspects:
-            continue
-        if key in lines:
-            raise InputError(
-                f"{path}:{number}: the id {key!r} stands already in line {lines[key]}; give every record its own id"
-            )
-        lines[key] = number

@@ -64,7 +64,7 @@ def measure(run: Run, trained: llama.Params, peer: PeerStep | None, steps: Seque
             losses.append(metrics["loss"])
         return state, [float(loss) for loss in losses]
 
-    seconds: dict[str, list[float]] = {"ours": []} | ({"peer": []} if peer else {})
+    seconds: dict[str, list[float]] = {name: [] for name in (("ours", "peer") if peer else ("ours",))}
     losses: dict[str, list[float]] = {name: [] for name in seconds}
     for number in range(rounds + 1):
         start = time.perf_counter()

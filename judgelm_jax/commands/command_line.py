@@ -1,12 +1,13 @@
 """How every command starts and ends: flags, `--help`, and exit code 2 with one line for what the user can mend."""
 
+import contextlib
 import errno
 import inspect
 import logging
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from absl import flags
@@ -73,13 +74,16 @@ def _run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, arg
         return EXIT_OK
     try:
         flag_values.unparse_flags()  # an earlier call in this process leaves nothing behind
-        rest = flag_values([f"judgelm-{name}", *arguments])[1:]
+        with _process_arguments([f"judgelm-{name}", *arguments], flag_values) as argv:
+            rest = flag_values(argv)[1:]
         if rest:
             raise InputError(f"unexpected argument {rest[0]!r}; every setting is a flag, see --help")
-    except flags.Error as error:
-        return _fail(name, f"{' '.join(str(error).split())}; see --help")
     except InputError as error:
         return _fail(name, str(error))
+    except OSError as error:  # a file that a flag names and that is read at once
+        return _fail(name, _describe(error))
+    except (flags.Error, LookupError, AttributeError, TypeError, ValueError, SyntaxError, NameError, ImportError) as error:
+        return _fail(name, f"{' '.join(str(error).split())}; see --help")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         main()
@@ -90,6 +94,18 @@ def _run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, arg
     except KeyboardInterrupt:
         return _fail(name, "interrupted", EXIT_INTERRUPTED)
     return EXIT_OK
+
+
+@contextlib.contextmanager
+def _process_arguments(argv: list[str], flag_values: flags.FlagValues) -> Iterator[list[str]]:
+    """Puts `argv` where `ml_collections.config_flags` looks for fields that are overridden, and forgets those of before."""
+    own, sys.argv = sys.argv, argv
+    for override in [name for name in flag_values if "." in name]:
+        delattr(flag_values, override)
+    try:
+        yield argv
+    finally:
+        sys.argv = own
 
 
 def help_text(main: Callable[[], None], flag_values: flags.FlagValues, name: str) -> str:

@@ -1,13 +1,19 @@
 """What a run leaves: a converted checkpoint that judges, and with LoRA the adapters in PEFT's form."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.checkpoints.peft import write_peft
 from judgelm_jax.checkpoints.stacked import read_adapters
+from judgelm_jax.errors import InputError
 from judgelm_jax.training.setup import Run
 
 MODEL_FOLDER = "model"
@@ -27,12 +33,32 @@ def about(run: Run) -> dict[str, Any]:
 
 
 def export(run: Run, saved: Path, output: Path) -> None:
-    """Writes `output`/model from a saved step, a layer at a time; replaces what stands there.
+    """Writes `output`/model from a saved step, a layer at a time, in this process alone; replaces what stands there.
 
     Raises:
       InputError: it cannot be written.
     """
-    convert(open_checkpoint(str(saved)), output / MODEL_FOLDER, "orbax", overwrite=True)
+    target = output / MODEL_FOLDER
+    if jax.process_count() == 1:
+        _convert(str(saved), str(target))
+    else:
+        _convert_apart(str(saved), str(target))
     settings = run.program.lora
     if settings is not None:
         write_peft(output / ADAPTER_FOLDER, read_adapters(saved, run.model, settings), settings, about(run)["init_from"])
+
+
+def _convert(source: str, target: str) -> None:
+    convert(open_checkpoint(source), Path(target), "orbax", overwrite=True)
+
+
+def _convert_apart(source: str, target: str) -> None:
+    """The same in a process of its own: in one of several, Orbax waits for the others with whatever it writes."""
+    code = f"from {__name__} import _convert; import sys; _convert(*sys.argv[1:])"
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code, source, target], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise InputError(
+            f"{target}: could not be written ({reason}); make it with judgelm-convert --source={source} --to=orbax"
+        )

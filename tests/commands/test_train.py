@@ -1,0 +1,335 @@
+"""The command as a user runs it: to its end, killed and gone on with, in two processes, and with bad input."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from judgelm_jax import Judge, laboratory
+from judgelm_jax.checkpoints import open_checkpoint
+from judgelm_jax.checkpoints.conversion import convert
+from judgelm_jax.commands import train
+from judgelm_jax.commands.command_line import run
+from judgelm_jax.config import JudgeConfig
+from judgelm_jax.model import llama
+from judgelm_jax.records import dump_line
+
+CONFIG = """
+from judgelm_jax.training_config import *
+
+def get_config():
+    return TrainConfig(
+        model=ModelShape(hidden_size=32, intermediate_size=64, num_layers=2, num_heads=4, num_kv_heads=2, context=256),
+        data=DataConfig(length=128, packing=True),
+        training=RecipeConfig(epochs=2, batch=8, learning_rate=3e-3),
+        computation=ComputationConfig(dtype="float32", mesh="data:-1", remat="none"),
+        evaluation=EvaluationConfig(every=6, records=8),
+        checkpoints=CheckpointConfig(every=4, keep=2, export_dtype="float32"),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    laboratory.write_tokenizer(folder, sentences=True)  # a prompt is some 20 tokens
+    (folder / "config.py").write_text(CONFIG)
+    for name, count, seed in (("train", 160, 1), ("held-out", 16, 2)):
+        rows = laboratory.training_records(count, seed=seed)
+        (folder / f"{name}.jsonl").write_text("".join(dump_line(row) + "\n" for row in rows))
+    return folder
+
+
+def arguments(files, output, *more):
+    return [
+        f"--config={files / 'config.py'}",
+        f"--data={files / 'train.jsonl'}",
+        f"--evaluation={files / 'held-out.jsonl'}",
+        f"--tokenizer={files}",
+        f"--output={output}",
+        *more,
+    ]
+
+
+def start(arguments, devices=1):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    code = "import sys; from judgelm_jax.commands.train import entry; sys.exit(entry())"
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(process):
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def losses(folder):
+    """What a run journalled, without what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    timed = ("seconds", "tokens_per_second", "tflops", "utilization", "memory_bytes")
+    return [{name: value for name, value in line.items() if name not in timed} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(files, tmp_path_factory):
+    """A run that nothing disturbs, on one device."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    code, out, err = ended(start(arguments(files, output, f"--json={files / 'summary.json'}")))
+    assert code == 0, err
+    return output, out
+
+
+def test_a_run_leaves_what_it_says(files, whole):
+    output, out = whole
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if line["kind"] == "train"]
+    summary = json.loads((files / "summary.json").read_text())
+    assert [line["step"] for line in steps] == list(range(1, summary["steps"] + 1))
+    assert steps[-1]["loss"] < steps[0]["loss"] - 0.5
+    assert summary["loss"] == steps[-1]["loss"]
+    evaluations = [line for line in lines if line["kind"] == "evaluation"]
+    assert [line["step"] for line in evaluations] == sorted({*range(6, summary["steps"], 6), summary["steps"]})
+    assert evaluations[-1]["loss"] < evaluations[0]["loss"]
+    assert len([line for line in lines if line["kind"] == "epoch"]) == 2
+    assert all(0 < line["tokens_per_second"] and line["memory_bytes"] > 1e6 for line in steps)
+    assert "trained " in out
+    assert "held out " in out
+    events = EventAccumulator(str(output / "tensorboard")).Reload()
+    told = [(event.step, event.value) for event in events.Scalars("train/loss")]
+    assert [step for step, _ in told] == [line["step"] for line in steps]
+    np.testing.assert_allclose([value for _, value in told], [line["loss"] for line in steps], rtol=1e-6)
+
+
+def test_what_it_leaves_judges_and_loads_in_transformers(files, whole, tmp_path, one_device):
+    output, _ = whole
+    judge = Judge.load(str(output / "model"), one_device, JudgeConfig(dtype="float32"))
+    assert judge.compare("Which colour is the lamp?", "The lamp is red.", "Blue.").scores is not None
+    checkpoint = open_checkpoint(str(output / "model"))
+    convert(checkpoint, tmp_path / "hf", "hf")
+    theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf").eval()
+    tokens = np.random.default_rng(0).integers(3, 200, (2, 40))
+    with torch.no_grad():
+        expected = theirs(torch.tensor(tokens)).logits.numpy()
+    np.testing.assert_allclose(llama.logits(checkpoint.load(None, "float32"), checkpoint.config, tokens), expected, atol=1e-4)
+
+
+def test_the_held_out_loss_is_that_of_transformers(files, whole, tmp_path):
+    output, _ = whole
+    steps = sorted(int(path.name) for path in (output / "checkpoints").iterdir())
+    convert(open_checkpoint(str(output / "checkpoints" / str(steps[-1]))), tmp_path / "hf", "hf")
+    model = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf").eval()
+    from judgelm_jax import prompts
+    from judgelm_jax.tokenization import load_tokenizer
+
+    tokenizer = load_tokenizer(output / "tokenizer")
+    nll = count = 0
+    for line in (files / "held-out.jsonl").read_text().splitlines()[:8]:
+        row = json.loads(line)
+        answers = [row["answer1_body"], row["answer2_body"]]
+        prompt = prompts.render("pair", row["question_body"], answers, row["reference"]["text"])
+        ids = [tokenizer.bos_id, *tokenizer.encode(prompt + row["text_w_reference"]), tokenizer.eos_ids[0]]
+        begin = 1 + len(tokenizer.encode(prompt))
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, begin - 1 : -1]
+        nll += float(torch.nn.functional.cross_entropy(logits, torch.tensor(ids[begin:]), reduction="sum"))
+        count += len(ids) - begin
+    told = [line for line in losses(output) if line["kind"] == "evaluation"][-1]
+    assert told["step"] == steps[-1]
+    assert told["loss"] == pytest.approx(nll / count, rel=1e-4)
+
+
+def wait_for(condition, process):
+    for _ in range(3000):
+        if condition() or process.poll() is not None:
+            return
+        time.sleep(0.02)
+    pytest.fail("it did not come to that")
+
+
+def steps_done(output):
+    with contextlib.suppress(FileNotFoundError):
+        return (output / "metrics.jsonl").read_text().count('"train"')
+    return 0
+
+
+@pytest.mark.parametrize("way", ["SIGKILL", "SIGTERM"])
+def test_a_run_that_was_stopped_ends_as_if_it_had_not(way, files, whole, tmp_path):
+    output = tmp_path / "run"
+    process = start(arguments(files, output))
+    wait_for(lambda: steps_done(output) >= 5 and (output / "checkpoints" / "4").exists(), process)
+    process.send_signal(getattr(signal, way))
+    code, _, err = ended(process)
+    if way == "SIGTERM":
+        assert code == train.EXIT_TERMINATED
+        assert "which is saved; run again with --resume to go on" in err
+        assert "Traceback" not in err
+    code, out, err = ended(start(arguments(files, output, "--resume")))
+    assert code == 0, err
+    assert "of them before" in out
+    assert losses(output) == losses(whole[0])  # every bit of every loss
+    tokens = np.array([[3, 4, 5, 6]])
+    ours, theirs = (open_checkpoint(str(folder / "model")) for folder in (output, whole[0]))
+    logits = [llama.logits(model.load(None, "float32"), model.config, tokens) for model in (ours, theirs)]
+    np.testing.assert_array_equal(*logits)
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments(files, whole, tmp_path):
+    """SIGKILL again and again, in steps, saves, evaluations, the export, until the run gets through."""
+    rng = random.Random(0)
+    output, kills = tmp_path / "run", 0
+    while True:
+        begun = steps_done(output)
+        process = start(arguments(files, output, "--resume"))
+        if kills < 12:
+            if kills % 2:  # while a save is under way
+                wait_for(lambda: list((output / "checkpoints").glob("*tmp*")), process)
+            else:
+                wait_for(lambda: steps_done(output) not in (0, begun), process)
+                time.sleep(rng.random() * 0.5)
+            process.kill()
+        code, _, err = ended(process)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, err
+        kills += 1
+    assert kills == 12
+    assert losses(output) == losses(whole[0])
+
+
+def test_the_number_of_devices_may_change_on_the_way(files, whole, tmp_path):
+    output = tmp_path / "run"
+    process = start(arguments(files, output), devices=1)
+    wait_for(lambda: (output / "checkpoints" / "4").exists(), process)
+    process.kill()
+    ended(process)
+    mesh = "--config.computation.mesh=data:2,fsdp:2,tensor:2"
+    code, _, err = ended(start(arguments(files, output, "--resume", mesh), devices=8))
+    assert code == 0, err
+    for ours, theirs in zip(losses(output), losses(whole[0]), strict=True):
+        assert ours["step"] == theirs["step"]
+        if ours["kind"] == "train":
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-4)
+
+
+def test_two_processes_equal_one(files, whole, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    output = tmp_path / "run"
+    together = [
+        start(
+            arguments(files, output, f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={number}"),
+            devices=2,
+        )
+        for number in range(2)
+    ]
+    for process in together:
+        code, _, err = ended(process)
+        assert code == 0, err
+    ours, theirs = losses(output), losses(whole[0])
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    for own, other in zip(ours, theirs, strict=True):
+        if own["kind"] != "epoch":
+            assert own["loss"] == pytest.approx(other["loss"], rel=2e-4)
+            if own["kind"] == "evaluation":
+                assert own["agreement"] == pytest.approx(other["agreement"], abs=1 / 8)
+        else:
+            assert own == other
+    assert open_checkpoint(str(output / "model")).config.hidden_size == 32
+
+
+def failure(capsys, arguments):
+    code = run(train.main, train.FLAGS, "train", arguments)
+    err = capsys.readouterr().err
+    assert code == 2, err
+    assert err.count("\n") == 1
+    assert err.startswith("judgelm-train: ")
+    return err
+
+
+def without(arguments, flag):
+    return [argument for argument in arguments if not argument.startswith(flag)]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--config.training.batch=9"], "batch=9: does not divide over the 8 devices"),
+        (["--config.computation.mesh=data:3"], "does not fit 8 devices"),
+        (["--config.computation.mesh=data:1,tensor:8"], "'kv_heads' over tensor = 8 devices, which does not divide its size 2"),
+        (["--config.data.swap_augmentation=1.5"], "--config.data.swap_augmentation=1.5: must be from 0 to 1"),
+        (["--config.computation.remat=half"], "must be one of none, dots, full"),
+        (["--config.training.learning=1"], "Field learning not found"),
+        (["--config.training.batch=many"], "many"),
+        (["--config.lora.rank=4"], "adapters need a trained model; give --init_from"),
+        (["--config.data.length=1024"], "must be from 16 to 256"),
+        (["--processes=2"], "go together"),
+        (["--config.model.num_heads=5"], "does not divide the hidden_size 32"),
+    ],
+)
+def test_bad_settings_are_named(more, said, files, tmp_path, capsys):
+    assert said in failure(capsys, arguments(files, tmp_path / "run", *more))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"score": [11, 3]}, "train.jsonl:2: "),
+        ({"text": "3 4\nx"}, "train.jsonl:2: "),
+        ({"question_body": 7}, "train.jsonl:2: "),
+        ({"answer2_body": None}, "train.jsonl:2: "),
+    ],
+)
+def test_bad_rows_are_named(change, said, files, tmp_path, capsys):
+    rows = [json.loads(line) for line in (files / "train.jsonl").read_text().splitlines()[:3]]
+    rows[1] |= change
+    (tmp_path / "train.jsonl").write_text("".join(dump_line(row) + "\n" for row in rows))
+    own = without(arguments(files, tmp_path / "run"), "--data")
+    assert said in failure(capsys, [*own, f"--data={tmp_path / 'train.jsonl'}"])
+
+
+def test_another_model_or_another_run_is_refused(files, whole, tmp_path, capsys, laboratory_checkpoint):
+    own = without(arguments(files, tmp_path / "run"), "--tokenizer")
+    said = failure(capsys, [*own, f"--init_from={laboratory_checkpoint}"])
+    assert "is another model than --config says (hidden_size" in said
+    assert "instead of 32" in said
+    assert "give either --init_from" in failure(capsys, own)
+    shutil.copytree(whole[0], tmp_path / "copy")
+    again = arguments(files, tmp_path / "copy")
+    assert "holds a run already; pass --resume" in failure(capsys, again)
+    changed = [*again, "--resume", "--config.training.learning_rate=0.5"]
+    assert "holds a run with another training; give what it began with" in failure(capsys, changed)
+    before = (tmp_path / "copy" / "metrics.jsonl").read_text()
+    assert before == (whole[0] / "metrics.jsonl").read_text()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("precious")
+    assert "stands there and holds no run" in failure(capsys, arguments(files, tmp_path / "full"))
+
+
+def test_numbers_that_are_not_finite_end_the_run_with_the_ids_of_the_batch(files, tmp_path, capsys):
+    more = ["--config.training.learning_rate=1e38", "--config.training.skipped_in_a_row=2", "--config.training.warmup=0"]
+    more = [value.replace("1e38", "9.9") for value in more] + [
+        "--config.training.clip_norm=1e30",
+        "--config.training.epsilon=0",
+    ]
+    own = arguments(files, tmp_path / "run", *more)
+    said = failure(capsys, own)
+    assert "not finite in 2 steps in a row" in said
+    assert "look at the records of the batch (" in said
+    skipped = [line["skipped"] for line in losses(tmp_path / "run") if line["kind"] == "train"]
+    assert skipped[-2:] == [1, 2]

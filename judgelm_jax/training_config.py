@@ -67,7 +67,7 @@ class ComputationConfig:
     mesh: str = "data:1,fsdp:-1,tensor:1"
     attention: str = "auto"
     remat: str = "full"  # what is computed again instead of kept: `none`, all but matrix products (`dots`), `full`
-    loss_chunk: int = 256  # target tokens of a row whose logits exist at once
+    loss_chunk: int = 512  # target tokens of a device whose logits exist at once
     peak_tflops: float = 0.0  # of one device in this dtype, for the utilization; 0: by the device's name, where known
 
 

@@ -34,8 +34,9 @@ def total_loss(
 ) -> jax.Array:
     """The sum over all targets of −log P(target | what is before it), in nats, float32.
 
-    Only the hidden states that predict a target meet the output matrix, `chunk` of each row at a time; the backward pass
-    computes the logits of a chunk again.
+    Only the hidden states that predict a target meet the output matrix, `chunk` of a device at a time; the backward pass
+    computes the logits of a chunk again. Rows have very different numbers of targets, so each device first moves its own
+    together, and the chunks behind them cost nothing.
 
     Args:
       packed: rows hold several documents, which are kept apart. Else a row is one document from its start, and causal
@@ -43,25 +44,36 @@ def total_loss(
     """
     documents = llama.Documents(batch.positions, batch.segments) if packed else None
     hidden, _ = llama.forward(params, config, batch.tokens, placement=placement, documents=documents)
-    predicting = jnp.take_along_axis(hidden, batch.target_places[..., None], axis=1)  # [B, M, E]
-    predicting = constrain(predicting, placement.mesh, ("batch", "sequence", "width"))
+    mesh = placement.mesh
+    groups = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = batch.tokens.shape[0] // groups
+
+    def of_a_device(x: jax.Array) -> jax.Array:
+        """[groups, rows · columns, ...] of x [B, columns, ...]: what the rows of each device hold."""
+        x = x.reshape(groups, rows * x.shape[1], *x.shape[2:])
+        return constrain(x, mesh, ("batch", "sequence", "width")[: x.ndim])
+
+    first = batch.tokens.shape[1] * (jnp.arange(batch.tokens.shape[0]) % rows)  # of each row, on its device
+    mask, ids, places = map(of_a_device, (batch.target_mask, batch.target_ids, batch.target_places + first[:, None]))
+    order = jnp.argsort(mask == 0, axis=1, stable=True)
+    mask, ids, places = (jnp.take_along_axis(x, order, axis=1) for x in (mask, ids, places))
+    predicting = jnp.take_along_axis(of_a_device(hidden), places[..., None], axis=1)
 
     @jax.checkpoint
     def part(hidden: jax.Array, ids: jax.Array, mask: jax.Array) -> jax.Array:
-        logits = constrain(llama.head(params, hidden), placement.mesh, ("batch", "sequence", "vocab"))
+        logits = constrain(llama.head(params, hidden), mesh, ("batch", "sequence", "vocab"))
         chosen = jnp.take_along_axis(logits, ids[..., None], axis=-1)[..., 0]
         return jnp.sum((jax.nn.logsumexp(logits, axis=-1) - chosen) * mask)
 
-    rows, targets = batch.target_ids.shape
-    if targets <= chunk:
-        return part(predicting, batch.target_ids, batch.target_mask)
-    chunks = -(-targets // chunk)
+    chunks = -(-mask.shape[1] // chunk)
 
     def cut(x: jax.Array) -> jax.Array:
-        """[chunks, B, chunk, ...] of x [B, M, ...]."""
-        x = jnp.pad(x, [(0, 0), (0, chunks * chunk - targets)] + [(0, 0)] * (x.ndim - 2))
-        return x.reshape(rows, chunks, chunk, *x.shape[2:]).swapaxes(0, 1)
+        """[chunks, groups, chunk, ...] of x [groups, targets, ...]."""
+        x = jnp.pad(x, [(0, 0), (0, chunks * chunk - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
+        return x.reshape(groups, chunks, chunk, *x.shape[2:]).swapaxes(0, 1)
 
-    parts = (cut(predicting), cut(batch.target_ids), cut(batch.target_mask))
-    total, _ = jax.lax.scan(lambda total, x: (total + part(*x), None), jnp.float32(0), parts)
-    return total
+    def add(total: jax.Array, one: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        nothing = jnp.zeros_like(total)
+        return total + jax.lax.cond(jnp.any(one[2] != 0), part, lambda *_: nothing, *one), None
+
+    return jax.lax.scan(add, jnp.float32(0), tuple(map(cut, (predicting, ids, mask))))[0]

@@ -13,7 +13,12 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 # These set up an environment, which the one that runs this test has behind it.
-SETUP = {"bash launch/test.sh": "", "bash launch/quickstart.sh": "judgelm-quickstart", "pip install '.[cuda]'": ""}
+SETUP = {"bash launch/test.sh": "", "bash launch/quickstart.sh": "judgelm-quickstart --steps=2", "pip install '.[cuda]'": ""}
+# These make the long runs on real data short.
+SHORT = {
+    "judgelm-judge ": "judgelm-judge --limit=50 ",
+    "--output=runs/reviews\n": "--output=runs/reviews --config.training.steps=2 --config.evaluation.records=4\n",
+}
 
 
 def run(language, code, folder):
@@ -27,7 +32,9 @@ def run(language, code, folder):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("readme")
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "configs").symlink_to(ROOT / "configs")  # the examples are run in a clone
+    return folder
 
 
 def test_there_are_examples():
@@ -42,10 +49,14 @@ def test_example_runs(number, folder, request):
             code = instead
     if "$JUDGELM_SHARED" in code:
         request.getfixturevalue("shared")
-        code = code.replace("judgelm-judge ", "judgelm-judge --limit=50 ")
+        for long, short in SHORT.items():
+            code = code.replace(long, short)
     done = run(language, code, folder)
     assert done.returncode == 0, done.stderr
-    if "$JUDGELM_SHARED" in code:
+    if "runs/reviews" in code:
+        assert "held out" in done.stdout
+        assert "missing 1163" in done.stdout
+    if "runs/pandalm" in code:
         rows = [json.loads(line) for line in (folder / "runs/pandalm/judgments.jsonl").read_text().splitlines()]
         assert len(rows) == 50
         assert {row["status"] for row in rows} <= {"ok", "truncated"}

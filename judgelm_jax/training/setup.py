@@ -104,6 +104,10 @@ def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out:
         backend = attention.backend_for(mesh.devices.flat[0].platform, model.head_dim, config.computation.dtype)
         if config.data.packing and backend == "cudnn":
             backend = "xla"
+    try:
+        attention.refuse(backend, model.head_dim, config.computation.dtype, mesh.devices.flat[0].platform)
+    except ValueError as error:
+        raise InputError(f"--config.computation.attention={backend}: {error}; choose another") from error
     if config.data.packing and backend == "cudnn":
         raise InputError("--config.computation.attention=cudnn: cannot keep packed documents apart; take xla, or do not pack")
     accumulation = accumulation_of(config, mesh)

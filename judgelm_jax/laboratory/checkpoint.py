@@ -1,0 +1,57 @@
+"""Judges that have learned nothing, as checkpoints in Hugging Face form."""
+
+import json
+from pathlib import Path
+
+from judgelm_jax.config import ModelConfig
+from judgelm_jax.laboratory.vocabulary import write_tokenizer
+from judgelm_jax.training_config import ModelShape
+
+
+def write_checkpoint(folder: Path, seed: int, context: int = 2048) -> ModelConfig:
+    """Writes an untrained judge of about 150,000 parameters for prompts of any text: weights, config and tokenizer."""
+    shape = ModelShape(hidden_size=64, intermediate_size=160, num_layers=2, num_heads=4, num_kv_heads=2, context=context)
+    return _write(folder, seed, shape, write_tokenizer(folder))
+
+
+def write_pupil(folder: Path, seed: int, shape: ModelShape) -> ModelConfig:
+    """Writes an untrained judge of this shape, whose tokenizer has the sentences of the laboratory as tokens.
+
+    Its weights are drawn five times as wide as those with which large models begin. At this width that is about
+    1/√width, and the judge finds in half the steps that an answer is to be compared with the reference.
+    """
+    return _write(folder, seed, shape, write_tokenizer(folder, sentences=True))
+
+
+def _write(folder: Path, seed: int, shape: ModelShape, vocabulary: int) -> ModelConfig:
+    import numpy as np
+    import safetensors.numpy
+
+    from judgelm_jax.checkpoints.hf import tensor_table
+
+    config = ModelConfig(
+        vocab_size=vocabulary,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_layers=shape.num_layers,
+        num_heads=shape.num_heads,
+        num_kv_heads=shape.num_kv_heads,
+        head_dim=shape.hidden_size // shape.num_heads,
+        context=shape.context,
+        norm_epsilon=1e-5,
+        rope_base=10000.0,
+        rope_scaling=None,
+        tied_embeddings=shape.tied_embeddings,
+        bos_id=1,
+        eos_ids=(2,),
+    )
+    generator = np.random.default_rng(seed)
+    tensors = {
+        name: np.ones(entry.shape, np.float32)
+        if len(entry.shape) == 1
+        else generator.normal(0.0, 0.1, entry.shape).astype(np.float32)
+        for name, entry in tensor_table(config).items()
+    }
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config.to_hf("float32"), indent=2) + "\n", encoding="utf-8")
+    return config

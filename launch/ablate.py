@@ -1,0 +1,3 @@
+from judgelm_jax.commands.ablate import entry
+
+raise SystemExit(entry())

@@ -1,0 +1,51 @@
+"""The quickstart, with a training too short to learn much: every command runs and the last line says what chance would give."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from sklearn.dummy import DummyClassifier
+
+from judgelm_jax.checkpoints import open_checkpoint
+from judgelm_jax.commands import quickstart
+from judgelm_jax.commands.command_line import run
+from judgelm_jax.verdicts import winner_of
+
+
+def run_quickstart(*arguments: object) -> int:
+    return run(quickstart.main, quickstart.FLAGS, "quickstart", [str(argument) for argument in arguments])
+
+
+def test_it_trains_exports_judges_and_says_what_chance_would_give(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = tmp_path / "quickstart"
+    assert run_quickstart(f"--output={folder}", "--steps=3", "--pairs=40") == 0
+    printed = capsys.readouterr().out
+    commands = re.findall(r"^\$ judgelm-(\w+)", printed, re.MULTILINE)
+    assert commands == ["train", "convert", "convert", "prepare", "judge", "evaluate"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["total"] == metrics["pairs"] == 40
+    labels = [winner_of(json.loads(line)["score"]) for line in (folder / "labels.jsonl").read_text().splitlines()]
+    agreement, guessing, constant = map(float, re.findall(r"([\d.]+) %", printed.splitlines()[-1]))
+    assert agreement == pytest.approx(100 * metrics["agreement"], abs=0.05)
+    places = [[0]] * len(labels)
+    assert constant == pytest.approx(
+        100 * DummyClassifier(strategy="most_frequent").fit(places, labels).score(places, labels), abs=0.05
+    )
+    assert guessing == pytest.approx(sum(100 * (count / 40) ** 2 for count in Counter(labels).values()), abs=0.05)
+    # Both forms of the judge have the trained weights.
+    assert open_checkpoint(str(folder / "judge")).config == open_checkpoint(str(folder / "judge-hf")).config
+    # It may be run again, but replaces nothing that it did not make.
+    other = tmp_path / "mine"
+    other.mkdir()
+    assert run_quickstart(f"--output={other}") == 2
+    assert "choose another --output" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_judge_of_the_quickstart_has_learned(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run_quickstart(f"--output={tmp_path / 'quickstart'}") == 0
+    metrics = json.loads((tmp_path / "quickstart/metrics.json").read_text())
+    assert metrics["agreement"] > 0.9
+    assert metrics["consistency"] > 0.9

@@ -67,25 +67,17 @@ def train(
     """
     sources = Sources(data, evaluation, init_from, tokenizer)
     run = setup.prepare(config, sources, *setup.check_sources(config, sources))
-    first = jax.process_index() == 0
-    if first:
-        setup.open_folder(output, run, resume)
-    multihost_sync("run folder")
     with _asked_to_stop() as asked_to_stop:
-        return _train(run, output, first, asked_to_stop)
+        return _train(run, output, resume, asked_to_stop)
 
 
-def _train(run: Run, output: Path, first: bool, asked_to_stop: threading.Event) -> Summary:
+def _train(run: Run, output: Path, resume: bool, asked_to_stop: threading.Event) -> Summary:
     config, mesh, plan = run.config, run.mesh, run.plan
-    lora_settings = run.program.lora
+    first = jax.process_index() == 0
 
-    # What is trained, and the state of training, straight into their shards.
-    frozen = None
-    shardings = llama.param_shardings(run.model, mesh)
-    if lora_settings is not None:
-        assert run.checkpoint is not None
-        frozen = run.checkpoint.load(shardings, run.program.dtype)
-        shardings = lora.shardings(run.model, lora_settings, mesh)
+    # The shape of what is trained and of the state of training, and the folder of the run.
+    whole = llama.param_shardings(run.model, mesh)
+    shardings = whole if run.program.lora is None else lora.shardings(run.model, run.program.lora, mesh)
     trained_shapes = jax.eval_shape(lambda: _initial(run))
     placed = state_shardings(trained_shapes, shardings, run.program.optimizer, mesh)
     shapes = jax.tree.map(
@@ -95,6 +87,14 @@ def _train(run: Run, output: Path, first: bool, asked_to_stop: threading.Event) 
     )
     if first:
         setup.check_room(output, shapes, config.checkpoints.keep + config.checkpoints.best)
+        setup.open_folder(output, run, resume)
+    multihost_sync("run folder")
+
+    # Their values, straight into their shards.
+    frozen = None
+    if run.program.lora is not None:
+        assert run.checkpoint is not None
+        frozen = run.checkpoint.load(whole, run.program.dtype)
     checkpoints = TrainingCheckpoints(
         output / _CHECKPOINTS, config.checkpoints.keep, config.checkpoints.best, export.about(run)
     )

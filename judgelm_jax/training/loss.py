@@ -3,7 +3,7 @@
 Letters of the shapes: B rows, S tokens of a row, M targets of a row, E model width.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +72,7 @@ def total_loss(
         x = jnp.pad(x, [(0, 0), (0, chunks * chunk - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
         return x.reshape(groups, chunks, chunk, *x.shape[2:]).swapaxes(0, 1)
 
-    def add(total: jax.Array, one: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    def add(total: jax.Array, one: Any) -> tuple[jax.Array, None]:
         nothing = jnp.zeros_like(total)
         return total + jax.lax.cond(jnp.any(one[2] != 0), part, lambda *_: nothing, *one), None
 

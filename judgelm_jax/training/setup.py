@@ -170,14 +170,16 @@ def open_folder(output: Path, run: Run, resume: bool) -> None:
 
 
 def check_room(output: Path, state: Any, checkpoints: int) -> None:
-    """Refuses a run whose checkpoints would not find room.
+    """Refuses a run whose checkpoints would not find room; one that has begun has some of them already.
 
     Raises:
       InputError: says how much is needed and how much is free.
     """
+    if (output / RUN_FILE).is_file():
+        return
     one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     needed = one * (checkpoints + 1)  # a new one is written before an old one goes
-    free = shutil.disk_usage(output).free
+    free = shutil.disk_usage(next(folder for folder in output.absolute().parents if folder.exists())).free
     if free < needed:
         raise InputError(
             f"{output}: {checkpoints} checkpoints and the next one need {needed / 1e9:,.2f} GB, and {free / 1e9:,.2f} are "

@@ -12,6 +12,7 @@ import sys
 import time
 
 import numpy as np
+import peft
 import pytest
 import torch
 import transformers
@@ -104,7 +105,7 @@ def test_a_run_leaves_what_it_says(files, whole):
     assert [line["step"] for line in evaluations] == sorted({*range(6, summary["steps"], 6), summary["steps"]})
     assert evaluations[-1]["loss"] < evaluations[0]["loss"]
     assert len([line for line in lines if line["kind"] == "epoch"]) == 2
-    assert all(0 < line["tokens_per_second"] and line["memory_bytes"] > 1e6 for line in steps)
+    assert all(line["tokens_per_second"] > 0 and line["memory_bytes"] > 1e6 for line in steps)
     assert "trained " in out
     assert "held out " in out
     events = EventAccumulator(str(output / "tensorboard")).Reload()
@@ -198,7 +199,7 @@ def test_kills_at_random_moments(files, whole, tmp_path):
             if kills % 2:  # while a save is under way
                 wait_for(lambda: list((output / "checkpoints").glob("*tmp*")), process)
             else:
-                wait_for(lambda: steps_done(output) not in (0, begun), process)
+                wait_for(lambda begun=begun: steps_done(output) not in (0, begun), process)
                 time.sleep(rng.random() * 0.5)
             process.kill()
         code, _, err = ended(process)
@@ -333,3 +334,32 @@ def test_numbers_that_are_not_finite_end_the_run_with_the_ids_of_the_batch(files
     assert "look at the records of the batch (" in said
     skipped = [line["skipped"] for line in losses(tmp_path / "run") if line["kind"] == "train"]
     assert skipped[-2:] == [1, 2]
+
+
+def test_adapters_train_alone_and_load_in_peft(files, whole, tmp_path, capsys):
+    convert(open_checkpoint(str(whole[0] / "model")), tmp_path / "base", "hf")
+    own = without(arguments(files, tmp_path / "run"), "--tokenizer")
+    more = ["--config.lora.rank=4", "--config.lora.targets=('q_proj', 'down_proj')", "--config.training.epochs=1"]
+    assert run(train.main, train.FLAGS, "train", [*own, f"--init_from={tmp_path / 'base'}", *more]) == 0
+    evaluations = [line for line in losses(tmp_path / "run") if line["kind"] == "evaluation"]
+    assert evaluations[-1]["loss"] < evaluations[0]["loss"]
+    base = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "base")
+    adapted = peft.PeftModel.from_pretrained(base, tmp_path / "run" / "adapter").eval()
+    tokens = np.random.default_rng(0).integers(3, 200, (2, 40))
+    with torch.no_grad():
+        expected = adapted(torch.tensor(tokens)).logits.numpy()
+    merged = open_checkpoint(str(tmp_path / "run" / "model"))
+    ours = llama.logits(merged.load(None, "float32"), merged.config, tokens)
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+    before = open_checkpoint(str(tmp_path / "base")).load(None, "float32")
+    assert np.abs(ours - llama.logits(before, merged.config, tokens)).max() > 1e-2
+    saved = sum(path.stat().st_size for path in (tmp_path / "run" / "checkpoints").rglob("*") if path.is_file())
+    weights = (tmp_path / "base" / "model.safetensors").stat().st_size
+    assert saved < 2 * weights  # two checkpoints of everything would be six times the weights
+
+
+def test_a_disk_without_room_is_refused_before_the_first_step(files, tmp_path, capsys, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
+    assert "checkpoints and the next one need" in failure(capsys, arguments(files, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

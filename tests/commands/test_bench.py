@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from judgelm_jax import laboratory
 from judgelm_jax.commands import bench
 from judgelm_jax.commands.command_line import run
+from judgelm_jax.records import dump_line
 
 
 def test_all_sides_are_measured_in_one_run(tmp_path, capfd):
@@ -36,3 +38,24 @@ def test_all_sides_are_measured_in_one_run(tmp_path, capfd):
 def test_a_wrong_mode_is_refused(capfd):
     assert run(bench.main, bench.FLAGS, "bench", ["--modes=score"]) == 2
     assert "--modes=score: must be of" in capfd.readouterr().err
+
+
+def test_training_beside_pytorch_on_the_same_examples(tmp_path, capsys):
+    out = tmp_path / "bench.json"
+    arguments = ["--suite=train", "--size=tiny", "--rows=8", "--length=512", "--steps=1", "--rounds=2", f"--json={out}"]
+    assert run(bench.main, bench.FLAGS, "bench", arguments) == 0
+    result = json.loads(out.read_text())
+    assert set(result["tokens_per_second"]) == {"ours", "peer"}
+    by_hand = [theirs / own for theirs, own in zip(result["seconds"]["peer"], result["seconds"]["ours"], strict=True)]
+    assert result["ratio"] == pytest.approx(sum(by_hand) / 2)
+    assert result["loss_difference"] < 1e-4  # after two updates of AdamW
+    assert result["losses"]["ours"][0] > result["losses"]["ours"][-1]
+    assert 0 < result["padding"] < 0.3
+    assert "ours is faster by" in capsys.readouterr().out
+
+
+def test_more_steps_than_the_data_have_are_refused(tmp_path, capsys):
+    (tmp_path / "train.jsonl").write_text("".join(dump_line(row) + "\n" for row in laboratory.training_records(8, seed=0)))
+    arguments = ["--suite=train", "--size=tiny", "--rows=8", "--steps=9", f"--input={tmp_path / 'train.jsonl'}"]
+    assert run(bench.main, bench.FLAGS, "bench", arguments) == 2
+    assert "fills 1 steps of 8 rows; choose fewer" in capsys.readouterr().err

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judgelm_jax.model import attention
+from judgelm_jax.model.attention import choice
 
-HERE = ("reference", "xla", "blocked")  # those that a CPU has
+HERE = ("reference", "xla", "blocked")  # those that a CPU has; the others: test_attention_kernels, test_attention_compiled
 
 
 def by_hand(q, k, v, positions):
@@ -77,15 +78,52 @@ def test_blocked_prefill_computes_little_above_the_diagonal():
     assert flops("blocked") < 0.62 * flops("xla")
 
 
-def test_the_fused_kernel_is_chosen_where_it_exists_and_raises_where_it_does_not():
+def test_the_fused_kernel_is_chosen_where_it_exists(caplog):
     assert attention.backend_for("gpu", 128, "bfloat16") == "cudnn"
-    assert attention.backend_for("gpu", 128, "float32") == "xla"
-    assert attention.backend_for("gpu", 256, "bfloat16") == "xla"
-    assert attention.backend_for("tpu", 128, "bfloat16") == "xla"
+    assert attention.backend_for("tpu", 128, "bfloat16") == "splash"
+    assert attention.backend_for("tpu", 80, "bfloat16") == "splash"
     assert attention.backend_for("cpu", 64, "float32") == "blocked"
-    x = jnp.zeros((1, 1, 1, 8))
-    with pytest.raises(ValueError, match="cudnn needs bfloat16"):
-        attention.attend(x, x, x, None, "cudnn")
+    assert not caplog.records
+
+
+def test_where_the_fused_kernel_does_not_exist_that_is_said_once(caplog):
+    choice.log_once.cache_clear()
+    for _ in range(2):
+        assert attention.backend_for("gpu", 128, "float32") == "xla"
+        assert attention.backend_for("gpu", 256, "bfloat16") == "xla"
+        assert attention.backend_for("tpu", 128, "float32") == "xla"
+    assert len(caplog.records) == 3
+    assert all("taking xla" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("backend", "width", "dtype", "platform", "problem"),
+    [
+        ("cudnn", 8, "float32", "gpu", "cudnn needs bfloat16 or float16"),
+        ("cudnn", 136, "bfloat16", "gpu", "heads of 8 to 128"),
+        ("cudnn", 64, "bfloat16", "tpu", "cudnn runs on the platform gpu; the devices are tpu"),
+        ("pallas", 64, "float32", "gpu", "pallas needs bfloat16 or float16"),
+        ("pallas", 8, "bfloat16", "gpu", "heads of 16 to 128"),
+        ("pallas", 100, "bfloat16", "gpu", "a multiple of 8"),
+        ("pallas", 64, "bfloat16", "cpu", "pallas runs on the platform gpu"),
+        ("splash", 128, "float32", "tpu", "splash needs bfloat16"),
+        ("splash", 100, "bfloat16", "tpu", "a multiple of 8"),
+        ("splash", 64, "bfloat16", "gpu", "splash runs on the platform tpu"),
+    ],
+)
+def test_backends_refuse_what_they_cannot_do(backend, width, dtype, platform, problem):
+    with pytest.raises(ValueError, match=problem):
+        attention.refuse(backend, width, dtype, platform)
+
+
+def test_a_refusal_reaches_whoever_attends():
+    x = jnp.zeros((1, 1, 1, 16))
+    for backend in ("cudnn", "pallas", "splash"):
+        with pytest.raises(ValueError, match=f"{backend} needs bfloat16"):
+            attention.attend(x, x, x, None, backend)
+    x = x.astype(jnp.bfloat16)
+    with pytest.raises(ValueError, match="cudnn cannot keep the documents of a row apart"):
+        attention.attend(x, x, x, None, "cudnn", jnp.zeros((1, 1), jnp.int32))
 
 
 def test_arguments_that_cannot_be_honoured_raise():

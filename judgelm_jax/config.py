@@ -295,7 +295,7 @@ class JudgeConfig:
     REFERENCES = ("auto", "none", "required")
     OVERFLOWS = ("truncate", "error", "skip")
     DTYPES = ("bfloat16", "float32")
-    ATTENTIONS = ("auto", "reference", "xla", "blocked", "cudnn")
+    ATTENTIONS = ("auto", "reference", "xla", "blocked", "cudnn", "pallas", "splash")
 
     def __post_init__(self) -> None:
         choices = {

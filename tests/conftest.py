@@ -7,7 +7,11 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 if os.environ.get("JUDGELM_SHARED"):
     os.environ["JUDGELM_SHARED"] = str(Path(os.environ["JUDGELM_SHARED"]).resolve())  # tests change folders
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Eight devices share two threads: a scheduler that reorders their collectives makes them wait for each other for ever.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8 --xla_cpu_enable_concurrency_optimized_scheduler=false"
+)
 
 import jax
 import pytest

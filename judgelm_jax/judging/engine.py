@@ -79,13 +79,10 @@ class Engine:
         backend = settings.attention
         if backend == "auto":
             backend = attention.backend_for(platform, config.head_dim, settings.dtype)
-        if backend == "cudnn":
-            try:
-                attention.refuse_cudnn(config.head_dim, settings.dtype)
-            except ValueError as error:
-                raise InputError(f"--attention=cudnn: {error}; choose another") from error
-            if platform != "gpu":
-                raise InputError(f"--attention=cudnn: the devices are of the platform {platform}; choose another")
+        try:
+            attention.refuse(backend, config.head_dim, settings.dtype, platform)
+        except ValueError as error:
+            raise InputError(f"--attention={backend}: {error}; choose another") from error
         self.placement = llama.Placement(mesh, backend)
         self.counts = Counts()
         self.reserved = settings.max_new_tokens if settings.mode == "explain" else tree.longest

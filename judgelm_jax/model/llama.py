@@ -104,11 +104,11 @@ class Attention(nnx.Module):
         k, v = (constrain(x, mesh, ("batch", "kv_heads", "sequence", "head_dim")) for x in (k, v))
         if cache is None:
             mask = None if last is None else attention.cache_mask(last[:, None], length)
-            out = attention.attend(q, k, v, mask, placement.attention, segments)
+            out = attention.attend(q, k, v, mask, placement.attention, segments, mesh)
         else:
             cache = kv_cache.write(cache, layer, reach.slots, k, v)
-            keys, values = (cache[name][layer, :, :, : reach.mask.shape[2]] for name in ("k", "v"))
-            out = attention.attend(q, keys, values, reach.mask, placement.attention)
+            held = cache["k"], cache["v"]
+            out = attention.attend_cache(q, *held, layer, reach.mask, reach.used, placement.attention, mesh)
         return self.o_proj(out.reshape(batch, out.shape[1], -1)), cache, {"k": k, "v": v}
 
 
@@ -148,12 +148,14 @@ class Reach(NamedTuple):
     """Where the new tokens of a forward pass over a cache stand, and what they see.
 
     `positions` int32 [B, S] turn the rotary angles; `slots` int32 [B, S] say where in the cache keys and values go (outside
-    of it: nowhere); `mask` bool [B, S, T] says which of the first T slots each token sees, its own among them.
+    of it: nowhere); `mask` bool [B, S, T] says which of the first T slots each token sees, its own among them. Where it is one
+    token a row that sees the first slots up to its own, `used` int32 [B] says how many these are.
     """
 
     positions: jax.Array
     slots: jax.Array
     mask: jax.Array
+    used: jax.Array | None = None
 
 
 class Documents(NamedTuple):
@@ -166,7 +168,9 @@ class Documents(NamedTuple):
 
 def in_order(positions: jax.Array, slots: int) -> Reach:
     """Tokens that continue their rows: each is written at its position and sees all up to it, within the first `slots`."""
-    return Reach(positions, positions, attention.cache_mask(positions, slots))
+    alone = positions[:, 0] if positions.shape[1] == 1 else None
+    used = None if alone is None else jnp.where(alone < slots, alone + 1, 1)  # behind all slots: a row that has ended
+    return Reach(positions, positions, attention.cache_mask(positions, slots), used)
 
 
 def forward(

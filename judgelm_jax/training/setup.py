@@ -109,7 +109,9 @@ def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out:
     except ValueError as error:
         raise InputError(f"--config.computation.attention={backend}: {error}; choose another") from error
     if config.data.packing and backend == "cudnn":
-        raise InputError("--config.computation.attention=cudnn: cannot keep packed documents apart; take xla, or do not pack")
+        raise InputError(
+            "--config.computation.attention=cudnn: cannot keep packed documents apart; take xla or pallas, or do not pack"
+        )
     accumulation = accumulation_of(config, mesh)
     planned = plan(file, tokenizer, eos_id, config.data, config.training)
     program = Program(

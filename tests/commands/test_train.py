@@ -65,7 +65,7 @@ def arguments(files, output, *more):
 
 
 def start(arguments, devices=1):
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_enable_concurrency_optimized_scheduler=false"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     code = "import sys; from judgelm_jax.commands.train import entry; sys.exit(entry())"
     command = [sys.executable, "-c", code, *arguments]

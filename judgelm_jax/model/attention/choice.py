@@ -1,0 +1,54 @@
+"""Which attention backend can do what, and which one a platform gets."""
+
+import functools
+import logging
+from typing import Any
+
+import jax.numpy as jnp
+
+BACKENDS = ("reference", "xla", "blocked", "cudnn", "pallas", "splash")
+
+_PLATFORMS = {"cudnn": "gpu", "pallas": "gpu", "splash": "tpu"}  # of those that do not run everywhere
+_PREFERRED = {"cpu": "blocked", "gpu": "cudnn", "tpu": "splash"}
+_HALF = (jnp.bfloat16, jnp.float16)
+
+
+def refuse(backend: str, width: int, dtype: Any, platform: str | None = None) -> None:
+    """Raises a ValueError where a backend does not exist for heads of this width, this dtype or (where given) this platform.
+
+    cuDNN's kernels want half precision. In float32 those of Pallas would multiply in TensorFloat-32 on GPUs, and in bfloat16 on
+    TPUs in the backward pass. Wider heads do not fit into the shared memory of a GPU.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown attention backend {backend!r}; one of {', '.join(BACKENDS)}")
+    if platform is not None and _PLATFORMS.get(backend, platform) != platform:
+        raise ValueError(
+            f"the attention backend {backend} runs on the platform {_PLATFORMS[backend]}; the devices are {platform}"
+        )
+    narrowest = {"cudnn": 8, "pallas": 16}.get(backend)
+    if narrowest is not None and (jnp.dtype(dtype) not in _HALF or not narrowest <= width <= 128 or width % 8):
+        raise ValueError(
+            f"the attention backend {backend} needs bfloat16 or float16 and heads of {narrowest} to 128, a multiple of 8; not "
+            f"{jnp.dtype(dtype)} and {width}"
+        )
+    if backend == "splash" and (jnp.dtype(dtype) != jnp.bfloat16 or width % 8):
+        raise ValueError(
+            f"the attention backend splash needs bfloat16 and heads of a multiple of 8; not {jnp.dtype(dtype)} and {width}"
+        )
+
+
+def backend_for(platform: str, width: int, dtype: Any) -> str:
+    """The fastest backend on `platform` (`cpu`, `gpu`, `tpu`); where it cannot do this width or dtype, `xla` and a log line."""
+    preferred = _PREFERRED.get(platform, "xla")
+    try:
+        refuse(preferred, width, dtype, platform)
+    except ValueError as error:
+        log_once(f"{error}: taking xla")
+        return "xla"
+    return preferred
+
+
+@functools.cache
+def log_once(message: str) -> None:
+    """Says on the log, once in a process, that something slower was chosen."""
+    logging.getLogger(__name__).warning(message)

@@ -1,0 +1,145 @@
+"""Attention of a forward pass: among the tokens themselves, or over a cache.
+
+Letters of the shapes: B batch, S queries, T keys, H query heads, K key/value heads, D width of a head, L layers.
+"""
+
+from collections.abc import Callable
+from types import ModuleType
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from judgelm_jax.model import cache as kv_cache
+from judgelm_jax.model.attention.choice import log_once, refuse
+from judgelm_jax.model.attention.products import blocked, cache_mask, library, reference, same_segment
+from judgelm_jax.sharding import LogicalAxes, spec
+
+_QUERIES: LogicalAxes = ("batch", "sequence", "heads", "head_dim")
+_KEYS: LogicalAxes = ("batch", "kv_heads", "sequence", "head_dim")
+# The kernels of Pallas compute whole tiles: rows are filled up to a multiple. What is added stands behind all real tokens.
+_MULTIPLE = 128
+
+
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array | None,
+    backend: str,
+    segments: jax.Array | None = None,
+    mesh: Mesh | None = None,
+) -> jax.Array:
+    """Softmax attention of each query over the keys that it may see. The softmax is computed in float32.
+
+    Args:
+      q: [B, S, H, D].
+      k, v: [B, K, T, D], the layout of the cache; query head h reads key/value head h // (H / K).
+      mask: None where queries and keys are the same tokens in order (training, prefill; S = T): query s sees the keys 0..s.
+        Else bool [B or 1, S, T], true where a query sees a key (of a cache); each query must see one.
+      backend: `reference` spells the definition out in float32; `xla` is `jax.nn.dot_product_attention`; `blocked` computes
+        prefill a block of queries at a time (for CPUs, where no fused kernel exists). `cudnn` (NVIDIA's), `pallas` (GPUs) and
+        `splash` (TPUs) are fused kernels for prefill and training, and are `xla` where a mask is given.
+      segments: int32 [B, S], without a mask: a query sees only keys of its own number. `cudnn` cannot do that.
+      mesh: the mesh of a sharded forward pass, over which the kernels of Pallas are split by batch and heads.
+
+    Returns:
+      [B, S, H, D] in the dtype of q.
+
+    Raises:
+      ValueError: the backend cannot do what is asked.
+    """
+    if mask is None and q.shape[1] != k.shape[2]:
+        raise ValueError(f"without a mask, {q.shape[1]} queries need as many keys, not {k.shape[2]}")
+    if mask is not None and segments is not None:
+        raise ValueError("segments are for queries and keys that are the same tokens: give no mask")
+    if segments is not None and backend == "cudnn":
+        raise ValueError(
+            "the attention backend cudnn cannot keep the documents of a row apart; take xla or pallas, or do not pack"
+        )
+    refuse(backend, q.shape[3], q.dtype)
+    if segments is not None and backend in ("reference", "xla"):
+        mask = same_segment(segments, segments) & cache_mask(jnp.arange(q.shape[1])[None], q.shape[1])
+    if backend == "reference":
+        return reference(q, k, v, mask)
+    if backend == "blocked":
+        return blocked(q, k, v, mask, segments)
+    if backend == "xla" or mask is not None:
+        return library(q, k, v, mask, "xla")
+    if backend == "cudnn":
+        return library(q, k, v, None, "cudnn")
+    return _tiled(q, k, v, segments, _kernels(backend).prefill, mesh)
+
+
+def attend_cache(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    layer: jax.Array,
+    mask: jax.Array,
+    used: jax.Array | None,
+    backend: str,
+    mesh: Mesh | None = None,
+) -> jax.Array:
+    """Attention of new tokens over one layer of a cache in which their keys and values have been written.
+
+    Args:
+      q: [B, S, H, D]; k, v: [L, B, K, T, D], the cache of all layers; layer: int32 scalar.
+      mask: bool [B, S, V], true where a query sees one of the first V ≤ T slots.
+      used: int32 [B] with values from 1 to V, where S is 1 and each query sees the first so many slots and no others: what the
+        mask says, in the form that `pallas` and `splash` need to read no more than that. Where they cannot read the cache so
+        (its slots are no multiple of 16, say), they read it as `xla` does, and a log line says so once.
+      backend, mesh: as in `attend`.
+
+    Returns:
+      [B, S, H, D] in the dtype of q.
+    """
+    batch, queries, _, width = q.shape
+    if used is not None and queries != 1:
+        raise ValueError(f"the used slots are those of one token a row, not of {queries}")
+    if used is not None and backend in ("pallas", "splash"):
+        refuse(backend, width, q.dtype)
+        try:
+            _kernels(backend).refuse_decode(batch * k.shape[2] // (1 if mesh is None else mesh.size), k.shape[3], width)
+        except ValueError as error:
+            log_once(f"the attention backend {backend} reads whole caches: {error}")
+        else:
+            split = _split(_kernels(backend).decode, mesh, (_QUERIES, kv_cache.AXES, kv_cache.AXES, (), ("batch",)))
+            return split(q, k, v, layer, used)
+    keys, values = (x[layer, :, :, : mask.shape[2]] for x in (k, v))
+    return attend(q, keys, values, mask, backend)
+
+
+def _tiled(
+    q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None, kernel: Callable[..., jax.Array], mesh: Mesh | None
+) -> jax.Array:
+    """`kernel` over rows that are filled up to a multiple of its tiles: causally, no real token sees what is added."""
+    length = q.shape[1]
+    added = (0, -length % _MULTIPLE)
+    q = jnp.pad(q, ((0, 0), added, (0, 0), (0, 0)))
+    k, v = (jnp.pad(x, ((0, 0), (0, 0), added, (0, 0))) for x in (k, v))
+    if segments is None:
+        out = _split(lambda q, k, v: kernel(q, k, v, None), mesh, (_QUERIES, _KEYS, _KEYS))(q, k, v)
+    else:
+        segments = jnp.pad(segments, ((0, 0), added))
+        out = _split(kernel, mesh, (_QUERIES, _KEYS, _KEYS, ("batch", "sequence")))(q, k, v, segments)
+    return out[:, :length]
+
+
+def _split(kernel: Callable[..., jax.Array], mesh: Mesh | None, axes: tuple[LogicalAxes, ...]) -> Callable[..., jax.Array]:
+    """`kernel` over the part of each device, of arguments with these logical axes; the compiler cannot split it by itself."""
+    if mesh is None:
+        return kernel
+    specs = tuple(spec(names) for names in axes)
+    return jax.shard_map(kernel, mesh=mesh, in_specs=specs, out_specs=spec(_QUERIES), check_vma=False)
+
+
+def _kernels(backend: str) -> ModuleType:
+    """Imported when they are needed: their import costs time, and JAX 0.11 warns that those for GPUs will move."""
+    if backend == "pallas":
+        from judgelm_jax.model.attention import gpu
+
+        return gpu
+    from judgelm_jax.model.attention import tpu
+
+    return tpu

@@ -1,0 +1,72 @@
+"""Attention in plain JAX: spelled out, by the library, and a block of queries at a time.
+
+Letters of the shapes: B batch, S queries, T keys, H query heads, K key/value heads, D width of a head.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+# Queries of one block of `blocked`. Its scores, B × H × 128 × T floats, stay in the caches of a CPU core.
+_BLOCK = 128
+
+
+def cache_mask(positions: jax.Array, slots: int) -> jax.Array:
+    """bool [B, S, slots]: a query at position p of its row (int32 [B, S]) sees the slots 0..p of the cache."""
+    return jnp.arange(slots) <= positions[:, :, None]
+
+
+def same_segment(queries: jax.Array, keys: jax.Array) -> jax.Array:
+    """bool [B, S, T] of segment numbers [B, S] and [B, T]."""
+    return queries[:, :, None] == keys[:, None, :]
+
+
+def reference(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """The definition, in float32."""
+    queries, width = q.shape[1], q.shape[3]
+    groups = q.shape[2] // k.shape[1]
+    q32, k32, v32 = (x.astype(jnp.float32) for x in (q, k, v))
+    k32, v32 = (jnp.repeat(x, groups, axis=1) for x in (k32, v32))  # [B, H, T, D]
+    seen = jnp.tril(jnp.ones((1, queries, queries), bool)) if mask is None else mask
+    scores = jnp.einsum("bshd,bhtd->bhst", q32, k32, precision="highest") * width**-0.5
+    weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -jnp.inf), axis=-1)  # [B, H, S, T]
+    return jnp.einsum("bhst,bhtd->bshd", weights, v32, precision="highest").astype(q.dtype)
+
+
+def library(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, implementation: Literal["xla", "cudnn"]
+) -> jax.Array:
+    """`jax.nn.dot_product_attention`."""
+    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)  # [B, T, K, D]
+    if mask is None:
+        return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=implementation)
+    return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation=implementation)
+
+
+def blocked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, segments: jax.Array | None) -> jax.Array:
+    """A block of queries at a time against the keys up to the block's end: nearly nothing above the diagonal is computed."""
+    batch, length, heads, width = q.shape
+    kv_heads = k.shape[1]
+    q = q.reshape(batch, length, kv_heads, heads // kv_heads, width).transpose(0, 2, 3, 1, 4) * width**-0.5
+    if mask is not None:
+        out = _products(q, k, v, mask)
+    else:
+        blocks = []
+        for start in range(0, length, _BLOCK):
+            end = min(start + _BLOCK, length)
+            below = cache_mask(jnp.arange(start, end)[None], end)
+            if segments is not None:
+                below &= same_segment(segments[:, start:end], segments[:, :end])
+            blocks.append(_products(q[..., start:end, :], k[:, :, :end], v[:, :, :end], below))
+        out = jnp.concatenate(blocks, axis=3)
+    return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
+
+
+def _products(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+    """[B, K, H / K, S, D] of scaled queries of that shape; each product is a plain batched matrix product."""
+    scores = jnp.einsum("bkgsd,bktd->bkgst", q, k, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask[:, None, None], scores, -jnp.inf)
+    weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+    out = jnp.einsum("bkgst,bktd->bkgsd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    return (out / weights.sum(axis=-1, keepdims=True)).astype(q.dtype)

@@ -1,0 +1,63 @@
+"""Attention by the Pallas kernels for TPUs that JAX ships: the part of one device.
+
+Compiled for v5e, v5p and v6e and interpreted on CPUs; not run on a TPU. Letters of the shapes as in `dispatch`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.paged_attention import paged_attention_kernel as paged
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+from judgelm_jax.model.attention.pages import as_pages, page_size, table
+
+_LANES = 128
+# Queries, or keys, of a block at most; slots that decoding reads at once.
+_TILE = 512
+# Entries of the page table and lengths: the scalar memory of a core has 1 MiB.
+_MOST_SCALARS = 200_000
+
+
+def prefill(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None, interpret: bool = False) -> jax.Array:
+    """Splash attention, forward and backward: `dispatch.attend` without a mask, for S a multiple of 128.
+
+    Blocks above the diagonal are not visited. Grouped heads read their common keys and values where they lie.
+    """
+    _, length, heads, width = q.shape
+    tile = max(size for size in range(_LANES, _TILE + 1, _LANES) if length % size == 0)
+    sizes = splash.BlockSizes(
+        block_q=tile, block_kv=tile, block_q_dkv=tile, block_kv_dkv=tile, block_q_dq=tile, block_kv_dq=tile
+    )
+    mask = masks.MultiHeadMask([masks.CausalMask((length, length))] * heads)
+    kernel = jax.vmap(splash.make_splash_mha(mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret))
+    scaled = q.swapaxes(1, 2) * width**-0.5  # the kernel does not scale
+    out = kernel(scaled, k, v) if segments is None else kernel(scaled, k, v, splash.SegmentIds(segments, segments))
+    return out.swapaxes(1, 2)
+
+
+def refuse_decode(rows: int, slots: int, width: int) -> None:
+    """Raises a ValueError where the kernel cannot read the cache of `rows` rows times heads on one device."""
+    page = page_size(slots, _TILE)
+    if width % _LANES:
+        raise ValueError(f"heads of {width} are no multiple of {_LANES}")
+    if rows * (1 + -(-slots // _TILE) * (_TILE // page)) > _MOST_SCALARS:
+        raise ValueError(
+            f"the numbers of the pages of {rows} rows times heads, {slots} slots each, do not fit; take fewer rows"
+        )
+
+
+def decode(q: jax.Array, k: jax.Array, v: jax.Array, layer: jax.Array, used: jax.Array) -> jax.Array:
+    """`dispatch.attend_cache` for one token a row: reads the first `used` slots, in whole tiles."""
+    batch, _, heads, width = q.shape
+    kv_heads, slots = k.shape[2:4]
+    rows, page = batch * kv_heads, page_size(slots, _TILE)
+    at_once = _TILE // page
+    out = paged.paged_attention(
+        (q.astype(jnp.float32) * width**-0.5).reshape(rows, heads // kv_heads, width),
+        as_pages(k, page),
+        as_pages(v, page),
+        jnp.repeat(used, kv_heads),
+        table(layer, rows, slots // page, at_once),
+        pages_per_compute_block=at_once,
+    )
+    return out.reshape(q.shape).astype(q.dtype)

@@ -23,8 +23,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from judgelm_jax.commands.command_line import run
-from judgelm_jax.commands.train import EXIT_TERMINATED
+from judgelm_jax.commands.command_line import EXIT_TERMINATED, run
 from judgelm_jax.errors import InputError
 from judgelm_jax.records import Record, read_jsonl, write_atomically
 from judgelm_jax.training_config import TrainConfig

@@ -19,12 +19,10 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from judgelm_jax.commands.command_line import run
+from judgelm_jax.commands.command_line import EXIT_TERMINATED, run
 from judgelm_jax.errors import InputError
 from judgelm_jax.records import check_output, write_atomically
 from judgelm_jax.training_config import TrainConfig
-
-EXIT_TERMINATED = 143  # 128 + SIGTERM, as a shell says
 
 FLAGS = flags.FlagValues()
 

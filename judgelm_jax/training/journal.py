@@ -1,6 +1,7 @@
 """What a run tells while it trains: a progress bar, `metrics.jsonl` and TensorBoard's event files."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +36,28 @@ class Journal:
                 self._events.add_scalar(f"{kind}/{name}", value, step)
         if kind == "train":
             self._bar.update(step - self._bar.n)
-            rate = values.get("tokens_per_second") or 0
-            self._bar.set_postfix_str(f"loss {values['loss'] or float('nan'):.4f}, {rate:,.0f} tokens/s", refresh=False)
+            self._bar.set_postfix_str(_headline(values), refresh=False)
 
     def say(self, text: str) -> None:
-        """A line for the reader of the log, above the bar."""
-        self._bar.write(text)
+        """A line on stderr, above the bar."""
+        self._bar.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Flushes and closes the files."""
         self._bar.close()
         self._events.close()
         self._file.close()
+
+
+def _headline(values: dict[str, Any]) -> str:
+    """What stands behind the bar."""
+    loss, norm = ("not finite" if values[name] is None else f"{values[name]:.4f}" for name in ("loss", "gradient_norm"))
+    share = "" if values["utilization"] is None else f" ({100 * values['utilization']:.1f} % of peak)"
+    memory = "" if values["memory_bytes"] is None else f", {values['memory_bytes'] / 1e9:.1f} GB"
+    return (
+        f"loss {loss}, gradient {norm}, rate {values['learning_rate']:.1e}, {values['tokens_per_second']:,.0f} tokens/s{share}"
+        f"{memory}"
+    )
 
 
 class Silence:

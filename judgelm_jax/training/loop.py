@@ -148,6 +148,9 @@ def _train(run: Run, output: Path, resume: bool, asked_to_stop: threading.Event)
                 settle()
                 counts = plan.counts(plan.epoch_of(step - 1))
                 journal.write(step, "epoch", counts)
+                journal.say(
+                    f"epoch {plan.epoch_of(step - 1) + 1}: {', '.join(f'{n:.4g} {what}' for what, n in counts.items())}"
+                )
                 summary.setdefault("epochs", {})[plan.epoch_of(step - 1)] = counts
             if last or stop or step % config.checkpoints.every == 0 or (evaluated and config.checkpoints.best):
                 settle()

@@ -46,7 +46,7 @@ def step_flops(config: ModelConfig, tokens: float, squares: float, targets: floa
 
 
 class Clock:
-    """Seconds between laps of the training itself: what `pause` encloses (evaluation, saving) does not count."""
+    """Seconds of a step: from one lap to the next, so that a lap after an evaluation or a save keeps those out of it."""
 
     def __init__(self) -> None:
         self._last = time.perf_counter()
@@ -56,10 +56,6 @@ class Clock:
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         return seconds
-
-    def skip(self, seconds: float) -> None:
-        """Takes so many seconds out of the current lap."""
-        self._last += seconds
 
 
 def memory_bytes() -> int | None:

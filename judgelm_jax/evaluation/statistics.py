@@ -48,5 +48,5 @@ def absolute_interval(interval: Interval | None) -> Interval | None:
         return None
     low, high = interval
     if low <= 0 <= high:
-        return 0.0, max(-low, high)
+        return 0.0, max(-low, high) + 0.0  # no −0.0
     return min(abs(low), abs(high)), max(abs(low), abs(high))

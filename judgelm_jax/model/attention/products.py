@@ -58,7 +58,8 @@ def blocked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, se
             below = cache_mask(jnp.arange(start, end)[None], end)
             if segments is not None:
                 below &= same_segment(segments[:, start:end], segments[:, :end])
-            blocks.append(_products(q[..., start:end, :], k[:, :, :end], v[:, :, :end], below))
+            # A backward pass computes the scores of a block again: keeping them all costs more time than that.
+            blocks.append(jax.checkpoint(_products)(q[..., start:end, :], k[:, :, :end], v[:, :, :end], below))
         out = jnp.concatenate(blocks, axis=3)
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
 
@@ -67,6 +68,7 @@ def _products(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.
     """[B, K, H / K, S, D] of scaled queries of that shape; each product is a plain batched matrix product."""
     scores = jnp.einsum("bkgsd,bktd->bkgst", q, k, preferred_element_type=jnp.float32)
     scores = jnp.where(mask[:, None, None], scores, -jnp.inf)
-    weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+    # The result does not depend on what is subtracted, so no gradient flows through it.
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     out = jnp.einsum("bkgst,bktd->bkgsd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
     return (out / weights.sum(axis=-1, keepdims=True)).astype(q.dtype)

@@ -1,4 +1,4 @@
-"""A small judge from random weights on a few thousand real judgments, with the LLaMA tokenizer, in a quarter of an hour on two cores.
+"""A small judge from random weights on a few thousand real judgments, with the LLaMA tokenizer, in 20 minutes on two cores.
 
 It learns what judgments look like and which scores are common; for more, a pre-trained model is needed.
 """

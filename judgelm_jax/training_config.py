@@ -6,12 +6,16 @@ The defaults are the published recipe of JudgeLM-7B (Zhu et al., arXiv 2310.1763
 
 import dataclasses
 import math
+import types
+import typing
 
 from judgelm_jax.config import JudgeConfig, MeshConfig
 from judgelm_jax.errors import InputError
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 REMATS = ("none", "dots", "full")
+
+_BELOW_ONE = 1 - 1e-9
 
 
 @dataclasses.dataclass
@@ -95,7 +99,7 @@ class CheckpointConfig:
     every: int = 500  # steps
     keep: int = 2  # the last so many
     best: bool = True  # and the one with the best agreement on the held-out file
-    export_dtype: str = "bfloat16"  # of the weights that the run leaves
+    export_dtype: str = "bfloat16"  # of the weights that the run leaves; adapters are merged in that of their base
 
 
 @dataclasses.dataclass
@@ -117,10 +121,13 @@ def check(config: TrainConfig) -> None:
     Raises:
       InputError: names the field as the flag does.
     """
+    _check_types(config)
     if config.data.ref_drop_ratio is not None:
         _check_range("data.ref_drop_ratio", config.data.ref_drop_ratio, 0, 1)
         config.data.reference_drop, config.data.ref_drop_ratio = 1 - config.data.ref_drop_ratio, None
     recipe, computation = config.training, config.computation
+    for field in ("hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "context"):
+        _check_range(f"model.{field}", getattr(config.model, field), 1, 2**24)
     for name, value, low, high in (
         ("data.swap_augmentation", config.data.swap_augmentation, 0, 1),
         ("data.reference_drop", config.data.reference_drop, 0, 1),
@@ -132,10 +139,11 @@ def check(config: TrainConfig) -> None:
         ("training.learning_rate", recipe.learning_rate, 0, 10),
         ("training.warmup", recipe.warmup, 0, 1),
         ("training.weight_decay", recipe.weight_decay, 0, 10),
-        ("training.beta1", recipe.beta1, 0, 1),
-        ("training.beta2", recipe.beta2, 0, 1),
-        ("training.epsilon", recipe.epsilon, 0, 1),
+        ("training.beta1", recipe.beta1, 0, _BELOW_ONE),
+        ("training.beta2", recipe.beta2, 0, _BELOW_ONE),
+        ("training.epsilon", recipe.epsilon, 1e-30, 1),
         ("training.clip_norm", recipe.clip_norm, 1e-12, math.inf),
+        ("training.seed", recipe.seed, 0, 2**31 - 1),
         ("training.skipped_in_a_row", recipe.skipped_in_a_row, 1, math.inf),
         ("computation.loss_chunk", computation.loss_chunk, 1, math.inf),
         ("computation.peak_tflops", computation.peak_tflops, 0, math.inf),
@@ -160,6 +168,24 @@ def check(config: TrainConfig) -> None:
     unknown = set(config.lora.targets) - set(LORA_TARGETS)
     if unknown or not config.lora.targets:
         raise InputError(f"--config.lora.targets={config.lora.targets}: must be of {', '.join(LORA_TARGETS)}")
+
+
+def _check_types(config: TrainConfig) -> None:
+    """Refuses fields of another type than they are declared with: a file may hold anything."""
+    for section, declared in typing.get_type_hints(TrainConfig).items():
+        values = getattr(config, section)
+        if not isinstance(values, declared):
+            raise InputError(f"--config: {section} is a {type(values).__name__}; it must be a {declared.__name__}")
+        for field, kind in typing.get_type_hints(declared).items():
+            value = getattr(values, field)
+            if kind is float and type(value) is int:
+                setattr(values, field, float(value))
+                continue
+            origin = typing.get_origin(kind)
+            plain = kind if origin in (None, types.UnionType) else origin
+            if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
+                name = getattr(kind, "__name__", str(kind))
+                raise InputError(f"--config.{section}.{field}={value!r}: is a {type(value).__name__}; it must be a {name}")
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

@@ -47,11 +47,16 @@ JSON = flags.DEFINE_string("json", None, "also write the summary as JSON to this
 
 def main() -> None:
     config = FLAGS.config
+    path = Path(config_flags.get_config_filename(FLAGS["config"]))
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; name a config, as configs/tiny.py")
     if not isinstance(config, TrainConfig):
         raise InputError(f"--config: get_config() returns a {type(config).__name__}; it must return a TrainConfig")
     if (COORDINATOR.value is None) != (PROCESSES.value is None) or (PROCESSES.value is None) != (PROCESS.value is None):
         raise InputError("--coordinator, --processes and --process go together: give all three or none")
     data, output = Path(DATA.value), Path(OUTPUT.value)
+    if set(str(output.absolute())) & set("*?[]"):
+        raise InputError(f"{output}: Orbax cannot write to a path with *, ?, [ or ] in it; choose another --output")
     evaluation = Path(EVALUATION.value) if EVALUATION.value else None
     if JSON.value:
         check_output(Path(JSON.value), True, [data, *([evaluation] if evaluation else [])])
@@ -94,11 +99,13 @@ def _report(summary: dict[str, Any], output: Path) -> None:
     if "evaluation" in summary:
         held_out = summary["evaluation"]
         print(
-            f"held out   loss {held_out['loss']:.4f}, agreement {held_out['agreement']:.4f}, consistency "
+            f"held out   loss {_number(held_out['loss'])}, agreement {held_out['agreement']:.4f}, consistency "
             f"{held_out['consistency']:.4f} on {held_out['records']} records"
         )
     print(f"output     {output / 'model'} (of step {summary['exported_step']})")
 
 
 def _number(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    if value is None:
+        return "not finite"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

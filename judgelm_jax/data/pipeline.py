@@ -72,7 +72,8 @@ class Plan:
         """What an epoch holds, for its report.
 
         `examples`, and among them `swapped`, `with_reference`, `shortened`, `explanations_dropped` (they could not be
-        exchanged with certainty); `overflow`: records left out since they do not fit; `rows`, `tokens`, `target_tokens`;
+        exchanged with certainty); `overflow`: records left out since they do not fit; `teacher_failed`: rows
+        of the file that say so; `rows`, `tokens`, `target_tokens`;
         `padding`: the share of padding in all rows.
         """
         return dict(self.epochs[epoch].counts)
@@ -207,6 +208,7 @@ def _plan_epoch(file: TrainingFile, sizes: "_Sizes", config: DataConfig, recipe:
         "shortened": int(sizes.shortened[chosen].sum()),
         "explanations_dropped": int(sizes.dropped[chosen].sum()),
         "overflow": len(file) - len(numbers),
+        "teacher_failed": file.skipped,
         "rows": rows,
         "tokens": int(sizes.tokens[chosen].sum()),
         "target_tokens": int(learned.sum()),

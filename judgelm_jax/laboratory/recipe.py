@@ -10,7 +10,6 @@ from judgelm_jax.training_config import (
 )
 
 TRAINING_RECORDS = 17_920  # 560 steps in two epochs
-HELD_OUT_PAIRS = 512
 
 
 def get_config() -> TrainConfig:

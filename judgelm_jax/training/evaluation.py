@@ -1,6 +1,7 @@
 """Held-out loss and judge metrics, on the parameters as they are in the middle of training."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -65,7 +66,8 @@ def make_evaluation(
         judged = [judgment.row for judgment in judge.judge(records)]
         judge.engine.params = {}  # the next step needs the room
         summary = summarize(join_rows(labels, judged), parser="tolerant", unparsed="wrong")
-        return {"loss": nll / targets, "records": len(records)} | {name: summary[name] for name in _LOGGED}
+        loss = nll / targets if math.isfinite(nll) else None
+        return {"loss": loss, "records": len(records)} | {name: summary[name] for name in _LOGGED}
 
     return evaluate
 

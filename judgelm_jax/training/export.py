@@ -24,12 +24,20 @@ def about(run: Run) -> dict[str, Any]:
     """What the metadata of each training checkpoint says, so that it can be opened as a model."""
     settings = run.program.lora
     return {
-        "hf_config": run.hf_config,
+        "hf_config": _with_dtype(run),
         "export_dtype": run.config.checkpoints.export_dtype,
         "lora": None if settings is None else {**dataclasses.asdict(settings), "targets": list(settings.targets)},
         "init_from": None if run.checkpoint is None else str(run.checkpoint.folder.absolute()),
         "init_fingerprint": None if run.checkpoint is None else run.checkpoint.fingerprint,
     }
+
+
+def _with_dtype(run: Run) -> dict[str, Any]:
+    """The `config.json` of what is exported, in the dtype in which it is; adapters are merged in the dtype of their base."""
+    if run.program.lora is not None:
+        return run.hf_config
+    name = "dtype" if "dtype" in run.hf_config else "torch_dtype"
+    return {**run.hf_config, name: run.config.checkpoints.export_dtype}
 
 
 def export(run: Run, saved: Path, output: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from judgelm_jax.records import dump_line
+from judgelm_jax.errors import InputError
+from judgelm_jax.records import dump_line, write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 _TENSORBOARD = "tensorboard"
@@ -20,8 +21,8 @@ class Journal:
     def __init__(self, folder: Path, step: int, steps: int):
         """`step` steps of `steps` are done."""
         path = folder / METRICS_FILE
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
-        with path.open("w", encoding="utf-8") as file:
+        kept = [line for line in _whole_lines(path) if _step_of(path, line) <= step]
+        with write_atomically(path) as file:
             file.writelines(kept)
         self._file = path.open("a", encoding="utf-8")
         self._events = SummaryWriter(str(folder / _TENSORBOARD), purge_step=step + 1)
@@ -73,8 +74,15 @@ class Silence:
         """Nothing."""
 
 
+def _step_of(path: Path, line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: holds a line that no training wrote ({line[:40]!r}); remove it") from error
+
+
 def _whole_lines(path: Path) -> list[str]:
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     return [line for line in lines if line.endswith("\n") and line.strip()]

@@ -85,8 +85,9 @@ def _train(run: Run, output: Path, resume: bool, asked_to_stop: threading.Event)
         jax.eval_shape(lambda trained: init_state(trained, run.program.optimizer), trained_shapes),
         placed,
     )
+    best = config.checkpoints.best and run.held_out is not None
     if first:
-        setup.check_room(output, shapes, config.checkpoints.keep + config.checkpoints.best)
+        setup.check_room(output, shapes, config.checkpoints.keep + best)
         setup.open_folder(output, run, resume)
     multihost_sync("run folder")
 
@@ -218,7 +219,7 @@ def _told(run: Run, journal: Journal | Silence, clock: Clock, step: int, metrics
         journal.say(f"step {step}: loss or gradient is not finite; the step is skipped ({line['skipped']} so far)")
     if values["skipped_in_a_row"] >= run.config.training.skipped_in_a_row:
         ids = run.plan.identities(step - 1)
-        shown = ", ".join(ids[:20]) + (f" and {len(ids) - 20} more" if len(ids) > 20 else "")
+        shown = ", ".join(map(repr, ids[:20])) + (f" and {len(ids) - 20} more" if len(ids) > 20 else "")
         raise InputError(
             f"step {step}: loss or gradient was not finite in {int(values['skipped_in_a_row'])} steps in a row, and "
             f"the parameters are as they were before; look at the records of the batch ({shown}), or lower "

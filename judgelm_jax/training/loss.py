@@ -65,6 +65,7 @@ def total_loss(
         chosen = jnp.take_along_axis(logits, ids[..., None], axis=-1)[..., 0]
         return jnp.sum((jax.nn.logsumexp(logits, axis=-1) - chosen) * mask)
 
+    chunk = min(chunk, mask.shape[1])
     chunks = -(-mask.shape[1] // chunk)
 
     def cut(x: jax.Array) -> jax.Array:

@@ -76,7 +76,10 @@ def check_sources(config: TrainConfig, sources: Sources) -> tuple[TrainingFile, 
     if sources.evaluation is not None:
         held_out = check_training_file(sources.evaluation)
         held_out = held_out.head(config.evaluation.records)
-    return check_training_file(sources.data), held_out
+    file = check_training_file(sources.data)
+    if held_out is not None and held_out.sha256 == file.sha256:
+        raise InputError(f"{sources.evaluation}: is the training file; hold other rows out")
+    return file, held_out
 
 
 def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out: TrainingFile | None) -> Run:
@@ -103,6 +106,7 @@ def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out:
     if backend == "auto":
         backend = attention.backend_for(mesh.devices.flat[0].platform, model.head_dim, config.computation.dtype)
         if config.data.packing and backend == "cudnn":
+            attention.log_once("the attention backend cudnn cannot keep packed documents apart: taking xla")
             backend = "xla"
     try:
         attention.refuse(backend, model.head_dim, config.computation.dtype, mesh.devices.flat[0].platform)
@@ -132,6 +136,7 @@ def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out:
         "lora": dataclasses.asdict(config.lora),
         "dtype": config.computation.dtype,
         "data_sha256": file.sha256,
+        "evaluation_sha256": None if held_out is None else held_out.sha256,
         "init_fingerprint": None if checkpoint is None else checkpoint.fingerprint,
         "tokenizer_sha256": _digest(folder),
         "steps": planned.steps,
@@ -152,17 +157,21 @@ def open_folder(output: Path, run: Run, resume: bool) -> None:
     if path.is_file():
         if not resume:
             raise InputError(f"{output}: holds a run already; pass --resume to go on with it, or choose another --output")
-        before = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); choose another --output") from error
         changed = [name for name in run.identity if before.get(name) != run.identity[name]]
         if changed:
             raise InputError(
                 f"{output}: holds a run with another {', '.join(changed)}; give what it began with, or choose another --output"
             )
         return
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    begun = {TOKENIZER_FOLDER, f".{RUN_FILE}"}  # what a kill leaves that came before the run file
+    if output.exists() and not (output.is_dir() and all(p.name in begun or p.name.endswith(".tmp") for p in output.iterdir())):
         raise InputError(f"{output}: stands there and holds no run; choose another --output")
     folder = output / TOKENIZER_FOLDER
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     origin = _tokenizer_folder(run.sources, run.checkpoint)
     for name in COMPANION_FILES:
         if (origin / name).is_file():
@@ -181,7 +190,7 @@ def check_room(output: Path, state: Any, checkpoints: int) -> None:
         return
     one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     needed = one * (checkpoints + 1)  # a new one is written before an old one goes
-    free = shutil.disk_usage(next(folder for folder in output.absolute().parents if folder.exists())).free
+    free = shutil.disk_usage(next(place for place in (output.absolute(), *output.absolute().parents) if place.exists())).free
     if free < needed:
         raise InputError(
             f"{output}: {checkpoints} checkpoints and the next one need {needed / 1e9:,.2f} GB, and {free / 1e9:,.2f} are "

@@ -93,7 +93,7 @@ def make_step(program: Program) -> Callable[[State, Any, Batch], tuple[State, Me
     """(state, frozen parameters or None, batch of the whole step) → (state, metrics), to be jitted with the state donated.
 
     The gradient is that of Σ nll / Σ targets over the whole batch, whatever the number of micro-batches and devices.
-    A step whose loss or gradient is not finite leaves parameters and moments as they were and is counted.
+    A step whose loss, gradient or update is not finite leaves parameters and moments as they were and is counted.
 
     Metrics are scalars: `loss` in nats a target; of the batch the number of `targets`, of `tokens` in documents and the sum of
     the squared lengths of documents (`squares`); `gradient_norm` before clipping, `learning_rate`, `skipped`,
@@ -127,8 +127,8 @@ def make_step(program: Program) -> Callable[[State, Any, Batch], tuple[State, Me
         targets = jnp.maximum(batch.target_mask.sum(), 1)
         gradient = jax.tree.map(lambda g: g / targets, gradient)
         norm = optax.tree.norm(gradient)
-        finite = jnp.isfinite(total) & jnp.isfinite(norm)
         updates, moments = program.optimizer.update(gradient, state["optimizer"], trained)
+        finite = jnp.isfinite(total) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
         updated = {"params": optax.apply_updates(trained, updates), "optimizer": moments}
         kept = {name: state[name] for name in updated}
         new: State = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, kept)

@@ -173,6 +173,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not(way, files, whole, tmp_pat
     wait_for(lambda: steps_done(output) >= 5 and (output / "checkpoints" / "4").exists(), process)
     process.send_signal(getattr(signal, way))
     code, _, err = ended(process)
+    assert way == "SIGTERM" or code == -signal.SIGKILL
     if way == "SIGTERM":
         assert code == train.EXIT_TERMINATED
         assert "which is saved; run again with --resume to go on" in err
@@ -216,7 +217,7 @@ def test_the_number_of_devices_may_change_on_the_way(files, whole, tmp_path):
     process = start(arguments(files, output), devices=1)
     wait_for(lambda: (output / "checkpoints" / "4").exists(), process)
     process.kill()
-    ended(process)
+    assert ended(process)[0] == -signal.SIGKILL
     mesh = "--config.computation.mesh=data:2,fsdp:2,tensor:2"
     code, _, err = ended(start(arguments(files, output, "--resume", mesh), devices=8))
     assert code == 0, err
@@ -276,6 +277,8 @@ def without(arguments, flag):
         (["--config.computation.remat=half"], "must be one of none, dots, full"),
         (["--config.training.learning=1"], "Field learning not found"),
         (["--config.training.batch=many"], "many"),
+        (["--config.model.num_heads=0"], "--config.model.num_heads=0: must be from 1"),
+        (["--config.training.epsilon=0"], "--config.training.epsilon=0"),
         (["--config.lora.rank=4"], "adapters need a trained model; give --init_from"),
         (["--config.data.length=1024"], "must be from 16 to 256"),
         (["--processes=2"], "go together"),
@@ -323,13 +326,13 @@ def test_another_model_or_another_run_is_refused(files, whole, tmp_path, capsys,
 
 
 def test_numbers_that_are_not_finite_end_the_run_with_the_ids_of_the_batch(files, tmp_path, capsys):
-    more = ["--config.training.learning_rate=1e38", "--config.training.skipped_in_a_row=2", "--config.training.warmup=0"]
-    more = [value.replace("1e38", "9.9") for value in more] + [
-        "--config.training.clip_norm=1e30",
-        "--config.training.epsilon=0",
-    ]
+    more = ["--config.training.learning_rate=9.9", "--config.training.skipped_in_a_row=2", "--config.training.warmup=0"]
+    more += ["--config.training.weight_decay=9.9"]  # each update multiplies every matrix by −97
     own = arguments(files, tmp_path / "run", *more)
-    said = failure(capsys, own)
+    assert run(train.main, train.FLAGS, "train", own) == 2
+    *before, said = capsys.readouterr().err.splitlines()
+    assert sum("the step is skipped" in line for line in before) == 2
+    assert said.startswith("judgelm-train: ")
     assert "not finite in 2 steps in a row" in said
     assert "look at the records of the batch (" in said
     skipped = [line["skipped"] for line in losses(tmp_path / "run") if line["kind"] == "train"]

@@ -238,6 +238,7 @@ def test_counts_are_those_of_the_batches(tmp_path: Path, tokenizer: Tokenizer, p
             "shortened": sum("[shortened]" in prompt for prompt, _ in documents),
             "explanations_dropped": sum("\n" not in target.strip() for _, target in documents),
             "overflow": 0,
+            "teacher_failed": 0,
             "rows": len(own["tokens"]),
             "tokens": used,
             "target_tokens": own["target_mask"].sum(),

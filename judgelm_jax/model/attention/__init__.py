@@ -14,8 +14,8 @@ TPU v5e, v5p and v6e; neither has been run on one. `cudnn` gets through the comp
 fused kernel itself only on a GPU; it has not been run.
 """
 
-from judgelm_jax.model.attention.choice import BACKENDS, backend_for, refuse
+from judgelm_jax.model.attention.choice import BACKENDS, backend_for, log_once, refuse
 from judgelm_jax.model.attention.dispatch import attend, attend_cache
 from judgelm_jax.model.attention.products import cache_mask
 
-__all__ = ["BACKENDS", "attend", "attend_cache", "backend_for", "cache_mask", "refuse"]
+__all__ = ["BACKENDS", "attend", "attend_cache", "backend_for", "cache_mask", "log_once", "refuse"]

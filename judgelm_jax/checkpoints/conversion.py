@@ -66,7 +66,7 @@ def _published(target: Path, size: int) -> Iterator[Path]:
             raise InputError(f"{target}: the disk is full ({needed}); free space and run again, nothing was written")
         yield work / "checkpoint"
         _flush(work / "checkpoint")
-        _replace(work / "checkpoint", target, work / "replaced")
+        replace_folder(work / "checkpoint", target, work / "replaced")
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         full = any(sign in str(error) for sign in ("No space left", "Disk quota exceeded"))
         reason = "the disk is full; free space" if full else f"could not be written ({error}); mend that"
@@ -75,7 +75,7 @@ def _published(target: Path, size: int) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _replace(folder: Path, target: Path, aside: Path) -> None:
+def replace_folder(folder: Path, target: Path, aside: Path) -> None:
     """Renames a folder to the target; what stood there is put aside, or back if that fails."""
     if target.exists():
         target.rename(aside)

@@ -11,6 +11,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
+from judgelm_jax.checkpoints.conversion import replace_folder
 from judgelm_jax.errors import InputError
 from judgelm_jax.training_config import LoraConfig
 
@@ -46,23 +47,11 @@ def write_peft(folder: Path, adapters: dict[str, Any], lora: LoraConfig, base: s
         for file in fresh.iterdir():
             with file.open("rb+") as written:
                 os.fsync(written.fileno())
-        _replace(fresh, folder, work / "replaced")
+        replace_folder(fresh, folder, work / "replaced")
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{folder}: the adapters could not be written ({error}); mend that and run again") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _replace(fresh: Path, folder: Path, aside: Path) -> None:
-    """Renames `fresh` to `folder`; what stood there is put aside, or back if that fails."""
-    if folder.exists():
-        folder.rename(aside)
-    try:
-        fresh.rename(folder)
-    except OSError:
-        if aside.exists():
-            aside.rename(folder)
-        raise
 
 
 def _tensors(adapters: dict[str, Any]) -> Iterator[tuple[str, np.ndarray]]:

@@ -111,9 +111,7 @@ def _train(run: Run, output: Path, resume: bool, asked_to_stop: threading.Event)
     if run.held_out is not None:
         evaluate = make_evaluation(run.held_out, run.tokenizer, run.eos_id, config, run.program, frozen)
 
-    rows = batches(
-        plan, run.file, run.tokenizer, run.eos_id, config.data, config.training, feeding.part, feeding.parts, start=step
-    )
+    rows = batches(plan, run.file, run.tokenizer, run.eos_id, config.data, config.training, feeding.part, feeding.parts)
     if iterator_state is not None:
         rows.set_state(iterator_state)
     journal = Journal(output, step, plan.steps) if first else Silence()

@@ -186,7 +186,7 @@ def test_adapters_replace_older_ones_and_nothing_else(tmp_path, checkpoint):
     assert (tmp_path / "thesis" / "chapter").read_text() == (tmp_path / "file").read_text() == "x"
 
 
-@pytest.mark.parametrize("failing", ["save_file", "_replace"])
+@pytest.mark.parametrize("failing", ["save_file", "replace_folder"])
 def test_an_error_leaves_what_was_there(tmp_path, checkpoint, monkeypatch, failing):
     place, setting = tmp_path / "adapters", LoraConfig(rank=1)
     adapters = trained(checkpoint.config, setting)

@@ -313,6 +313,12 @@ def test_another_model_or_another_run_is_refused(files, whole, tmp_path, capsys,
     assert "is another model than --config says (hidden_size" in said
     assert "instead of 32" in said
     assert "give either --init_from" in failure(capsys, own)
+    fine = arguments(files, tmp_path / "run")
+    assert "choose another --output" in failure(capsys, arguments(files, tmp_path / "r[1]"))
+    same = [*without(fine, "--evaluation"), f"--evaluation={files / 'train.jsonl'}"]
+    assert "is the training file; hold other rows out" in failure(capsys, same)
+    missing = [*without(fine, "--config"), f"--config={tmp_path / 'none.py'}"]
+    assert "there is no such file" in failure(capsys, missing)
     shutil.copytree(whole[0], tmp_path / "copy")
     again = arguments(files, tmp_path / "copy")
     assert "holds a run already; pass --resume" in failure(capsys, again)

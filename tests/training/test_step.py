@@ -177,6 +177,14 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(params):
     assert_close(state["optimizer"], expected["optimizer"], 0)
 
 
+def test_an_update_that_is_not_finite_is_not_applied(params):
+    """With ε = 0 Adam divides 0 by 0 where a parameter has no gradient: the gradient is finite and the update is not."""
+    state, told = run(make_program(recipe=RecipeConfig(warmup=0.0, epsilon=0.0)), params, [make_batch(2, seed=0)])
+    assert np.isfinite(told[0]["gradient_norm"])
+    assert told[0]["skipped"] == 1
+    assert_close(state["params"], params, 0)
+
+
 def test_a_batch_that_does_not_divide_is_refused():
     mesh = make_mesh(MeshConfig.parse("data:8"))
     config = TrainConfig()

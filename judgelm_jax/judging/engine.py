@@ -75,7 +75,7 @@ class Engine:
     ):
         """`tree` holds the lines that may be written: a `LineTree` in mode `distribution`, else a `ScoreTree`."""
         self.params, self.config, self.mesh, self.settings, self.tree = params, config, mesh, settings, tree
-        platform = mesh.devices.flat[0].platform
+        self._platform = platform = mesh.devices.flat[0].platform
         backend = settings.attention
         if backend == "auto":
             backend = attention.backend_for(platform, config.head_dim, settings.dtype)
@@ -216,14 +216,16 @@ class Engine:
         self.counts.compile_seconds += time.perf_counter() - start
 
     def _score_program(self, size: int, length: int) -> Any:
+        tree, dtype = self.tree, jnp.dtype(self.settings.dtype)
+        room = len(tree.tokens) if isinstance(tree, line_tree.LineTree) else tree.longest
+
         def score(params, tokens, lengths, keys, temperature):
-            hidden, fresh = llama.forward(params, self.config, tokens, placement=self.placement, last=lengths - 1)
+            params = self._for_decoding(params)
+            cache = kv_cache.empty(self.config, size, length + room, dtype, self.mesh)
+            hidden, cache = llama.forward(params, self.config, tokens, cache=cache, placement=self.placement, last=lengths - 1)
             last = hidden[:, 0]
-            tree = self.tree
             if isinstance(tree, line_tree.LineTree):
-                cache = kv_cache.from_prefill(fresh, length + len(tree.tokens), self.mesh)
                 return line_tree.log_probabilities(params, self.config, self.placement, tree, cache, lengths, last)
-            cache = kv_cache.from_prefill(fresh, length + tree.longest, self.mesh)
             first = llama.head(params, last)
             return score_tree.decode(params, self.config, self.placement, tree, cache, lengths, first, keys, temperature)
 
@@ -243,11 +245,15 @@ class Engine:
         return jitted.lower(self.params, self._state_shapes(count, context), *shapes, self._temperature).compile()
 
     def _decode_program(self, count: int, context: int, view: int) -> Any:
-        decode = functools.partial(
-            slots.decode, config=self.config, placement=self.placement, steps=_DECODE_STEPS, visible=view
-        )
+        def decode(params, state, temperature):
+            params = self._for_decoding(params)
+            return slots.decode(params, state, temperature, self.config, self.placement, _DECODE_STEPS, view)
+
         jitted = jax.jit(decode, donate_argnums=1, out_shardings=self._state_shardings())
         return jitted.lower(self.params, self._state_shapes(count, context), self._temperature).compile()
+
+    def _for_decoding(self, params: llama.Params) -> llama.Params:
+        return llama.unstacked(params, self.config) if self._platform == "cpu" else params
 
     def _shape(self, shape: tuple[int, ...], axes: sharding.LogicalAxes, dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.sharding(self.mesh, axes))

@@ -26,9 +26,8 @@ State = dict[str, Any]
 
 def empty(config: ModelConfig, slots: int, context: int, most: int, dtype: Any) -> State:
     """All slots free. `context` is the length of their caches, `most` the number of tokens that a row may generate."""
-    shape = (config.num_layers, slots, config.num_kv_heads, context, config.head_dim)
     return {
-        "cache": {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)},
+        "cache": kv_cache.empty(config, slots, context, dtype),
         "length": jnp.zeros(slots, jnp.int32),
         "last": jnp.zeros(slots, jnp.int32),
         "produced": jnp.zeros(slots, jnp.int32),
@@ -69,16 +68,15 @@ def admit(
       slots: int32 [B], the slot of each row; N or more for a row that only fills up the batch.
       temperature: float32 scalar, or None for greedy decoding.
     """
-    hidden, fresh = llama.forward(params, config, tokens, placement=placement, last=lengths - 1)
+    rows, longest = tokens.shape
+    fresh = kv_cache.empty(config, rows, longest, state["cache"]["k"].dtype, placement.mesh)
+    hidden, fresh = llama.forward(params, config, tokens, cache=fresh, placement=placement, last=lengths - 1)
     first = _choose(llama.head(params, hidden[:, 0]), keys, jnp.zeros_like(lengths), temperature)
 
     def put(old, new):
         return old.at[slots].set(new, mode="drop")
 
-    cache = {
-        name: old.at[:, slots, :, : tokens.shape[1]].set(fresh[name].astype(old.dtype), mode="drop")
-        for name, old in state["cache"].items()
-    }
+    cache = {name: old.at[:, slots, :, : tokens.shape[1]].set(fresh[name], mode="drop") for name, old in state["cache"].items()}
     stopped = _is_end(first, config)
     most = state["text"].shape[1]
     return {

@@ -8,6 +8,8 @@ row 1        A  B  C  D  E  .  .        sees only the slots up to its own positi
 Letters of the shapes: L layers, B batch, T slots, K key/value heads, D width of a head.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -22,14 +24,21 @@ Cache = dict[str, jax.Array]
 AXES = ("layer", "batch", "kv_heads", None, "head_dim")
 
 
-def from_prefill(keys_values: Cache, slots: int, mesh: Mesh | None = None) -> Cache:
-    """A cache of `slots` slots that begins with what a prefill of S ≤ slots tokens computed."""
-    free = slots - keys_values["k"].shape[3]
-    padding = ((0, 0), (0, 0), (0, 0), (0, free), (0, 0))
-    return {name: constrain(jnp.pad(x, padding), mesh, AXES) for name, x in keys_values.items()}
+def empty(config: ModelConfig, rows: int, slots: int, dtype: Any, mesh: Mesh | None = None) -> Cache:
+    """A cache of `slots` slots for each of `rows` rows, to be begun."""
+    shape = (config.num_layers, rows, config.num_kv_heads, slots, config.head_dim)
+    return {name: constrain(jnp.zeros(shape, dtype), mesh, AXES) for name in ("k", "v")}
 
 
-def write(cache: Cache, layer: jax.Array, positions: jax.Array, k: jax.Array, v: jax.Array) -> Cache:
+def begin(cache: Cache, layer: jax.Array | int, k: jax.Array, v: jax.Array) -> Cache:
+    """Writes k, v [B, K, S, D] of one layer into the first S slots of every row."""
+    return {
+        name: jax.lax.dynamic_update_slice(cache[name], new[None].astype(cache[name].dtype), (layer, 0, 0, 0, 0))
+        for name, new in (("k", k), ("v", v))
+    }
+
+
+def write(cache: Cache, layer: jax.Array | int, positions: jax.Array, k: jax.Array, v: jax.Array) -> Cache:
     """Writes k, v [B, K, S, D] of one layer at `positions` [B, S]; what lies outside of the slots is dropped."""
     rows, heads = jnp.arange(k.shape[0])[:, None, None], jnp.arange(k.shape[1])[:, None]
     return {

@@ -102,14 +102,15 @@ class Attention(nnx.Module):
         q = constrain(rotate(q, rotation if last is None else asked), mesh, ("batch", "sequence", "heads", "head_dim"))
         k, v = rotate(k, rotation).swapaxes(1, 2), v.swapaxes(1, 2)  # [B, K, S, D]
         k, v = (constrain(x, mesh, ("batch", "kv_heads", "sequence", "head_dim")) for x in (k, v))
-        if cache is None:
+        if reach is None:
+            cache = None if cache is None else kv_cache.begin(cache, layer, k, v)
             mask = None if last is None else attention.cache_mask(last[:, None], length)
             out = attention.attend(q, k, v, mask, placement.attention, segments, mesh)
         else:
             cache = kv_cache.write(cache, layer, reach.slots, k, v)
             held = cache["k"], cache["v"]
             out = attention.attend_cache(q, *held, layer, reach.mask, reach.used, placement.attention, mesh)
-        return self.o_proj(out.reshape(batch, out.shape[1], -1)), cache, {"k": k, "v": v}
+        return self.o_proj(out.reshape(batch, out.shape[1], -1)), cache
 
 
 class MLP(nnx.Module):
@@ -138,10 +139,10 @@ class Layer(nnx.Module):
     def __call__(self, x, rotation, reach, cache, layer, placement, last=None, segments=None):
         """With `last` int32 [B], the output is that of one token of each row; keys and values are still those of all."""
         normed = self.input_layernorm(x)
-        mixed, cache, fresh = self.self_attn(normed, rotation, reach, cache, layer, placement, last, segments)
+        mixed, cache = self.self_attn(normed, rotation, reach, cache, layer, placement, last, segments)
         x = (x if last is None else take(x, last)) + mixed
         x = x + self.mlp(self.post_attention_layernorm(x), placement.mesh)
-        return constrain(x, placement.mesh, ("batch", "sequence", "width")), cache, fresh
+        return constrain(x, placement.mesh, ("batch", "sequence", "width")), cache
 
 
 class Reach(NamedTuple):
@@ -186,22 +187,22 @@ def forward(
     """Runs the decoder over tokens that stand at the start of their rows, or that continue a cache.
 
     Args:
-      params: as `abstract_params` describes them, with adapters where `lora.attach` put them.
+      params: as `abstract_params` describes them, with adapters where `lora.attach` put them, or `unstacked`.
       tokens: int32 [B, S], padded on the right. What follows a row's last token changes nothing before it.
-      reach: with a cache, where the tokens stand and what they see. Without a cache they stand at 0..S-1 and see what is
-        before them.
-      cache: keys and values of the tokens before.
+      reach: with a cache, where the tokens stand and what they see. Without it they stand at 0..S-1 and see what is before
+        them.
+      cache: keys and values of the tokens before; without `reach`, an empty one of S slots or more, to be begun.
       placement: mesh and attention backend.
-      last: int32 [B], without a cache: only the output at this token of each row is wanted, so the last layer computes no
+      last: int32 [B], without `reach`: only the output at this token of each row is wanted, so the last layer computes no
         more than keys and values for the others.
       documents: without a cache and without `last`, how the rows divide into documents; default: a row is one.
 
     Returns:
-      The residual stream after the last norm, [B, S, E] (with `last`, [B, 1, E]), and the keys and values: with a cache, that
-      cache with the new tokens written; without, those of the tokens given, each [L, B, K, S, D].
+      The residual stream after the last norm, [B, S, E] (with `last`, [B, 1, E]), and the cache with the keys and values of
+      these tokens written (without one, nothing).
     """
-    if (cache is None) != (reach is None) or (last is not None and cache is not None):
-        raise ValueError("reach belongs to a cache: give both or neither, and last only without them")
+    if reach is not None and (cache is None or last is not None):
+        raise ValueError("reach is for tokens that continue a cache: give it with a cache and without last")
     if documents is not None and (cache is not None or last is not None):
         raise ValueError("documents are for passes without a cache and without last")
     embedding = params["embed_tokens"]["weight"]
@@ -209,26 +210,39 @@ def forward(
         x = constrain(embedding[tokens], placement.mesh, ("batch", "sequence", "width"))
         positions, segments = documents or (jnp.arange(tokens.shape[1])[None], None)
         rotation = rotary(config, positions if reach is None else reach.positions)
+        layers, top = params["layers"], config.num_layers - 1
         graph = _layer_graph(config, _adapted(params))
 
         def run_layer(carry, scanned, last=None):
             x, cache = carry
             layer, weights = scanned
-            x, cache, fresh = nnx.merge(graph, weights)(x, rotation, reach, cache, layer, placement, last, segments)
-            return (x, cache), (fresh if cache is None else None)
+            return nnx.merge(graph, weights)(x, rotation, reach, cache, layer, placement, last, segments), None
 
         def run_layer_at(carry, layer, last=None):
-            return run_layer(carry, (layer, jax.tree.map(lambda stacked: stacked[layer], params["layers"])), last)
+            return run_layer(carry, (layer, jax.tree.map(lambda stacked: stacked[layer], layers)), last)
 
-        if last is None:
+        carry = (x, cache)
+        if isinstance(layers, list):
+            for layer, weights in enumerate(layers):
+                carry, _ = run_layer(carry, (layer, weights), last if layer == top else None)
+        elif last is None:
             step = _rematerialized(run_layer, placement.remat)
-            (x, cache), fresh = jax.lax.scan(step, (x, cache), (jnp.arange(config.num_layers), params["layers"]))
+            carry, _ = jax.lax.scan(step, carry, (jnp.arange(config.num_layers), layers))
         else:  # the weights of the last layer stand apart: those below are taken by their number, not copied
-            (x, cache), fresh = jax.lax.scan(run_layer_at, (x, cache), jnp.arange(config.num_layers - 1))
-            (x, cache), final = run_layer_at((x, cache), config.num_layers - 1, last)
-            fresh = jax.tree.map(lambda below, top: jnp.concatenate([below, top[None]]), fresh, final)
+            carry, _ = jax.lax.scan(run_layer_at, carry, jnp.arange(top))
+            carry, _ = run_layer_at(carry, top, last)
+        x, cache = carry
         norm = nnx.merge(_norm_graph(config), params["norm"])
-        return norm(x), fresh if cache is None else cache
+        return norm(x), {} if cache is None else cache
+
+
+def unstacked(params: Params, config: ModelConfig) -> Params:
+    """The same parameters with a list of layers, one tree each, which `forward` runs one after another without a loop.
+
+    A matrix product on a CPU copies a weight that is a part of a stacked one before it reads it.
+    """
+    layers = [jax.tree.map(lambda stacked: stacked[layer], params["layers"]) for layer in range(config.num_layers)]  # noqa: B023
+    return {**params, "layers": layers}
 
 
 def _rematerialized(run_layer: Callable, remat: str) -> Callable:
@@ -357,7 +371,7 @@ def _declared(config: ModelConfig) -> Params:
 
 def _adapted(params: Params) -> frozenset[str]:
     """The projections in which adapters lie beside the weight."""
-    layers = params["layers"]
+    layers = params["layers"][0] if isinstance(params["layers"], list) else params["layers"]
     return frozenset(name for part in ("self_attn", "mlp") for name, leaf in layers[part].items() if "lora_a" in leaf)
 
 

@@ -166,8 +166,9 @@ def test_the_model_prefills_and_decodes_as_without_kernels(interpreted, backend)
     @functools.partial(jax.jit, static_argnums=1)
     def run(params, name):
         placement = llama.Placement(attention=name)
-        _, fresh = llama.forward(params, config, tokens, placement=placement)
-        cache, reach = kv_cache.from_prefill(fresh, 32), llama.in_order(jnp.array([[20], [13]]), 24)
+        empty = kv_cache.empty(config, 2, 32, jnp.bfloat16)
+        _, cache = llama.forward(params, config, tokens, cache=empty, placement=placement)
+        reach = llama.in_order(jnp.array([[20], [13]]), 24)
         return llama.forward(params, config, tokens[:, :1], reach, cache, placement)[0].astype(jnp.float32)
 
     np.testing.assert_allclose(run(params, backend), run(params, "reference"), atol=0.1)

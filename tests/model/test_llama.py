@@ -88,8 +88,7 @@ def test_decoding_with_a_cache_equals_one_pass(tiny):
     lengths = np.array([4, 9, 13])  # each row continues at its own length
     whole = llama.logits(params, config, tokens)
     prompt = np.where(np.arange(13) < lengths[:, None], tokens[:, :13], 7)
-    _, fresh = llama.forward(params, config, prompt)
-    cache = kv_cache.from_prefill(fresh, 20)
+    _, cache = llama.forward(params, config, prompt, cache=kv_cache.empty(config, 3, 20, jnp.float32))
     step = jax.jit(llama.forward, static_argnums=1)
     for offset in range(6):
         places = lengths + offset
@@ -104,10 +103,22 @@ def test_the_output_at_the_last_tokens_alone_equals_the_whole_output(tiny, backe
     params, config = tiny
     tokens, last = np.arange(5, 65).reshape(3, 20), np.array([19, 0, 7])
     placement = llama.Placement(attention=backend)
-    whole, all_keys = llama.forward(params, config, tokens, placement=placement)
-    short, keys = llama.forward(params, config, tokens, placement=placement, last=last)
+    empty = kv_cache.empty(config, *tokens.shape, jnp.float32)
+    whole, all_keys = llama.forward(params, config, tokens, cache=empty, placement=placement)
+    short, keys = llama.forward(params, config, tokens, cache=empty, placement=placement, last=last)
+    assert np.abs(all_keys["k"]).min(axis=(0, 2, 4)).all()  # every token of every row is written
     np.testing.assert_allclose(short[:, 0], np.asarray(whole)[np.arange(3), last], atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), keys, all_keys)
+
+
+def test_layers_one_by_one_equal_the_scan_over_stacked_ones(tiny):
+    params, config = tiny
+    tokens, last = np.arange(5, 65).reshape(3, 20), np.array([19, 0, 7])
+    apart = llama.unstacked(params, config)
+    assert len(apart["layers"]) == config.num_layers
+    np.testing.assert_allclose(llama.logits(apart, config, tokens), llama.logits(params, config, tokens), atol=1e-5)
+    short, whole = (llama.forward(given, config, tokens, last=last)[0] for given in (apart, params))
+    np.testing.assert_allclose(short, whole, atol=1e-5)
 
 
 def test_padding_changes_nothing_before_it(tiny):
@@ -119,8 +130,7 @@ def test_padding_changes_nothing_before_it(tiny):
 
 def test_a_position_outside_of_the_cache_writes_nothing(tiny):
     params, config = tiny
-    _, fresh = llama.forward(params, config, np.array([[5, 6, 7]]))
-    cache = kv_cache.from_prefill(fresh, 4)
+    _, cache = llama.forward(params, config, np.array([[5, 6, 7]]), cache=kv_cache.empty(config, 1, 4, jnp.float32))
     _, after = llama.forward(params, config, np.array([[8]]), llama.in_order(np.array([[4]]), 4), cache)
     jax.tree.map(np.testing.assert_array_equal, after, cache)
 

@@ -1,6 +1,7 @@
 """The forward pass on eight devices against the same pass on one."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding
@@ -9,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.config import MeshConfig
 from judgelm_jax.errors import InputError
+from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import llama
 from judgelm_jax.sharding import make_mesh
 
@@ -47,7 +49,8 @@ def test_sharded_equals_unsharded(checkpoint, unsharded, text):
     placement = llama.Placement(mesh)
 
     def run(params, tokens):
-        hidden, fresh = llama.forward(params, checkpoint.config, tokens, placement=placement)
+        empty = kv_cache.empty(checkpoint.config, *tokens.shape, jnp.float32, mesh)
+        hidden, fresh = llama.forward(params, checkpoint.config, tokens, cache=empty, placement=placement)
         return llama.head(params, hidden), hidden, fresh
 
     tokens = jax.device_put(TOKENS, NamedSharding(mesh, P(("data", "fsdp"))))

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model.attention.choice import log_once, refuse
-from judgelm_jax.model.attention.products import blocked, cache_mask, library, reference, same_segment
+from judgelm_jax.model.attention.products import blocked, blocked_cache, cache_mask, library, reference, same_segment
 from judgelm_jax.sharding import LogicalAxes, spec
 
 _QUERIES: LogicalAxes = ("batch", "sequence", "heads", "head_dim")
@@ -75,7 +75,7 @@ def attend_cache(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
-    layer: jax.Array,
+    layer: jax.Array | int,
     mask: jax.Array,
     used: jax.Array | None,
     backend: str,
@@ -106,6 +106,12 @@ def attend_cache(
         else:
             split = _split(_kernels(backend).decode, mesh, (_QUERIES, kv_cache.AXES, kv_cache.AXES, (), ("batch",)))
             return split(q, k, v, layer, used)
+    if backend == "blocked":
+        axes: tuple[LogicalAxes, ...] = (_QUERIES, kv_cache.AXES, kv_cache.AXES, (), ("batch", None, None))
+        held = (q, k, v, jnp.asarray(layer), jnp.broadcast_to(mask, (batch, *mask.shape[1:])))
+        if used is None:
+            return _split(lambda q, k, v, layer, mask: blocked_cache(q, k, v, layer, mask, None), mesh, axes)(*held)
+        return _split(blocked_cache, mesh, (*axes, ("batch",)))(*held, used)
     keys, values = (x[layer, :, :, : mask.shape[2]] for x in (k, v))
     return attend(q, keys, values, mask, backend)
 

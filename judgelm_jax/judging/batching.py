@@ -63,8 +63,8 @@ def batches(rows: Sequence[Row], table: Sequence[int], size_of: Callable[[int], 
     Args:
       table: the lengths that batches may have, ascending.
       size_of: the number of rows of a batch of this length; it is rounded up to a multiple of `multiple` (the devices that
-        the batch is split over). A batch ends early where rows are much shorter than its longest, and is halved while its
-        rows fit, so that few rows, or rows of very different length, are not padded to full batches.
+        the batch is split over). A batch ends early where rows are much shorter than its longest, and one that its
+        rows do not fill is made smaller, so that few rows, or rows of very different length, are not padded to full batches.
     """
     ordered = sorted(rows, key=lambda row: (-len(row.ids), row.index))
     start = 0
@@ -77,4 +77,7 @@ def batches(rows: Sequence[Row], table: Sequence[int], size_of: Callable[[int], 
         start += len(taken)
         while len(taken) <= (half := -(-size // (2 * multiple)) * multiple) < size:
             size = half
+        # Between that and its half, in eighths: at most a fifth of the rows only fill up.
+        eighths = (-(-size * part // (8 * multiple)) * multiple for part in range(4, 9))
+        size = next(eighth for eighth in eighths if eighth >= len(taken))
         yield Batch(tuple(taken), size, length)

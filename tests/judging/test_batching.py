@@ -58,9 +58,16 @@ def test_padding_of_many_real_lengths_stays_under_a_tenth():
 
 def test_a_short_input_is_not_padded_to_a_full_batch():
     (batch,) = batches(rows_of([100, 98, 95]), bucket_lengths(2048), lambda _: 64, 1)
-    assert batch.size == 4
+    assert batch.size == 3
     (batch,) = batches(rows_of([100]), bucket_lengths(2048), lambda _: 64, 8)
     assert batch.size == 8
+
+
+@given(full=st.integers(1, 200), data=st.data())
+def test_a_batch_that_is_not_full_has_at_most_a_fifth_to_spare(full, data):
+    count = data.draw(st.integers(1, full))
+    (batch,) = batches(rows_of([100] * count), bucket_lengths(2048), lambda _: full, 1)
+    assert count <= batch.size <= max(count + 1, count * 5 / 4)
 
 
 def test_rows_of_very_different_length_do_not_share_a_batch():

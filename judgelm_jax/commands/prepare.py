@@ -1,13 +1,16 @@
 """Makes judge records: from answer files of several models, or from the original files of a judge benchmark.
 
   judgelm-prepare --answers=model_a.jsonl --answers=model_b.jsonl --output=records.jsonl
+  judgelm-prepare --answers=a.jsonl --answers=b.jsonl --answers=c.jsonl --pairs=all --output=pairs.jsonl
   judgelm-prepare --benchmark=pandalm --data=testset-v1.json --output=records.jsonl --labels=labels.jsonl
 
 Answer files are joined by question_id, and every question must stand in all of them; records come in the order of the first
-file. Values that should be texts and are not become their JSON text and are counted.
+file. With --pairs=all each question gives a record for every two of its answers, with a pair_id (question 7, first and third
+file: 7/1-3). Values that should be texts and are not become their JSON text and are counted.
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,6 +23,7 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks import pandalm
 from judgelm_jax.records import (
     Record,
+    answers_of,
     check_output,
     check_reference,
     dump_line,
@@ -37,6 +41,13 @@ ANSWERS = flags.DEFINE_multi_string(
 REFERENCES = flags.DEFINE_string(
     "references", None, "reference answers by question_id, instead of those in the answer files", flag_values=FLAGS
 )
+PAIRS = flags.DEFINE_enum(
+    "pairs",
+    None,
+    ["all"],
+    "all: a record for every two answers to a question; when not given, one record with all answers",
+    flag_values=FLAGS,
+)
 BENCHMARK = flags.DEFINE_enum("benchmark", None, ["pandalm"], "the benchmark whose files are read", flag_values=FLAGS)
 DATA = flags.DEFINE_string("data", None, "the benchmark's original file, or the folder it lies in", flag_values=FLAGS)
 REDUCTION = flags.DEFINE_enum(
@@ -46,6 +57,10 @@ OUTPUT = flags.DEFINE_string("output", None, "the judge records to write", flag_
 LABELS = flags.DEFINE_string("labels", None, "the labels of the benchmark to write", flag_values=FLAGS)
 JSON = flags.DEFINE_string("json", None, "also write the counts to this file, as JSON", flag_values=FLAGS)
 OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace outputs that exist", flag_values=FLAGS)
+
+
+# What a joined record holds of each answer, in fields `answerK_…`.
+_OF_ANSWER = ("body", "model_id", "metadata")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +76,8 @@ class _Answers:
 def main() -> None:
     if bool(ANSWERS.value) == bool(BENCHMARK.value):
         raise InputError("give either --answers (once for each model) or --benchmark with --data and --labels")
+    if PAIRS.value and len(ANSWERS.value) < 2:
+        raise InputError("--pairs=all pairs the answers of two models or more; give --answers once for each")
     if BENCHMARK.value and not (DATA.value and LABELS.value):
         raise InputError("--benchmark needs --data (its original files) and --labels (the file to write labels to)")
     if BENCHMARK.value and REFERENCES.value:
@@ -102,6 +119,26 @@ def join_answers(paths: Sequence[Path], references: dict[str, str] | None) -> tu
                 )
     records = [_join_question(key, files, references) for key in first.rows]
     return records, sum(file.converted for file in files)
+
+
+def all_pairs(record: Record) -> list[Record]:
+    """Of a record with N answers, the N (N - 1) / 2 records with two of them each, in the order of the answers.
+
+    Each has the `pair_id` QUESTION/FIRST-SECOND, with the answers counted from 1. Pairs with one first answer follow each
+    other.
+    """
+    count = len(answers_of(record))
+    answered = {f"answer{number}_{field}" for number in range(1, count + 1) for field in _OF_ANSWER}
+    common = {name: value for name, value in record.items() if name not in answered and name != "score"}
+    pairs = []
+    for chosen in itertools.combinations(range(1, count + 1), 2):
+        pair = {"pair_id": f"{question_identity(record)}/{chosen[0]}-{chosen[1]}", **common}
+        for place, number in enumerate(chosen, start=1):
+            pair |= {f"answer{place}_{field}": record[f"answer{number}_{field}"] for field in _OF_ANSWER}
+        if "score" in record:
+            pair["score"] = [record["score"][number - 1] for number in chosen]
+        pairs.append(pair)
+    return pairs
 
 
 def _join_question(key: str, files: Sequence[_Answers], references: dict[str, str] | None) -> Record:
@@ -158,20 +195,23 @@ def _prepare_answers() -> dict[str, Any]:
     paths = [Path(name) for name in ANSWERS.value]
     references = read_references(Path(REFERENCES.value)) if REFERENCES.value else None
     records, converted = join_answers(paths, references)
+    each = len(paths)
+    if PAIRS.value == "all":
+        records, each = [pair for record in records for pair in all_pairs(record)], 2
     _write(Path(OUTPUT.value), records)
     with_reference = sum(reference_of(record) is not None for record in records)
     asked = {question_identity(record) for record in records}
     unused = sum(key not in asked for key in references or ())
     print(
-        f"{len(records)} records with {len(paths)} answers each, {with_reference} of them with a reference, are in "
+        f"{len(records)} records with {each} answers each, {with_reference} of them with a reference, are in "
         f"{OUTPUT.value}."
-        + ("" if len(paths) == 2 else " judgelm-judge --kind=pair takes records with two answers.")
+        + ("" if each == 2 else " judgelm-judge --kind=pair takes records with two answers.")
         + (f" {converted} values were no strings and became their JSON text." if converted else "")
         + (f" {unused} references belong to no question." if unused else "")
     )
     return {
         "records": len(records),
-        "answers": len(paths),
+        "answers": each,
         "with_reference": with_reference,
         "converted": converted,
         "unused_references": unused,

@@ -65,6 +65,29 @@ def test_any_number_of_models_can_be_joined(tmp_path: Path, count: int) -> None:
     assert f"answer{count + 1}_body" not in row
 
 
+def test_all_pairs_of_the_answers_become_records(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    files = [answers(tmp_path / f"m{number}.jsonl", [7, 8], reference="r") for number in range(1, 5)]
+    files[1] = answers(tmp_path / "m2.jsonl", [7, 8], reference="r", scores={"logprob": -2.0})
+    output = tmp_path / "S.jsonl"
+    assert run_prepare(*(f"--answers={path}" for path in files), "--pairs=all", f"--output={output}") == 0
+    rows = read(output)
+    assert [row["pair_id"] for row in rows[:6]] == ["7/1-2", "7/1-3", "7/1-4", "7/2-3", "7/2-4", "7/3-4"]
+    for row in rows:
+        question, pair = row["pair_id"].split("/")
+        one, two = pair.split("-")
+        assert (row["question_id"], row["question_body"], row["reference"]) == (
+            int(question),
+            f"q{question}\n",
+            "r",
+        )
+        assert (row["answer1_body"], row["answer2_body"]) == (f"m{one}{question}", f"m{two}{question}")
+        assert (row["answer1_model_id"], row["answer2_model_id"]) == (f"m{one}", f"m{two}")
+        assert row["score"] == [{"logprob": -2.0} if number == "2" else None for number in (one, two)]
+        assert "answer3_body" not in row
+    assert check_records(output, kind="pair").records == len(rows) == 12
+    assert "12 records with 2 answers each, 12 of them with a reference" in capsys.readouterr().out
+
+
 def test_a_file_of_references_replaces_those_of_the_answers(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     one = answers(tmp_path / "a.jsonl", [1, 2], reference="old")
     references = write(tmp_path / "r.jsonl", {"question_id": "1", "reference": "new"}, {"question_id": 9, "reference": "x"})
@@ -124,6 +147,8 @@ def test_flags_that_do_not_go_together_are_refused(tmp_path: Path, capsys: pytes
     assert "--answers" in refusal(capsys, output, f"--answers={one}", "--benchmark=pandalm")
     assert "--labels" in refusal(capsys, output, "--benchmark=pandalm", f"--data={one}")
     assert "--labels" in refusal(capsys, output, f"--answers={one}", f"--labels={tmp_path / 'L'}")
+    assert "two models" in refusal(capsys, output, f"--answers={one}", "--pairs=all")
+    assert "two models" in refusal(capsys, output, "--benchmark=pandalm", f"--data={one}", "--pairs=all")
     assert "nope" in refusal(capsys, output, f"--answers={one}", "--nope")
     assert "nope.jsonl" in refusal(capsys, output, "--answers=nope.jsonl")
     assert "output" in refusal(capsys, f"--answers={one}")

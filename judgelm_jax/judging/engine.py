@@ -19,6 +19,7 @@ from judgelm_jax.config import JudgeConfig, ModelConfig
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import line_tree, score_tree, slots
 from judgelm_jax.judging.batching import Batch, Row, batches, bucket, bucket_lengths
+from judgelm_jax.judging.sharing import SharedBatch, apart, grouped, shared_batches
 from judgelm_jax.model import attention, llama
 from judgelm_jax.model import cache as kv_cache
 
@@ -46,9 +47,11 @@ class Answer:
 
 @dataclasses.dataclass
 class Counts:
-    """What the engine computed: prompt tokens, tokens of padding beside them, generated tokens, programs and seconds."""
+    """What the engine computed: prompt tokens, those of them that were computed with another prompt's, tokens of padding beside
+    them, generated tokens, programs and seconds."""
 
     prompt_tokens: int = 0
+    shared_tokens: int = 0
     padding_tokens: int = 0
     generated_tokens: int = 0
     programs: int = 0
@@ -59,7 +62,7 @@ class Counts:
     @property
     def padding(self) -> float:
         """The share of padding in all prompt tokens that were computed."""
-        return self.padding_tokens / max(1, self.padding_tokens + self.prompt_tokens)
+        return self.padding_tokens / max(1, self.padding_tokens + self.prompt_tokens - self.shared_tokens)
 
 
 class Engine:
@@ -94,7 +97,9 @@ class Engine:
         self.prompt_budget = config.context - self.reserved
         self._multiple = mesh.shape["data"] * mesh.shape["fsdp"]
         self._prefill_tokens = _PREFILL_TOKENS.get(platform, _PREFILL_TOKENS_ACCELERATOR) * self._multiple
+        self._shares = self._multiple == 1 and backend in attention.BRANCHING
         self._table = bucket_lengths(self.prompt_budget)
+        self._packed_table = bucket_lengths(max(self.prompt_budget, self._prefill_tokens))
         self._programs: dict[Hashable, Any] = {}
         self._temperature = None if settings.temperature == 0 else np.float32(settings.temperature)
 
@@ -106,19 +111,28 @@ class Engine:
         return self._explain(rows) if self.settings.mode == "explain" else self._score(rows)
 
     def _score(self, rows: Sequence[Row]) -> Iterator[Answer]:
-        work = list(batches(rows, self._table, self._batch_size, self._multiple))
-        self._compile({("score", b.size, b.length): functools.partial(self._score_program, b.size, b.length) for b in work})
-        waiting: collections.deque[tuple[Batch, jax.Array]] = collections.deque()
-        for batch in work:
-            self._count(batch)
-            program = self._programs["score", batch.size, batch.length]
-            waiting.append((batch, program(self.params, *self._put(batch.arrays), self._temperature)))
+        groups, single = grouped(rows, self._packed_table[-1]) if self._shares else ([], rows)
+        work: list[tuple[Batch | SharedBatch, Hashable]] = []
+        programs: dict[Hashable, Callable[[], Any]] = {}
+        for shared in shared_batches(groups, self._packed_table, self._batch_size):
+            key: Hashable = ("shared", shared.size, shared.length, shared.prompts, shared.longest)
+            programs[key] = functools.partial(self._shared_program, shared)
+            work.append((shared, key))
+        for batch in batches(single, self._table, self._batch_size, self._multiple):
+            key = ("score", batch.size, batch.length)
+            programs[key] = functools.partial(self._score_program, batch.size, batch.length)
+            work.append((batch, key))
+        self._compile(programs)
+        waiting: collections.deque[tuple[Batch | SharedBatch, jax.Array]] = collections.deque()
+        for some, key in work:
+            self._count(some)
+            waiting.append((some, self._programs[key](self.params, *self._put(some.arrays), self._temperature)))
             if len(waiting) > 2:  # the device has the next batches before the host looks at this one's result
                 yield from self._lines(*waiting.popleft())
         while waiting:
             yield from self._lines(*waiting.popleft())
 
-    def _lines(self, batch: Batch, lines: jax.Array) -> Iterator[Answer]:
+    def _lines(self, batch: Batch | SharedBatch, lines: jax.Array) -> Iterator[Answer]:
         for row, line in zip(batch.rows, np.asarray(lines), strict=False):
             if self.settings.mode == "distribution":
                 yield Answer(row.index, [], "stop", line)
@@ -199,10 +213,12 @@ class Engine:
     def _batch_size(self, length: int) -> int:
         return self.settings.batch_size or max(1, self._prefill_tokens // length)
 
-    def _count(self, batch: Batch) -> None:
+    def _count(self, batch: Batch | SharedBatch) -> None:
         prompt = sum(len(row.ids) for row in batch.rows)
+        shared = sum(group.saved for group in batch.groups) if isinstance(batch, SharedBatch) else 0
         self.counts.prompt_tokens += prompt
-        self.counts.padding_tokens += batch.size * batch.length - prompt
+        self.counts.shared_tokens += shared
+        self.counts.padding_tokens += batch.size * batch.length - (prompt - shared)
 
     def _compile(self, programs: dict[Hashable, Callable[[], Any]]) -> None:
         """Compiles those that are new, in parallel, before any of them is needed."""
@@ -216,22 +232,48 @@ class Engine:
         self.counts.compile_seconds += time.perf_counter() - start
 
     def _score_program(self, size: int, length: int) -> Any:
-        tree, dtype = self.tree, jnp.dtype(self.settings.dtype)
-        room = len(tree.tokens) if isinstance(tree, line_tree.LineTree) else tree.longest
+        dtype = jnp.dtype(self.settings.dtype)
 
         def score(params, tokens, lengths, keys, temperature):
             params = self._for_decoding(params)
-            cache = kv_cache.empty(self.config, size, length + room, dtype, self.mesh)
+            cache = kv_cache.empty(self.config, size, length + self._room, dtype, self.mesh)
             hidden, cache = llama.forward(params, self.config, tokens, cache=cache, placement=self.placement, last=lengths - 1)
-            last = hidden[:, 0]
-            if isinstance(tree, line_tree.LineTree):
-                return line_tree.log_probabilities(params, self.config, self.placement, tree, cache, lengths, last)
-            first = llama.head(params, last)
-            return score_tree.decode(params, self.config, self.placement, tree, cache, lengths, first, keys, temperature)
+            return self._answer(params, cache, lengths, hidden[:, 0], keys, temperature)
 
         everywhere = NamedSharding(self.mesh, PartitionSpec())  # each process reads all results
         jitted = jax.jit(score, out_shardings=everywhere)
         return jitted.lower(self.params, *self._batch_shapes(size, length), self._temperature).compile()
+
+    def _shared_program(self, batch: SharedBatch) -> Any:
+        dtype = jnp.dtype(self.settings.dtype)
+        slots = batch.length + batch.longest + self._room
+
+        def score(params, tokens, positions, branches, groups, trunks, starts, lengths, keys, temperature):
+            params = self._for_decoding(params)
+            packed = kv_cache.empty(self.config, batch.size, slots, dtype, self.mesh)
+            documents = llama.Documents(positions, branches, trunk=True)
+            hidden, packed = llama.forward(
+                params, self.config, tokens, cache=packed, placement=self.placement, documents=documents
+            )
+            cache = apart(packed, groups, trunks, starts, batch.longest, self._room, self.mesh)
+            last = hidden[groups, starts + lengths - 1 - trunks]
+            return self._answer(params, cache, lengths, last, keys, temperature)
+
+        shapes = [self._shape(x.shape, ("batch", *[None] * (x.ndim - 1)), x.dtype) for x in batch.arrays]
+        return jax.jit(score).lower(self.params, *shapes, self._temperature).compile()
+
+    def _answer(self, params, cache, lengths, last, keys, temperature):
+        """The lines, or their probabilities, of prompts with this cache and this last hidden state [B, E]."""
+        tree = self.tree
+        if isinstance(tree, line_tree.LineTree):
+            return line_tree.log_probabilities(params, self.config, self.placement, tree, cache, lengths, last)
+        first = llama.head(params, last)
+        return score_tree.decode(params, self.config, self.placement, tree, cache, lengths, first, keys, temperature)
+
+    @property
+    def _room(self) -> int:
+        """Slots of a cache behind the longest prompt."""
+        return len(self.tree.tokens) if isinstance(self.tree, line_tree.LineTree) else self.tree.longest
 
     def _empty_program(self, count: int, context: int) -> Any:
         dtype = jnp.dtype(self.settings.dtype)

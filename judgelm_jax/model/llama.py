@@ -89,7 +89,7 @@ class Attention(nnx.Module):
         self.v_proj = Linear((keys, config.hidden_size), ("kv_heads", "embed"), "v_proj" in adapted)
         self.o_proj = Linear((config.hidden_size, queries), ("embed", "heads"), "o_proj" in adapted)
 
-    def __call__(self, x, rotation, reach, cache, layer, placement, last, segments):
+    def __call__(self, x, rotation, reach, cache, layer, placement, last, documents):
         config, mesh = self.config, placement.mesh
         batch, length, _ = x.shape
         asking = x if last is None else take(x, last)
@@ -105,7 +105,8 @@ class Attention(nnx.Module):
         if reach is None:
             cache = None if cache is None else kv_cache.begin(cache, layer, k, v)
             mask = None if last is None else attention.cache_mask(last[:, None], length)
-            out = attention.attend(q, k, v, mask, placement.attention, segments, mesh)
+            segments, trunk = (None, False) if documents is None else (documents.segments, documents.trunk)
+            out = attention.attend(q, k, v, mask, placement.attention, segments, mesh, trunk)
         else:
             cache = kv_cache.write(cache, layer, reach.slots, k, v)
             held = cache["k"], cache["v"]
@@ -136,10 +137,10 @@ class Layer(nnx.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_epsilon)
         self.mlp = MLP(config, adapted)
 
-    def __call__(self, x, rotation, reach, cache, layer, placement, last=None, segments=None):
+    def __call__(self, x, rotation, reach, cache, layer, placement, last=None, documents=None):
         """With `last` int32 [B], the output is that of one token of each row; keys and values are still those of all."""
         normed = self.input_layernorm(x)
-        mixed, cache = self.self_attn(normed, rotation, reach, cache, layer, placement, last, segments)
+        mixed, cache = self.self_attn(normed, rotation, reach, cache, layer, placement, last, documents)
         x = (x if last is None else take(x, last)) + mixed
         x = x + self.mlp(self.post_attention_layernorm(x), placement.mesh)
         return constrain(x, placement.mesh, ("batch", "sequence", "width")), cache
@@ -161,10 +162,12 @@ class Reach(NamedTuple):
 
 class Documents(NamedTuple):
     """Several documents in one row, each apart from the others (training): `positions` int32 [B, S] start again at 0 in each;
-    a token sees those of its own number in `segments` int32 [B, S] up to itself."""
+    a token sees those of its own number in `segments` int32 [B, S] up to itself. With `trunk` it sees those of number 0, too:
+    several prompts with one beginning, and `positions` are those in each."""
 
     positions: jax.Array
     segments: jax.Array
+    trunk: bool = False
 
 
 def in_order(positions: jax.Array, slots: int) -> Reach:
@@ -195,7 +198,7 @@ def forward(
       placement: mesh and attention backend.
       last: int32 [B], without `reach`: only the output at this token of each row is wanted, so the last layer computes no
         more than keys and values for the others.
-      documents: without a cache and without `last`, how the rows divide into documents; default: a row is one.
+      documents: without `reach` and `last`, how the rows divide into documents; default: a row is one.
 
     Returns:
       The residual stream after the last norm, [B, S, E] (with `last`, [B, 1, E]), and the cache with the keys and values of
@@ -203,12 +206,12 @@ def forward(
     """
     if reach is not None and (cache is None or last is not None):
         raise ValueError("reach is for tokens that continue a cache: give it with a cache and without last")
-    if documents is not None and (cache is not None or last is not None):
-        raise ValueError("documents are for passes without a cache and without last")
+    if documents is not None and (reach is not None or last is not None):
+        raise ValueError("documents are for passes without reach and without last")
     embedding = params["embed_tokens"]["weight"]
     with jax.default_matmul_precision("highest" if embedding.dtype == jnp.float32 else "default"):
         x = constrain(embedding[tokens], placement.mesh, ("batch", "sequence", "width"))
-        positions, segments = documents or (jnp.arange(tokens.shape[1])[None], None)
+        positions = jnp.arange(tokens.shape[1])[None] if documents is None else documents.positions
         rotation = rotary(config, positions if reach is None else reach.positions)
         layers, top = params["layers"], config.num_layers - 1
         graph = _layer_graph(config, _adapted(params))
@@ -216,7 +219,7 @@ def forward(
         def run_layer(carry, scanned, last=None):
             x, cache = carry
             layer, weights = scanned
-            return nnx.merge(graph, weights)(x, rotation, reach, cache, layer, placement, last, segments), None
+            return nnx.merge(graph, weights)(x, rotation, reach, cache, layer, placement, last, documents), None
 
         def run_layer_at(carry, layer, last=None):
             return run_layer(carry, (layer, jax.tree.map(lambda stacked: stacked[layer], layers)), last)

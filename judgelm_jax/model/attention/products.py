@@ -20,9 +20,10 @@ def cache_mask(positions: jax.Array, slots: int) -> jax.Array:
     return jnp.arange(slots) <= positions[:, :, None]
 
 
-def same_segment(queries: jax.Array, keys: jax.Array) -> jax.Array:
-    """bool [B, S, T] of segment numbers [B, S] and [B, T]."""
-    return queries[:, :, None] == keys[:, None, :]
+def same_segment(queries: jax.Array, keys: jax.Array, trunk: bool = False) -> jax.Array:
+    """bool [B, S, T] of segment numbers [B, S] and [B, T]; with `trunk`, keys of number 0 belong to all."""
+    same = queries[:, :, None] == keys[:, None, :]
+    return same | (keys == 0)[:, None, :] if trunk else same
 
 
 def reference(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
@@ -47,7 +48,9 @@ def library(
     return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation=implementation)
 
 
-def blocked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, segments: jax.Array | None) -> jax.Array:
+def blocked(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, segments: jax.Array | None, trunk: bool = False
+) -> jax.Array:
     """A block of queries at a time against the keys up to the block's end: nearly nothing above the diagonal is computed."""
     batch, length, heads, width = q.shape
     kv_heads = k.shape[1]
@@ -60,7 +63,7 @@ def blocked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, se
             end = min(start + _BLOCK, length)
             below = cache_mask(jnp.arange(start, end)[None], end)
             if segments is not None:
-                below &= same_segment(segments[:, start:end], segments[:, :end])
+                below &= same_segment(segments[:, start:end], segments[:, :end], trunk)
             # A backward pass computes the scores of a block again: keeping them all costs more time than that.
             blocks.append(jax.checkpoint(_products)(q[..., start:end, :], k[:, :, :end], v[:, :, :end], below))
         out = jnp.concatenate(blocks, axis=3)

@@ -19,6 +19,7 @@ from judgelm_jax.config import JudgeConfig, ModelConfig
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import line_tree, score_tree, slots
 from judgelm_jax.judging.batching import Batch, Row, batches, bucket, bucket_lengths
+from judgelm_jax.judging.prefill import prefill
 from judgelm_jax.judging.sharing import SharedBatch, apart, grouped, shared_batches
 from judgelm_jax.model import attention, llama
 from judgelm_jax.model import cache as kv_cache
@@ -26,6 +27,8 @@ from judgelm_jax.model import cache as kv_cache
 # Tokens of one prefill on one device, padding included: enough to fill the device, few enough that activations stay small.
 _PREFILL_TOKENS = {"cpu": 8192}
 _PREFILL_TOKENS_ACCELERATOR = 16384
+# Of these, computed together: on CPUs activations of more do not stay in the caches. Decoding wants the larger batch.
+_AT_ONCE = {"cpu": 2560}
 # Slots of the cache of all rows that decode together, where the free memory of the device is not known.
 _CACHE_TOKENS = 32768
 _MOST_SLOTS = 256
@@ -98,6 +101,7 @@ class Engine:
         self._multiple = mesh.shape["data"] * mesh.shape["fsdp"]
         self._prefill_tokens = _PREFILL_TOKENS.get(platform, _PREFILL_TOKENS_ACCELERATOR) * self._multiple
         self._shares = self._multiple == 1 and backend in attention.BRANCHING
+        self._prefill_at_once = _AT_ONCE.get(platform) if self._multiple == 1 else None
         self._table = bucket_lengths(self.prompt_budget)
         self._packed_table = bucket_lengths(max(self.prompt_budget, self._prefill_tokens))
         self._programs: dict[Hashable, Any] = {}
@@ -146,7 +150,7 @@ class Engine:
         if not rows:
             return
         longest = max(len(row.ids) for row in rows)
-        context = min(self.config.context, bucket(longest, self._table) + self.settings.max_new_tokens)
+        context = _whole_pages(min(self.config.context, bucket(longest, self._table) + self.settings.max_new_tokens))
         count = self._slot_count(context, len(rows))
         group = max(self._multiple, count // 8 // self._multiple * self._multiple)  # admitted together
         waiting = collections.deque(
@@ -207,7 +211,7 @@ class Engine:
             else:
                 tokens = _CACHE_TOKENS
             count = max(4, min(_MOST_SLOTS, int(tokens // context))) * self._multiple
-            count = min(count, 1 << (rows - 1).bit_length())
+            count = -(-rows // -(-rows // count))  # as many, but the last rows fill them, too
         return -(-count // self._multiple) * self._multiple
 
     def _batch_size(self, length: int) -> int:
@@ -236,9 +240,9 @@ class Engine:
 
         def score(params, tokens, lengths, keys, temperature):
             params = self._for_decoding(params)
-            cache = kv_cache.empty(self.config, size, length + self._room, dtype, self.mesh)
-            hidden, cache = llama.forward(params, self.config, tokens, cache=cache, placement=self.placement, last=lengths - 1)
-            return self._answer(params, cache, lengths, hidden[:, 0], keys, temperature)
+            room = _whole_pages(length + self._room) - length
+            last, cache = prefill(params, self.config, self.placement, tokens, lengths, room, dtype, self._prefill_at_once)
+            return self._answer(params, cache, lengths, last, keys, temperature)
 
         everywhere = NamedSharding(self.mesh, PartitionSpec())  # each process reads all results
         jitted = jax.jit(score, out_shardings=everywhere)
@@ -318,3 +322,8 @@ class Engine:
     def _put(self, arrays: tuple[np.ndarray, ...]) -> list[jax.Array]:
         """Batch arrays on the mesh, rows split over it."""
         return [jax.device_put(x, NamedSharding(self.mesh, sharding.spec(("batch",) + (None,) * (x.ndim - 1)))) for x in arrays]
+
+
+def _whole_pages(slots: int) -> int:
+    """The slots of a cache that kernels which read only the used ones can divide into pages."""
+    return -(-slots // attention.PAGE) * attention.PAGE

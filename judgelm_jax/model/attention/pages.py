@@ -13,7 +13,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-_SMALLEST = 16  # slots of a page: the least that a tile of either kind of hardware has
+PAGE = 16  # slots of the smallest page: the least that a tile of either kind of hardware has
 
 
 def page_size(slots: int, most: int) -> int:
@@ -23,8 +23,8 @@ def page_size(slots: int, most: int) -> int:
       ValueError: it would be smaller than a tile.
     """
     size = math.gcd(slots, most)
-    if size < _SMALLEST:
-        raise ValueError(f"a cache of {slots} slots has no pages; the slots must be a multiple of {_SMALLEST}")
+    if size < PAGE:
+        raise ValueError(f"a cache of {slots} slots has no pages; the slots must be a multiple of {PAGE}")
     return size
 
 

@@ -34,7 +34,7 @@ def measure(
       judge: ours, with `orders="both"`.
       peers: by name. Each generates as many tokens as ours did in the mean: in mode `explain` up to the engine's limit, in
         mode `scores` those of a score line, since random weights would never end one by themselves.
-      parameters: of the model, embeddings left out, for the share of peak: 2 FLOP each and prompt token.
+      parameters: of the model, embeddings left out, for the share of peak: 2 FLOP each and prompt token that is computed.
       peak_tflops: of all devices together; None: no share is given.
 
     Returns the medians over rounds, and ours over each peer's as ratios, round by round.
@@ -64,6 +64,7 @@ def measure(
             seconds[name].append(time.perf_counter() - start)
     tokens = sum(map(len, prompts))
     ours = statistics.median(seconds["ours"])
+    shared = counts.shared_tokens / counts.prompt_tokens
     result: dict[str, Any] = {
         "mode": suite.mode,
         "pairs": len(window),
@@ -73,6 +74,7 @@ def measure(
         "seconds": seconds,
         "pairs_per_second": {name: len(window) / statistics.median(times) for name, times in seconds.items()},
         "prompt_tokens_per_second": tokens / ours,
+        "shared": shared,
         "padding": counts.padding,
         "compile_seconds": compile_seconds,
         "programs": programs,
@@ -81,7 +83,7 @@ def measure(
         # What the host adds to the time of the engine alone, tokenization and verdicts: at least 0, for they are two timings.
         "host_share": max(0.0, 1 - statistics.median(device) / ours),
         "slots_busy": counts.busy_slot_steps / counts.slot_steps if counts.slot_steps else None,
-        "share_of_peak": None if peak_tflops is None else 2 * parameters * tokens / ours / (peak_tflops * 1e12),
+        "share_of_peak": None if peak_tflops is None else 2 * parameters * (1 - shared) * tokens / ours / (peak_tflops * 1e12),
         "ratio": {
             name: statistics.median(theirs / own for theirs, own in zip(seconds[name], seconds["ours"], strict=True))
             for name in peers

@@ -251,7 +251,8 @@ def _print(result: dict[str, Any]) -> None:
         same = f"   same text {result['same_text'][name]}" if name in result.get("same_text", {}) else ""
         print(f"{name:<28}{rate:>9.3f}{ratio:>20}{same}")
     print(
-        f"prompt tokens/s {result['prompt_tokens_per_second']:.0f}{peak}, padding {100 * result['padding']:.1f} %{busy}, host "
-        f"{100 * result['host_share']:.1f} %, compiled {result['programs']} programs in {result['compile_seconds']:.1f} s and "
+        f"prompt tokens/s {result['prompt_tokens_per_second']:.0f}{peak}, {100 * result['shared']:.1f} % computed with another "
+        f"prompt's, padding {100 * result['padding']:.1f} %{busy}, host {100 * result['host_share']:.1f} %, "
+        f"compiled {result['programs']} programs in {result['compile_seconds']:.1f} s and "
         f"{result['programs_after_warm_up']} after the warm-up"
     )

@@ -184,7 +184,8 @@ def _report(summary: dict[str, Any], target: Path) -> None:
         f"{summary['programs_compiled']} programs"
     )
     print(
-        f"tokens     {summary['prompt_tokens']} of prompts ({100 * summary['padding']:.1f} % padding beside them), "
+        f"tokens     {summary['prompt_tokens']} of prompts, {summary['shared_tokens']} of them computed with another prompt's "
+        f"({100 * summary['padding']:.1f} % padding beside what is computed), "
         f"{summary['generated_tokens']} generated"
     )
     print(f"output     {target}" if summary["complete"] else f"output     waits for the other shards of {target}")

@@ -1,15 +1,34 @@
-"""Rows sorted by length into batches from a small table of shapes."""
+"""Prompts sorted into batches from a small table of shapes, in which what prompts have in common is there once.
+
+All pairs of N answers to a question ask 2 × (N choose 2) prompts in both orders, and N - 1 of them have system text, question
+and first answer in common:
+```
+                                  ┌ answer B, end          Everything but attention is computed for the tokens of this tree,
+system text ─┬ question, answer A ┼ answer C, end          packed into one row without padding. For attention, and in the
+             │                    └ answer D, end          cache, each prompt gets a row of its own, as if it were alone.
+             └ question, answer B ─ answer A, end
+```
+"""
 
 import bisect
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 
+from judgelm_jax.model.llama import Packed
+
 _SHORTEST = 64
-_LEAST_FULL = 0.8  # a row that would fill less of its batch's length goes to the next batch
-_PER_OCTAVE = 8  # lengths between a power of two and the next: a row that fills its batch's longest wastes at most 1/9
+_PER_OCTAVE = 8  # sizes between a power of two and the next: what fills a size best wastes at most 1/9
+# A prompt that would fill less of its row for attention goes to the next batch. Attention is the smaller part of the work.
+_LEAST_FULL = 0.7
+# Prompts belong together that have in common, beyond what all have, this part of what is left of them.
+_ALIKE = 0.1
+# Of prompts that have much in common, rows for attention and cache may hold so many times the tokens that are computed.
+_MOST_REPEATED = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,61 +42,146 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Rows that are computed together, padded on the right to `length` and below to `size` rows."""
+    """Prompts that are computed together: one part of them for each device that the batch is split over.
 
-    rows: tuple[Row, ...]
+    The tree of a part's prompts is filled up to `size` tokens, its prompts to `prompts`, and each prompt to `longest` tokens.
+    """
+
+    parts: tuple[tuple[Row, ...], ...]
     size: int
-    length: int
+    prompts: int
+    longest: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Batches of one shape are computed by one program."""
+        return len(self.parts), self.size, self.prompts, self.longest
+
+    @property
+    def rows(self) -> list[tuple[int, Row]]:
+        """Each prompt and its place among all of the batch, `len(parts) × prompts`."""
+        return [(part * self.prompts + at, row) for part, rows in enumerate(self.parts) for at, row in enumerate(rows)]
+
+    @property
+    def tokens(self) -> int:
+        """Of all trees, without what fills them up."""
+        return sum(_tree_size(part) for part in self.parts)
 
     @functools.cached_property
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """tokens int32 [size, length], lengths int32 [size], keys uint32 [size, 2]. Rows that fill up have one token 0."""
-        tokens = np.zeros((self.size, self.length), np.int32)
-        lengths = np.ones(self.size, np.int32)
-        keys = np.zeros((self.size, 2), np.uint32)
-        for place, row in enumerate(self.rows):
-            tokens[place, : len(row.ids)] = row.ids
-            lengths[place] = len(row.ids)
-            keys[place] = row.key
-        return tokens, lengths, keys
+    def arrays(self) -> tuple[np.ndarray, Packed, np.ndarray, np.ndarray]:
+        """Tokens int32 [parts, size] and the way they are packed; of all prompts, lengths int32 [parts × prompts] and keys
+        uint32 [parts × prompts, 2]. A prompt that only fills up has one token."""
+        count = len(self.parts)
+        tokens, positions, sources = np.zeros((3, count, self.size), np.int32)
+        places = np.zeros((count, self.prompts, self.longest), np.int32)
+        lengths = np.ones((count, self.prompts), np.int32)
+        keys = np.zeros((count, self.prompts, 2), np.uint32)
+        for part, rows in enumerate(self.parts):
+            end, before = 0, np.zeros(0, np.int32)
+            for prompt, row in enumerate(rows):
+                shared, length = _common(before, row.ids), len(row.ids)
+                start, end = end, end + length - shared
+                tokens[part, start:end] = row.ids[shared:]
+                positions[part, start:end] = np.arange(shared, length)
+                sources[part, start:end] = prompt * self.longest + np.arange(shared, length)
+                places[part, prompt, :shared] = places[part, prompt - 1, :shared]
+                places[part, prompt, shared:length] = np.arange(start, end)
+                lengths[part, prompt], keys[part, prompt] = length, row.key
+                before = row.ids
+        ends = np.take_along_axis(places, lengths[..., None] - 1, axis=2)[..., 0]
+        packed = Packed(*cast(Any, (places, ends, positions, sources)))  # arrays of the host, until they are put on the mesh
+        return tokens, packed, lengths.reshape(-1), keys.reshape(-1, 2)
 
 
-def bucket_lengths(context: int) -> list[int]:
-    """The lengths that batches may have: eight to an octave, from 64 up to the context."""
+def bucket_lengths(most: int) -> list[int]:
+    """The sizes that something may have: eight to an octave, from 64 up to the largest."""
     lengths = []
     octave = _SHORTEST
-    while octave < context:
+    while octave < most:
         lengths += [octave + octave * part // _PER_OCTAVE for part in range(_PER_OCTAVE)]
         octave *= 2
-    return [length for length in lengths if length < context] + [context]
+    return [length for length in lengths if length < most] + [most]
 
 
 def bucket(length: int, table: Sequence[int]) -> int:
-    """The shortest length of the table that holds `length` tokens."""
+    """The smallest size of the table that holds `length`."""
     return table[bisect.bisect_left(table, length)]
 
 
-def batches(rows: Sequence[Row], table: Sequence[int], size_of: Callable[[int], int], multiple: int) -> Iterator[Batch]:
-    """Splits rows into batches, the longest rows first.
+def batches(rows: Sequence[Row], table: Sequence[int], tokens: int, most: int | None, parts: int) -> Iterator[Batch]:
+    """Splits prompts into batches, the longest prompts and those that begin like them first.
 
     Args:
-      table: the lengths that batches may have, ascending.
-      size_of: the number of rows of a batch of this length; it is rounded up to a multiple of `multiple` (the devices that
-        the batch is split over). A batch ends early where rows are much shorter than its longest, and one that its
-        rows do not fill is made smaller, so that few rows, or rows of very different length, are not padded to full batches.
+      table: the lengths to which prompts may be filled up, ascending.
+      tokens: of the tree of one part, at most, unless one prompt has more.
+      most: the number of prompts that a batch may have, rounded up to `parts`; None: any.
+      parts: the devices that a batch is split over.
     """
-    ordered = sorted(rows, key=lambda row: (-len(row.ids), row.index))
-    start = 0
-    while start < len(ordered):
-        length = bucket(len(ordered[start].ids), table)
-        size = -(-size_of(length) // multiple) * multiple
-        taken = [row for row in ordered[start : start + size] if len(row.ids) >= _LEAST_FULL * length] or ordered[
-            start : start + 1
-        ]
-        start += len(taken)
-        while len(taken) <= (half := -(-size // (2 * multiple)) * multiple) < size:
-            size = half
-        # Between that and its half, in eighths: at most a fifth of the rows only fill up.
-        eighths = (-(-size * part // (8 * multiple)) * multiple for part in range(4, 9))
-        size = next(eighth for eighth in eighths if eighth >= len(taken))
-        yield Batch(tuple(taken), size, length)
+    sizes = bucket_lengths(max(tokens, table[-1]))
+    of_a_part = None if most is None else -(-most // parts)
+    made = list(_parts(rows, table, tokens, of_a_part))
+    for start in range(0, len(made), parts):
+        some = made[start : start + parts]
+        if len(some) < parts:  # few prompts left: each device gets as many
+            left = [row for part in some for row in part]
+            some = [left[len(left) * part // parts : len(left) * (part + 1) // parts] for part in range(parts)]
+        prompts = bucket(max(map(len, some)), _COUNTS)
+        longest = bucket(max(len(row.ids) for part in some for row in part), table)
+        size = bucket(max(map(_tree_size, some)), sizes)
+        yield Batch(tuple(map(tuple, some)), size, prompts if of_a_part is None else min(prompts, of_a_part), longest)
+
+
+# Numbers of prompts that a part may have: each up to 16, then eight to an octave.
+_COUNTS = [*range(1, 16), *(part << octave for octave in range(1, 16) for part in range(8, 16))]
+
+
+def _parts(rows: Sequence[Row], table: Sequence[int], tokens: int, most: int | None) -> Iterator[list[Row]]:
+    """Prompts of the trees of one device each, in the order in which neighbours have most in common."""
+    part: list[tuple[int, Row]] = []
+    size = shortest = longest = 0
+    for place, row in _ordered(rows):
+        length = len(row.ids)
+        own = length - (_common(part[-1][1].ids, row.ids) if part else 0)
+        low, high = (min(shortest, length), max(longest, length)) if part else (length, length)
+        filled = bucket(high, table)
+        if part and (
+            size + own > tokens
+            or len(part) == most
+            or (len(part) + 1) * filled > _MOST_REPEATED * tokens
+            or low < _LEAST_FULL * high
+        ):
+            yield [row for _, row in sorted(part, key=lambda entry: entry[0])]
+            part, own, low, high, size = [], length, length, length, 0
+        part.append((place, row))
+        size, shortest, longest = size + own, low, high
+    if part:
+        yield [row for _, row in sorted(part, key=lambda entry: entry[0])]
+
+
+def _ordered(rows: Sequence[Row]) -> list[tuple[int, Row]]:
+    """Prompts in the order of their ids, where those that begin alike are neighbours, with their places in it; then families
+    of neighbours that have much in common are ordered by length, the longest first."""
+    ordered = sorted(rows, key=lambda row: row.ids.astype(">i4").tobytes())
+    common = [_common(one.ids, two.ids) for one, two in itertools.pairwise(ordered)]
+    everywhere = min(common, default=0)
+    families: list[list[tuple[int, Row]]] = []
+    for place, row in enumerate(ordered):
+        if place and common[place - 1] - everywhere > _ALIKE * (len(row.ids) - everywhere):
+            families[-1].append((place, row))
+        else:
+            families.append([(place, row)])
+    families.sort(key=lambda family: -max(len(row.ids) for _, row in family))
+    return [entry for family in families for entry in family]
+
+
+def _tree_size(rows: Sequence[Row]) -> int:
+    """Tokens of the tree of prompts that are in the order of their ids."""
+    shared = sum(_common(one.ids, two.ids) for one, two in itertools.pairwise(rows))
+    return sum(len(row.ids) for row in rows) - shared
+
+
+def _common(one: np.ndarray, two: np.ndarray) -> int:
+    """The number of ids with which both begin."""
+    length = min(len(one), len(two))
+    differ = one[:length] != two[:length]
+    return int(differ.argmax()) if differ.any() else length

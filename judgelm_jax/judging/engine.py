@@ -20,15 +20,12 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.judging import line_tree, score_tree, slots
 from judgelm_jax.judging.batching import Batch, Row, batches, bucket, bucket_lengths
 from judgelm_jax.judging.prefill import prefill
-from judgelm_jax.judging.sharing import SharedBatch, apart, grouped, shared_batches
 from judgelm_jax.model import attention, llama
 from judgelm_jax.model import cache as kv_cache
 
-# Tokens of one prefill on one device, padding included: enough to fill the device, few enough that activations stay small.
+# Tokens of one prefill on one device: enough to fill the device, few enough that activations stay small.
 _PREFILL_TOKENS = {"cpu": 8192}
 _PREFILL_TOKENS_ACCELERATOR = 16384
-# Of these, computed together: on CPUs activations of more do not stay in the caches. Decoding wants the larger batch.
-_AT_ONCE = {"cpu": 2560}
 # Slots of the cache of all rows that decode together, where the free memory of the device is not known.
 _CACHE_TOKENS = 32768
 _MOST_SLOTS = 256
@@ -50,8 +47,8 @@ class Answer:
 
 @dataclasses.dataclass
 class Counts:
-    """What the engine computed: prompt tokens, those of them that were computed with another prompt's, tokens of padding beside
-    them, generated tokens, programs and seconds."""
+    """What the engine computed: prompt tokens, those of them that were computed as another prompt's, too, tokens that only
+    filled batches up, generated tokens, programs and seconds."""
 
     prompt_tokens: int = 0
     shared_tokens: int = 0
@@ -99,11 +96,8 @@ class Engine:
             )
         self.prompt_budget = config.context - self.reserved
         self._multiple = mesh.shape["data"] * mesh.shape["fsdp"]
-        self._prefill_tokens = _PREFILL_TOKENS.get(platform, _PREFILL_TOKENS_ACCELERATOR) * self._multiple
-        self._shares = self._multiple == 1 and backend in attention.BRANCHING
-        self._prefill_at_once = _AT_ONCE.get(platform) if self._multiple == 1 else None
+        self._prefill_tokens = _PREFILL_TOKENS.get(platform, _PREFILL_TOKENS_ACCELERATOR)
         self._table = bucket_lengths(self.prompt_budget)
-        self._packed_table = bucket_lengths(max(self.prompt_budget, self._prefill_tokens))
         self._programs: dict[Hashable, Any] = {}
         self._temperature = None if settings.temperature == 0 else np.float32(settings.temperature)
 
@@ -115,33 +109,25 @@ class Engine:
         return self._explain(rows) if self.settings.mode == "explain" else self._score(rows)
 
     def _score(self, rows: Sequence[Row]) -> Iterator[Answer]:
-        groups, single = grouped(rows, self._packed_table[-1]) if self._shares else ([], rows)
-        work: list[tuple[Batch | SharedBatch, Hashable]] = []
-        programs: dict[Hashable, Callable[[], Any]] = {}
-        for shared in shared_batches(groups, self._packed_table, self._batch_size):
-            key: Hashable = ("shared", shared.size, shared.length, shared.prompts, shared.longest)
-            programs[key] = functools.partial(self._shared_program, shared)
-            work.append((shared, key))
-        for batch in batches(single, self._table, self._batch_size, self._multiple):
-            key = ("score", batch.size, batch.length)
-            programs[key] = functools.partial(self._score_program, batch.size, batch.length)
-            work.append((batch, key))
-        self._compile(programs)
-        waiting: collections.deque[tuple[Batch | SharedBatch, jax.Array]] = collections.deque()
-        for some, key in work:
-            self._count(some)
-            waiting.append((some, self._programs[key](self.params, *self._put(some.arrays), self._temperature)))
+        work = list(batches(rows, self._table, self._prefill_tokens, self.settings.batch_size, self._multiple))
+        self._compile({("score", *batch.shape): functools.partial(self._score_program, batch) for batch in work})
+        waiting: collections.deque[tuple[Batch, jax.Array]] = collections.deque()
+        for batch in work:
+            self._count(batch)
+            lines = self._programs["score", *batch.shape](self.params, *self._put(batch.arrays), self._temperature)
+            waiting.append((batch, lines))
             if len(waiting) > 2:  # the device has the next batches before the host looks at this one's result
                 yield from self._lines(*waiting.popleft())
         while waiting:
             yield from self._lines(*waiting.popleft())
 
-    def _lines(self, batch: Batch | SharedBatch, lines: jax.Array) -> Iterator[Answer]:
-        for row, line in zip(batch.rows, np.asarray(lines), strict=False):
+    def _lines(self, batch: Batch, computed: jax.Array) -> Iterator[Answer]:
+        lines = np.asarray(computed)
+        for place, row in batch.rows:
             if self.settings.mode == "distribution":
-                yield Answer(row.index, [], "stop", line)
+                yield Answer(row.index, [], "stop", lines[place])
                 continue
-            ids = line[line >= 0].tolist()
+            ids = lines[place][lines[place] >= 0].tolist()
             self.counts.generated_tokens += len(ids)
             yield Answer(row.index, ids, "stop")
 
@@ -153,14 +139,11 @@ class Engine:
         context = _whole_pages(min(self.config.context, bucket(longest, self._table) + self.settings.max_new_tokens))
         count = self._slot_count(context, len(rows))
         group = max(self._multiple, count // 8 // self._multiple * self._multiple)  # admitted together
-        waiting = collections.deque(
-            batches(rows, self._table, lambda length: min(group, self._batch_size(length)), self._multiple)
-        )
+        waiting = collections.deque(batches(rows, self._table, self._prefill_tokens, group, self._multiple))
         views = sorted({context} | {v for v in (context // 4, context // 2) if context >= 1024})
         programs: dict[Hashable, Callable[[], Any]] = {("empty", count, context): lambda: self._empty_program(count, context)}
         for batch in waiting:
-            key = ("admit", count, context, batch.size, batch.length)
-            programs[key] = functools.partial(self._admit_program, count, context, batch.size, batch.length)
+            programs["admit", count, context, *batch.shape] = functools.partial(self._admit_program, count, context, batch)
         for view in views:
             programs["decode", count, context, view] = functools.partial(self._decode_program, count, context, view)
         self._compile(programs)
@@ -173,13 +156,12 @@ class Engine:
             while waiting and len(waiting[0].rows) <= len(free):
                 batch = waiting.popleft()
                 taken, free = free[: len(batch.rows)], free[len(batch.rows) :]
-                places = np.full(batch.size, count, np.int32)
-                places[: len(taken)] = taken
+                places = np.full(len(batch.parts) * batch.prompts, count, np.int32)
+                for slot, (place, row) in zip(taken, batch.rows, strict=True):
+                    places[place], occupants[slot], lengths[slot] = slot, row, len(row.ids)
                 self._count(batch)
-                admit = self._programs["admit", count, context, batch.size, batch.length]
+                admit = self._programs["admit", count, context, *batch.shape]
                 state = admit(self.params, state, *self._put((*batch.arrays, places)), self._temperature)
-                for slot, row in zip(taken, batch.rows, strict=True):
-                    occupants[slot], lengths[slot] = row, len(row.ids)
             busy = [slot for slot, row in enumerate(occupants) if row is not None]
             needed = int(lengths[busy].max()) + _DECODE_STEPS
             view = next((v for v in views if v >= needed), context)
@@ -214,15 +196,11 @@ class Engine:
             count = -(-rows // -(-rows // count))  # as many, but the last rows fill them, too
         return -(-count // self._multiple) * self._multiple
 
-    def _batch_size(self, length: int) -> int:
-        return self.settings.batch_size or max(1, self._prefill_tokens // length)
-
-    def _count(self, batch: Batch | SharedBatch) -> None:
-        prompt = sum(len(row.ids) for row in batch.rows)
-        shared = sum(group.saved for group in batch.groups) if isinstance(batch, SharedBatch) else 0
+    def _count(self, batch: Batch) -> None:
+        prompt = sum(len(row.ids) for _, row in batch.rows)
         self.counts.prompt_tokens += prompt
-        self.counts.shared_tokens += shared
-        self.counts.padding_tokens += batch.size * batch.length - (prompt - shared)
+        self.counts.shared_tokens += prompt - batch.tokens
+        self.counts.padding_tokens += len(batch.parts) * batch.size - batch.tokens
 
     def _compile(self, programs: dict[Hashable, Callable[[], Any]]) -> None:
         """Compiles those that are new, in parallel, before any of them is needed."""
@@ -235,36 +213,18 @@ class Engine:
         self.counts.programs += len(new)
         self.counts.compile_seconds += time.perf_counter() - start
 
-    def _score_program(self, size: int, length: int) -> Any:
+    def _score_program(self, batch: Batch) -> Any:
         dtype = jnp.dtype(self.settings.dtype)
+        room = _whole_pages(batch.longest + self._room) - batch.longest
 
-        def score(params, tokens, lengths, keys, temperature):
+        def score(params, tokens, packed, lengths, keys, temperature):
             params = self._for_decoding(params)
-            room = _whole_pages(length + self._room) - length
-            last, cache = prefill(params, self.config, self.placement, tokens, lengths, room, dtype, self._prefill_at_once)
+            last, cache = prefill(params, self.config, self.placement, tokens, packed, room, dtype)
             return self._answer(params, cache, lengths, last, keys, temperature)
 
         everywhere = NamedSharding(self.mesh, PartitionSpec())  # each process reads all results
         jitted = jax.jit(score, out_shardings=everywhere)
-        return jitted.lower(self.params, *self._batch_shapes(size, length), self._temperature).compile()
-
-    def _shared_program(self, batch: SharedBatch) -> Any:
-        dtype = jnp.dtype(self.settings.dtype)
-        slots = batch.length + batch.longest + self._room
-
-        def score(params, tokens, positions, branches, groups, trunks, starts, lengths, keys, temperature):
-            params = self._for_decoding(params)
-            packed = kv_cache.empty(self.config, batch.size, slots, dtype, self.mesh)
-            documents = llama.Documents(positions, branches, trunk=True)
-            hidden, packed = llama.forward(
-                params, self.config, tokens, cache=packed, placement=self.placement, documents=documents
-            )
-            cache = apart(packed, groups, trunks, starts, batch.longest, self._room, self.mesh)
-            last = hidden[groups, starts + lengths - 1 - trunks]
-            return self._answer(params, cache, lengths, last, keys, temperature)
-
-        shapes = [self._shape(x.shape, ("batch", *[None] * (x.ndim - 1)), x.dtype) for x in batch.arrays]
-        return jax.jit(score).lower(self.params, *shapes, self._temperature).compile()
+        return jitted.lower(self.params, *self._shapes(batch.arrays), self._temperature).compile()
 
     def _answer(self, params, cache, lengths, last, keys, temperature):
         """The lines, or their probabilities, of prompts with this cache and this last hidden state [B, E]."""
@@ -284,11 +244,12 @@ class Engine:
         make = functools.partial(slots.empty, self.config, count, context, self.settings.max_new_tokens, dtype)
         return jax.jit(make, out_shardings=self._state_shardings()).lower().compile()
 
-    def _admit_program(self, count: int, context: int, size: int, length: int) -> Any:
+    def _admit_program(self, count: int, context: int, batch: Batch) -> Any:
         admit = functools.partial(slots.admit, config=self.config, placement=self.placement)
-        shapes = (*self._batch_shapes(size, length), self._shape((size,), ("batch",), np.int32))
+        places = jax.ShapeDtypeStruct((len(batch.parts) * batch.prompts,), np.int32)
         jitted = jax.jit(admit, donate_argnums=1, out_shardings=self._state_shardings())
-        return jitted.lower(self.params, self._state_shapes(count, context), *shapes, self._temperature).compile()
+        state = self._state_shapes(count, context)
+        return jitted.lower(self.params, state, *self._shapes((*batch.arrays, places)), self._temperature).compile()
 
     def _decode_program(self, count: int, context: int, view: int) -> Any:
         def decode(params, state, temperature):
@@ -301,16 +262,6 @@ class Engine:
     def _for_decoding(self, params: llama.Params) -> llama.Params:
         return llama.unstacked(params, self.config) if self._platform == "cpu" else params
 
-    def _shape(self, shape: tuple[int, ...], axes: sharding.LogicalAxes, dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.sharding(self.mesh, axes))
-
-    def _batch_shapes(self, size: int, length: int) -> tuple[jax.ShapeDtypeStruct, ...]:
-        return (
-            self._shape((size, length), ("batch", "sequence"), np.int32),
-            self._shape((size,), ("batch",), np.int32),
-            self._shape((size, 2), ("batch", None), np.uint32),
-        )
-
     def _state_shardings(self) -> slots.State:
         return jax.tree.map(lambda axes: sharding.sharding(self.mesh, axes), slots.AXES, is_leaf=lambda x: isinstance(x, tuple))
 
@@ -319,9 +270,16 @@ class Engine:
         shapes = jax.eval_shape(lambda: slots.empty(self.config, count, context, self.settings.max_new_tokens, dtype))
         return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self._state_shardings())
 
-    def _put(self, arrays: tuple[np.ndarray, ...]) -> list[jax.Array]:
-        """Batch arrays on the mesh, rows split over it."""
-        return [jax.device_put(x, NamedSharding(self.mesh, sharding.spec(("batch",) + (None,) * (x.ndim - 1)))) for x in arrays]
+    def _shapes(self, arrays: Any) -> Any:
+        """The shapes of a batch's arrays, split over the mesh by their rows."""
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._split(x)), arrays)
+
+    def _put(self, arrays: Any) -> Any:
+        """A batch's arrays on the mesh, split over it by their rows."""
+        return jax.tree.map(lambda x: jax.device_put(x, self._split(x)), arrays)
+
+    def _split(self, x: Any) -> NamedSharding:
+        return sharding.sharding(self.mesh, ("batch", *[None] * (x.ndim - 1)))
 
 
 def _whole_pages(slots: int) -> int:

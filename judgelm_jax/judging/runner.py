@@ -117,6 +117,7 @@ def run(job: Job, checked: CheckedInput, shard: output.Shard, judge: Judge) -> d
         **{status: statuses[status] for status in ("ok", "truncated", "unparsed", "overflow")},
         **({"consistent": consistent[True], "inconsistent": consistent[False]} if judge.settings.orders == "both" else {}),
         "prompt_tokens": counts.prompt_tokens,
+        "shared_tokens": counts.shared_tokens,
         "generated_tokens": counts.generated_tokens,
         "padding": counts.padding,
         "programs_compiled": counts.programs,

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from judgelm_jax.config import ModelConfig
+from judgelm_jax.judging.prefill import prefill
 from judgelm_jax.judging.score_tree import gumbel
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import llama
@@ -54,6 +55,7 @@ def admit(
     params: llama.Params,
     state: State,
     tokens: jax.Array,
+    packed: llama.Packed,
     lengths: jax.Array,
     keys: jax.Array,
     slots: jax.Array,
@@ -64,19 +66,19 @@ def admit(
     """Prefills rows and puts them into slots, with their first generated token.
 
     Args:
-      tokens: int32 [B, S] with S ≤ T; lengths: int32 [B]; keys: uint32 [B, 2].
+      tokens, packed: of B prompts, the longest of which has S ≤ T tokens, as `prefill` takes them.
+      lengths: int32 [B]; keys: uint32 [B, 2].
       slots: int32 [B], the slot of each row; N or more for a row that only fills up the batch.
       temperature: float32 scalar, or None for greedy decoding.
     """
-    rows, longest = tokens.shape
-    fresh = kv_cache.empty(config, rows, longest, state["cache"]["k"].dtype, placement.mesh)
-    hidden, fresh = llama.forward(params, config, tokens, cache=fresh, placement=placement, last=lengths - 1)
-    first = _choose(llama.head(params, hidden[:, 0]), keys, jnp.zeros_like(lengths), temperature)
+    last, fresh = prefill(params, config, placement, tokens, packed, 0, state["cache"]["k"].dtype)
+    first = _choose(llama.head(params, last), keys, jnp.zeros_like(lengths), temperature)
 
     def put(old, new):
         return old.at[slots].set(new, mode="drop")
 
-    cache = {name: old.at[:, slots, :, : tokens.shape[1]].set(fresh[name], mode="drop") for name, old in state["cache"].items()}
+    longest = kv_cache.slots_of(fresh)
+    cache = {name: old.at[:, slots, :, :longest].set(fresh[name], mode="drop") for name, old in state["cache"].items()}
     stopped = _is_end(first, config)
     most = state["text"].shape[1]
     return {

@@ -89,29 +89,35 @@ class Attention(nnx.Module):
         self.v_proj = Linear((keys, config.hidden_size), ("kv_heads", "embed"), "v_proj" in adapted)
         self.o_proj = Linear((config.hidden_size, queries), ("embed", "heads"), "o_proj" in adapted)
 
-    def __call__(self, x, rotation, reach, cache, layer, placement, last, documents):
+    def __call__(self, x, rotation, reach, cache, layer, placement, documents, packed, ends):
         config, mesh = self.config, placement.mesh
-        batch, length, _ = x.shape
-        asking = x if last is None else take(x, last)
-        q = self.q_proj(asking).reshape(batch, -1, config.num_heads, config.head_dim)
-        k = self.k_proj(x).reshape(batch, length, config.num_kv_heads, config.head_dim)
-        v = self.v_proj(x).reshape(batch, length, config.num_kv_heads, config.head_dim)
-        if last is not None:
-            cosine, sine = (r[0, last][:, None] for r in rotation)  # a prefill has the same rotation in every row
-            asked = (cosine, sine)
-        q = constrain(rotate(q, rotation if last is None else asked), mesh, ("batch", "sequence", "heads", "head_dim"))
-        k, v = rotate(k, rotation).swapaxes(1, 2), v.swapaxes(1, 2)  # [B, K, S, D]
-        k, v = (constrain(x, mesh, ("batch", "kv_heads", "sequence", "head_dim")) for x in (k, v))
+        asking = x if ends is None else take(x, ends)
+        q, k, v = (
+            project(tokens).reshape(*tokens.shape[:2], heads, config.head_dim)
+            for project, tokens, heads in (
+                (self.q_proj, asking, config.num_heads),
+                (self.k_proj, x, config.num_kv_heads),
+                (self.v_proj, x, config.num_kv_heads),
+            )
+        )
+        cosine, sine = rotation
+        q = rotate(q, rotation if ends is None else (take(cosine, ends), take(sine, ends)))
+        k = rotate(k, rotation)
+        if packed is not None:
+            k, v = (_each(tokens, packed.places) for tokens in (k, v))
+            q = _each(q, packed.places) if ends is None else q.reshape(-1, 1, *q.shape[2:])
+        q = constrain(q, mesh, ("batch", "sequence", "heads", "head_dim"))
+        k, v = (constrain(x.swapaxes(1, 2), mesh, ("batch", "kv_heads", "sequence", "head_dim")) for x in (k, v))
         if reach is None:
             cache = None if cache is None else kv_cache.begin(cache, layer, k, v)
-            mask = None if last is None else attention.cache_mask(last[:, None], length)
-            segments, trunk = (None, False) if documents is None else (documents.segments, documents.trunk)
-            out = attention.attend(q, k, v, mask, placement.attention, segments, mesh, trunk)
+            mask = None if ends is None else attention.cache_mask(take(packed.positions, ends).reshape(-1, 1), k.shape[2])
+            out = attention.attend(q, k, v, mask, placement.attention, documents and documents.segments, mesh)
         else:
             cache = kv_cache.write(cache, layer, reach.slots, k, v)
             held = cache["k"], cache["v"]
             out = attention.attend_cache(q, *held, layer, reach.mask, reach.used, placement.attention, mesh)
-        return self.o_proj(out.reshape(batch, out.shape[1], -1)), cache
+        out = out.reshape(x.shape[0], -1, config.num_heads * config.head_dim)
+        return self.o_proj(out if packed is None or ends is not None else take(out, packed.sources)), cache
 
 
 class MLP(nnx.Module):
@@ -137,11 +143,11 @@ class Layer(nnx.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_epsilon)
         self.mlp = MLP(config, adapted)
 
-    def __call__(self, x, rotation, reach, cache, layer, placement, last=None, documents=None):
-        """With `last` int32 [B], the output is that of one token of each row; keys and values are still those of all."""
+    def __call__(self, x, rotation, reach, cache, layer, placement, documents=None, packed=None, ends=None):
+        """With `ends` int32 [B, P], the output is that of these tokens of each row; keys and values are still those of all."""
         normed = self.input_layernorm(x)
-        mixed, cache = self.self_attn(normed, rotation, reach, cache, layer, placement, last, documents)
-        x = (x if last is None else take(x, last)) + mixed
+        mixed, cache = self.self_attn(normed, rotation, reach, cache, layer, placement, documents, packed, ends)
+        x = (x if ends is None else take(x, ends)) + mixed
         x = x + self.mlp(self.post_attention_layernorm(x), placement.mesh)
         return constrain(x, placement.mesh, ("batch", "sequence", "width")), cache
 
@@ -162,12 +168,24 @@ class Reach(NamedTuple):
 
 class Documents(NamedTuple):
     """Several documents in one row, each apart from the others (training): `positions` int32 [B, S] start again at 0 in each;
-    a token sees those of its own number in `segments` int32 [B, S] up to itself. With `trunk` it sees those of number 0, too:
-    several prompts with one beginning, and `positions` are those in each."""
+    a token sees those of its own number in `segments` int32 [B, S] up to itself."""
 
     positions: jax.Array
     segments: jax.Array
-    trunk: bool = False
+
+
+class Packed(NamedTuple):
+    """Prompts, P in each row of S tokens, whose common beginnings are there once: every row is a tree of tokens.
+
+    `places` int32 [B, P, T]: where in the row the tokens of each prompt are, any place behind a prompt's end. `ends` int32
+    [B, P]: where its last one is. `positions` int32 [B, S]: of each token of the row in its prompts. `sources` int32 [B, S]:
+    prompt * T + position, one of the prompts that have it.
+    """
+
+    places: jax.Array
+    ends: jax.Array
+    positions: jax.Array
+    sources: jax.Array
 
 
 def in_order(positions: jax.Array, slots: int) -> Reach:
@@ -184,8 +202,8 @@ def forward(
     reach: Reach | None = None,
     cache: kv_cache.Cache | None = None,
     placement: Placement = Placement(),
-    last: jax.Array | None = None,
     documents: Documents | None = None,
+    packed: Packed | None = None,
 ) -> tuple[jax.Array, kv_cache.Cache]:
     """Runs the decoder over tokens that stand at the start of their rows, or that continue a cache.
 
@@ -194,46 +212,48 @@ def forward(
       tokens: int32 [B, S], padded on the right. What follows a row's last token changes nothing before it.
       reach: with a cache, where the tokens stand and what they see. Without it they stand at 0..S-1 and see what is before
         them.
-      cache: keys and values of the tokens before; without `reach`, an empty one of S slots or more, to be begun.
+      cache: keys and values of the tokens before; without `reach`, an empty one of S slots or more, to be begun (with `packed`,
+        one row of T slots or more for each prompt).
       placement: mesh and attention backend.
-      last: int32 [B], without `reach`: only the output at this token of each row is wanted, so the last layer computes no
-        more than keys and values for the others.
-      documents: without `reach` and `last`, how the rows divide into documents; default: a row is one.
+      documents: without `reach`, how the rows divide into documents; default: a row is one.
+      packed: without `reach`, the prompts that are packed into the rows. Of each, only the output at its end is wanted, so the
+        last layer computes no more than keys and values for the other tokens.
 
     Returns:
-      The residual stream after the last norm, [B, S, E] (with `last`, [B, 1, E]), and the cache with the keys and values of
+      The residual stream after the last norm, [B, S, E] (with `packed`, [B, P, E]), and the cache with the keys and values of
       these tokens written (without one, nothing).
     """
-    if reach is not None and (cache is None or last is not None):
-        raise ValueError("reach is for tokens that continue a cache: give it with a cache and without last")
-    if documents is not None and (reach is not None or last is not None):
-        raise ValueError("documents are for passes without reach and without last")
+    if sum(given is not None for given in (reach, documents, packed)) > 1:
+        raise ValueError("give one of reach, documents and packed")
+    if reach is not None and cache is None:
+        raise ValueError("reach is for tokens that continue a cache: give it, too")
     embedding = params["embed_tokens"]["weight"]
     with jax.default_matmul_precision("highest" if embedding.dtype == jnp.float32 else "default"):
         x = constrain(embedding[tokens], placement.mesh, ("batch", "sequence", "width"))
-        positions = jnp.arange(tokens.shape[1])[None] if documents is None else documents.positions
-        rotation = rotary(config, positions if reach is None else reach.positions)
+        placed = next((given for given in (reach, documents, packed) if given is not None), None)
+        rotation = rotary(config, jnp.arange(tokens.shape[1])[None] if placed is None else placed.positions)
         layers, top = params["layers"], config.num_layers - 1
+        ends = None if packed is None else packed.ends
         graph = _layer_graph(config, _adapted(params))
 
-        def run_layer(carry, scanned, last=None):
+        def run_layer(carry, scanned, ends=None):
             x, cache = carry
             layer, weights = scanned
-            return nnx.merge(graph, weights)(x, rotation, reach, cache, layer, placement, last, documents), None
+            return nnx.merge(graph, weights)(x, rotation, reach, cache, layer, placement, documents, packed, ends), None
 
-        def run_layer_at(carry, layer, last=None):
-            return run_layer(carry, (layer, jax.tree.map(lambda stacked: stacked[layer], layers)), last)
+        def run_layer_at(carry, layer, ends=None):
+            return run_layer(carry, (layer, jax.tree.map(lambda stacked: stacked[layer], layers)), ends)
 
         carry = (x, cache)
         if isinstance(layers, list):
             for layer, weights in enumerate(layers):
-                carry, _ = run_layer(carry, (layer, weights), last if layer == top else None)
-        elif last is None:
+                carry, _ = run_layer(carry, (layer, weights), ends if layer == top else None)
+        elif ends is None:
             step = _rematerialized(run_layer, placement.remat)
             carry, _ = jax.lax.scan(step, carry, (jnp.arange(config.num_layers), layers))
         else:  # the weights of the last layer stand apart: those below are taken by their number, not copied
             carry, _ = jax.lax.scan(run_layer_at, carry, jnp.arange(top))
-            carry, _ = run_layer_at(carry, top, last)
+            carry, _ = run_layer_at(carry, top, ends)
         x, cache = carry
         norm = nnx.merge(_norm_graph(config), params["norm"])
         return norm(x), {} if cache is None else cache
@@ -256,8 +276,15 @@ def _rematerialized(run_layer: Callable, remat: str) -> Callable:
 
 
 def take(x: jax.Array, places: jax.Array) -> jax.Array:
-    """[B, 1, ...]: of each row of x [B, S, ...], the entry at `places` int32 [B]."""
-    return jnp.take_along_axis(x, places.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
+    """[B, P, ...]: of each row of x [B, S, ...], the entries at `places` int32 [B, P]."""
+    return jnp.take_along_axis(x, places.reshape(*places.shape, *[1] * (x.ndim - 2)), axis=1)
+
+
+def _each(tokens: jax.Array, places: jax.Array) -> jax.Array:
+    """[B * P, T, ...]: the tokens [B, S, ...] of each of the prompts whose places are int32 [B, P, T]."""
+    rows, prompts, length = places.shape
+    flat = tokens.reshape(*tokens.shape[:2], -1)  # a gather of whole vectors is three times as fast on CPUs
+    return take(flat, places.reshape(rows, -1)).reshape(rows * prompts, length, *tokens.shape[2:])
 
 
 def head(params: Params, hidden: jax.Array) -> jax.Array:

@@ -98,27 +98,41 @@ def test_decoding_with_a_cache_equals_one_pass(tiny):
         np.testing.assert_allclose(llama.head(params, hidden), expected, atol=2e-5)
 
 
+def tree_of_three():
+    """Two rows. In the first, [5 6 7 8] and [5 6 9 10 11] and [5 6 9] are packed; in the second, [12 13] alone."""
+    tokens = np.array([[5, 6, 7, 8, 9, 10, 11, 0], [12, 13, 0, 0, 0, 0, 0, 0]])
+    positions = np.array([[0, 1, 2, 3, 2, 3, 4, 0], [0, 1, 0, 0, 0, 0, 0, 0]])
+    places = np.array([[[0, 1, 2, 3, 0], [0, 1, 4, 5, 6], [0, 1, 4, 0, 0]], [[0, 1, 0, 0, 0], [0] * 5, [0] * 5]])
+    sources = np.array([[0, 1, 2, 3, 5 + 2, 5 + 3, 5 + 4, 0], [0, 1, 0, 0, 0, 0, 0, 0]])
+    ends = np.array([[3, 6, 4], [1, 0, 0]])
+    prompts = [[5, 6, 7, 8], [5, 6, 9, 10, 11], [5, 6, 9], [12, 13]]
+    return tokens, llama.Packed(places, ends, positions, sources), prompts
+
+
+@pytest.mark.parametrize("layers", ["stacked", "unstacked"])
 @pytest.mark.parametrize("backend", ["reference", "xla", "blocked"])
-def test_the_output_at_the_last_tokens_alone_equals_the_whole_output(tiny, backend):
+def test_packed_prompts_are_what_each_is_alone(tiny, backend, layers):
     params, config = tiny
-    tokens, last = np.arange(5, 65).reshape(3, 20), np.array([19, 0, 7])
-    placement = llama.Placement(attention=backend)
-    empty = kv_cache.empty(config, *tokens.shape, jnp.float32)
-    whole, all_keys = llama.forward(params, config, tokens, cache=empty, placement=placement)
-    short, keys = llama.forward(params, config, tokens, cache=empty, placement=placement, last=last)
-    assert np.abs(all_keys["k"]).min(axis=(0, 2, 4)).all()  # every token of every row is written
-    np.testing.assert_allclose(short[:, 0], np.asarray(whole)[np.arange(3), last], atol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), keys, all_keys)
+    given = params if layers == "stacked" else llama.unstacked(params, config)
+    tokens, packed, prompts = tree_of_three()
+    empty = kv_cache.empty(config, 6, 7, jnp.float32)
+    hidden, cache = llama.forward(
+        given, config, tokens, cache=empty, placement=llama.Placement(attention=backend), packed=packed
+    )
+    assert hidden.shape == (2, 3, config.hidden_size)
+    for place, prompt in enumerate(prompts):
+        alone, own = llama.forward(params, config, np.array([prompt]), cache=kv_cache.empty(config, 1, 7, jnp.float32))
+        np.testing.assert_allclose(hidden.reshape(6, -1)[place], alone[0, -1], atol=1e-5)
+        for name in ("k", "v"):
+            np.testing.assert_allclose(cache[name][:, place, :, : len(prompt)], own[name][:, 0, :, : len(prompt)], atol=1e-5)
 
 
 def test_layers_one_by_one_equal_the_scan_over_stacked_ones(tiny):
     params, config = tiny
-    tokens, last = np.arange(5, 65).reshape(3, 20), np.array([19, 0, 7])
+    tokens = np.arange(5, 65).reshape(3, 20)
     apart = llama.unstacked(params, config)
     assert len(apart["layers"]) == config.num_layers
     np.testing.assert_allclose(llama.logits(apart, config, tokens), llama.logits(params, config, tokens), atol=1e-5)
-    short, whole = (llama.forward(given, config, tokens, last=last)[0] for given in (apart, params))
-    np.testing.assert_allclose(short, whole, atol=1e-5)
 
 
 def test_padding_changes_nothing_before_it(tiny):

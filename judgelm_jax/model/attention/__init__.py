@@ -15,8 +15,8 @@ fused kernel itself only on a GPU; it has not been run.
 """
 
 from judgelm_jax.model.attention.choice import BACKENDS, backend_for, log_once, refuse
-from judgelm_jax.model.attention.dispatch import BRANCHING, attend, attend_cache
+from judgelm_jax.model.attention.dispatch import attend, attend_cache
 from judgelm_jax.model.attention.pages import PAGE
 from judgelm_jax.model.attention.products import cache_mask
 
-__all__ = ["BACKENDS", "BRANCHING", "PAGE", "attend", "attend_cache", "backend_for", "cache_mask", "log_once", "refuse"]
+__all__ = ["BACKENDS", "PAGE", "attend", "attend_cache", "backend_for", "cache_mask", "log_once", "refuse"]

@@ -12,15 +12,13 @@ from jax.sharding import Mesh
 
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model.attention.choice import log_once, refuse
-from judgelm_jax.model.attention.products import blocked, blocked_cache, cache_mask, library, reference, same_segment
+from judgelm_jax.model.attention.products import blocked, blocked_cache, cache_mask, library, masked, reference, same_segment
 from judgelm_jax.sharding import LogicalAxes, spec
 
 _QUERIES: LogicalAxes = ("batch", "sequence", "heads", "head_dim")
 _KEYS: LogicalAxes = ("batch", "kv_heads", "sequence", "head_dim")
 # The kernels of Pallas compute whole tiles: rows are filled up to a multiple. What is added stands behind all real tokens.
 _MULTIPLE = 128
-# Backends for rows in which several prompts branch off from one beginning.
-BRANCHING = ("reference", "xla", "blocked")
 
 
 def attend(
@@ -31,7 +29,6 @@ def attend(
     backend: str,
     segments: jax.Array | None = None,
     mesh: Mesh | None = None,
-    trunk: bool = False,
 ) -> jax.Array:
     """Softmax attention of each query over the keys that it may see. The softmax is computed in float32.
 
@@ -44,8 +41,7 @@ def attend(
         prefill a block of queries at a time (for CPUs, where no fused kernel exists). `cudnn` (NVIDIA's), `pallas` (GPUs) and
         `splash` (TPUs) are fused kernels for prefill and training, and are `xla` where a mask is given.
       segments: int32 [B, S], without a mask: a query sees only keys of its own number. `cudnn` cannot do that.
-      trunk: all queries see the keys of number 0 before them, too. No fused kernel can do that.
-      mesh: the mesh of a sharded forward pass, over which the kernels of Pallas are split by batch and heads.
+      mesh: the mesh of a sharded forward pass, over which `blocked` and the kernels of Pallas are split by batch and heads.
 
     Returns:
       [B, S, H, D] in the dtype of q.
@@ -57,19 +53,17 @@ def attend(
         raise ValueError(f"without a mask, {q.shape[1]} queries need as many keys, not {k.shape[2]}")
     if mask is not None and segments is not None:
         raise ValueError("segments are for queries and keys that are the same tokens: give no mask")
-    if trunk and backend not in BRANCHING:
-        raise ValueError(f"the attention backend {backend} cannot branch; take {', '.join(BRANCHING)}")
     if segments is not None and backend == "cudnn":
         raise ValueError(
             "the attention backend cudnn cannot keep the documents of a row apart; take xla or pallas, or do not pack"
         )
     refuse(backend, q.shape[3], q.dtype)
     if segments is not None and backend in ("reference", "xla"):
-        mask = same_segment(segments, segments, trunk) & cache_mask(jnp.arange(q.shape[1])[None], q.shape[1])
+        mask = same_segment(segments, segments) & cache_mask(jnp.arange(q.shape[1])[None], q.shape[1])
     if backend == "reference":
         return reference(q, k, v, mask)
     if backend == "blocked":
-        return blocked(q, k, v, mask, segments, trunk)
+        return masked(q, k, v, mask) if mask is not None else _by_row(blocked, q, k, v, segments, mesh)
     if backend == "xla" or mask is not None:
         return library(q, k, v, mask, "xla")
     if backend == "cudnn":
@@ -130,12 +124,15 @@ def _tiled(
     added = (0, -length % _MULTIPLE)
     q = jnp.pad(q, ((0, 0), added, (0, 0), (0, 0)))
     k, v = (jnp.pad(x, ((0, 0), (0, 0), added, (0, 0))) for x in (k, v))
+    segments = None if segments is None else jnp.pad(segments, ((0, 0), added))
+    return _by_row(kernel, q, k, v, segments, mesh)[:, :length]
+
+
+def _by_row(kernel, q, k, v, segments, mesh):
+    """`kernel` over the rows and heads of each device."""
     if segments is None:
-        out = _split(lambda q, k, v: kernel(q, k, v, None), mesh, (_QUERIES, _KEYS, _KEYS))(q, k, v)
-    else:
-        segments = jnp.pad(segments, ((0, 0), added))
-        out = _split(kernel, mesh, (_QUERIES, _KEYS, _KEYS, ("batch", "sequence")))(q, k, v, segments)
-    return out[:, :length]
+        return _split(lambda q, k, v: kernel(q, k, v, None), mesh, (_QUERIES, _KEYS, _KEYS))(q, k, v)
+    return _split(kernel, mesh, (_QUERIES, _KEYS, _KEYS, ("batch", "sequence")))(q, k, v, segments)
 
 
 def _split(kernel: Callable[..., jax.Array], mesh: Mesh | None, axes: tuple[LogicalAxes, ...]) -> Callable[..., jax.Array]:

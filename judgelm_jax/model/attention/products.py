@@ -20,10 +20,9 @@ def cache_mask(positions: jax.Array, slots: int) -> jax.Array:
     return jnp.arange(slots) <= positions[:, :, None]
 
 
-def same_segment(queries: jax.Array, keys: jax.Array, trunk: bool = False) -> jax.Array:
-    """bool [B, S, T] of segment numbers [B, S] and [B, T]; with `trunk`, keys of number 0 belong to all."""
-    same = queries[:, :, None] == keys[:, None, :]
-    return same | (keys == 0)[:, None, :] if trunk else same
+def same_segment(queries: jax.Array, keys: jax.Array) -> jax.Array:
+    """bool [B, S, T] of segment numbers [B, S] and [B, T]."""
+    return queries[:, :, None] == keys[:, None, :]
 
 
 def reference(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
@@ -48,26 +47,34 @@ def library(
     return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation=implementation)
 
 
-def blocked(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, segments: jax.Array | None, trunk: bool = False
-) -> jax.Array:
-    """A block of queries at a time against the keys up to the block's end: nearly nothing above the diagonal is computed."""
+def blocked(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None) -> jax.Array:
+    """A row and a block of queries at a time against the keys up to the block's end: nearly nothing above the diagonal is
+    computed, and what is computed stays in the caches of a CPU core."""
     batch, length, heads, width = q.shape
     kv_heads = k.shape[1]
     q = q.reshape(batch, length, kv_heads, heads // kv_heads, width).transpose(0, 2, 3, 1, 4) * width**-0.5
-    if mask is not None:
-        out = _products(q, k, v, mask)
-    else:
+
+    def row(own):
+        q, k, v = (x[None] for x in own[:3])
         blocks = []
         for start in range(0, length, _BLOCK):
             end = min(start + _BLOCK, length)
             below = cache_mask(jnp.arange(start, end)[None], end)
             if segments is not None:
-                below &= same_segment(segments[:, start:end], segments[:, :end], trunk)
+                below &= same_segment(own[3][None, start:end], own[3][None, :end])
             # A backward pass computes the scores of a block again: keeping them all costs more time than that.
             blocks.append(jax.checkpoint(_products)(q[..., start:end, :], k[:, :, :end], v[:, :, :end], below))
-        out = jnp.concatenate(blocks, axis=3)
+        return jnp.concatenate(blocks, axis=3)[0]
+
+    out = jax.lax.map(row, (q, k, v) if segments is None else (q, k, v, segments))
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
+
+
+def masked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+    """All queries at once, each product a plain batched matrix product."""
+    batch, length, heads, width = q.shape
+    q = q.reshape(batch, length, k.shape[1], -1, width).transpose(0, 2, 3, 1, 4) * width**-0.5
+    return _products(q, k, v, mask).transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
 
 
 def blocked_cache(

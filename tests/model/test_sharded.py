@@ -1,5 +1,7 @@
 """The forward pass on eight devices against the same pass on one."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,8 @@ from jax.sharding import PartitionSpec as P
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.config import MeshConfig
 from judgelm_jax.errors import InputError
+from judgelm_jax.judging.batching import Row, batches
+from judgelm_jax.judging.prefill import prefill
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import llama
 from judgelm_jax.sharding import make_mesh
@@ -64,6 +68,36 @@ def test_sharded_equals_unsharded(checkpoint, unsharded, text):
     assert hidden.sharding.is_equivalent_to(NamedSharding(mesh, P(("data", "fsdp"))), hidden.ndim)
     keys = NamedSharding(mesh, P(None, ("data", "fsdp"), "tensor"))
     assert fresh["k"].sharding.is_equivalent_to(keys, fresh["k"].ndim)
+
+
+@pytest.mark.parametrize("backend", ["xla", "blocked"])
+def test_packed_prompts_are_split_over_devices_that_need_not_talk(checkpoint, backend):
+    mesh = make_mesh(MeshConfig.parse("data:8"))
+    params = checkpoint.load(llama.param_shardings(checkpoint.config, mesh), "float32")
+    rng = np.random.default_rng(1)
+    rows = []
+    for index in range(24):
+        start = [1, 5, 6, 7] + ([8, 9] if index % 2 else [])
+        rows.append(Row(index, np.array([*start, *rng.integers(3, 300, 20 + index % 5)], np.int32), np.zeros(2, np.uint32)))
+    (batch,) = batches(rows, [64], 4096, None, 8)
+    tokens, packed = jax.device_put(batch.arrays[:2], NamedSharding(mesh, P(("data", "fsdp"))))
+    assert batch.tokens < sum(len(row.ids) for row in rows)
+    placement = llama.Placement(mesh, backend)
+
+    def run(params, tokens, packed):
+        return prefill(params, checkpoint.config, placement, tokens, packed, 4, jnp.float32)
+
+    compiled = jax.jit(run).lower(params, tokens, packed).compile()
+    assert not re.findall(r"all-gather|all-reduce|all-to-all|collective-permute", compiled.as_text())
+    last, cache = compiled(params, tokens, packed)
+    padded = np.zeros((24, 64), np.int32)
+    for row in rows:
+        padded[row.index, : len(row.ids)] = row.ids
+    alone, _ = llama.forward(checkpoint.load(None, "float32"), checkpoint.config, padded)
+    for place, row in batch.rows:
+        np.testing.assert_allclose(last[place], alone[row.index, len(row.ids) - 1], atol=1e-5)
+    keys = NamedSharding(mesh, P(None, ("data", "fsdp"), "tensor"))
+    assert cache["k"].sharding.is_equivalent_to(keys, cache["k"].ndim)
 
 
 def test_no_device_holds_the_whole_model(checkpoint):

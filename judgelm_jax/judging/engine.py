@@ -77,8 +77,10 @@ class Engine:
         tree: score_tree.ScoreTree | line_tree.LineTree,
     ):
         """`tree` holds the lines that may be written: a `LineTree` in mode `distribution`, else a `ScoreTree`."""
-        self.params, self.config, self.mesh, self.settings, self.tree = params, config, mesh, settings, tree
-        self._platform = platform = mesh.devices.flat[0].platform
+        self.config, self.mesh, self.settings, self.tree = config, mesh, settings, tree
+        platform = mesh.devices.flat[0].platform
+        self._apart = platform == "cpu"  # its matrix products copy what is a part of a larger array
+        self.load(params)
         backend = settings.attention
         if backend == "auto":
             backend = attention.backend_for(platform, config.head_dim, settings.dtype)
@@ -100,6 +102,10 @@ class Engine:
         self._table = bucket_lengths(self.prompt_budget)
         self._programs: dict[Hashable, Any] = {}
         self._temperature = None if settings.temperature == 0 else np.float32(settings.temperature)
+
+    def load(self, params: llama.Params) -> None:
+        """Takes other parameters of the same shapes."""
+        self.params = llama.unstacked(params, self.config) if self._apart and params else params
 
     def run(self, rows: Sequence[Row]) -> Iterator[Answer]:
         """Answers every row, in the order in which they are done. Rows have at most `prompt_budget` ids.
@@ -140,7 +146,8 @@ class Engine:
         count = self._slot_count(context, len(rows))
         group = max(self._multiple, count // 8 // self._multiple * self._multiple)  # admitted together
         waiting = collections.deque(batches(rows, self._table, self._prefill_tokens, group, self._multiple))
-        views = sorted({context} | {v for v in (context // 4, context // 2) if context >= 1024})
+        # Less of the cache is read while all rows are short; but a part of it would be copied first where it is apart.
+        views = sorted({context} | {v for v in (context // 4, context // 2) if context >= 1024 and not self._apart})
         programs: dict[Hashable, Callable[[], Any]] = {("empty", count, context): lambda: self._empty_program(count, context)}
         for batch in waiting:
             programs["admit", count, context, *batch.shape] = functools.partial(self._admit_program, count, context, batch)
@@ -218,7 +225,6 @@ class Engine:
         room = _whole_pages(batch.longest + self._room) - batch.longest
 
         def score(params, tokens, packed, lengths, keys, temperature):
-            params = self._for_decoding(params)
             last, cache = prefill(params, self.config, self.placement, tokens, packed, room, dtype)
             return self._answer(params, cache, lengths, last, keys, temperature)
 
@@ -241,34 +247,34 @@ class Engine:
 
     def _empty_program(self, count: int, context: int) -> Any:
         dtype = jnp.dtype(self.settings.dtype)
-        make = functools.partial(slots.empty, self.config, count, context, self.settings.max_new_tokens, dtype)
-        return jax.jit(make, out_shardings=self._state_shardings()).lower().compile()
+        make = functools.partial(slots.empty, self.config, count, context, self.settings.max_new_tokens, dtype, self._apart)
+        return jax.jit(make, out_shardings=self._state_shardings(count, context)).lower().compile()
 
     def _admit_program(self, count: int, context: int, batch: Batch) -> Any:
         admit = functools.partial(slots.admit, config=self.config, placement=self.placement)
         places = jax.ShapeDtypeStruct((len(batch.parts) * batch.prompts,), np.int32)
-        jitted = jax.jit(admit, donate_argnums=1, out_shardings=self._state_shardings())
+        jitted = jax.jit(admit, donate_argnums=1, out_shardings=self._state_shardings(count, context))
         state = self._state_shapes(count, context)
         return jitted.lower(self.params, state, *self._shapes((*batch.arrays, places)), self._temperature).compile()
 
     def _decode_program(self, count: int, context: int, view: int) -> Any:
         def decode(params, state, temperature):
-            params = self._for_decoding(params)
             return slots.decode(params, state, temperature, self.config, self.placement, _DECODE_STEPS, view)
 
-        jitted = jax.jit(decode, donate_argnums=1, out_shardings=self._state_shardings())
+        jitted = jax.jit(decode, donate_argnums=1, out_shardings=self._state_shardings(count, context))
         return jitted.lower(self.params, self._state_shapes(count, context), self._temperature).compile()
 
-    def _for_decoding(self, params: llama.Params) -> llama.Params:
-        return llama.unstacked(params, self.config) if self._platform == "cpu" else params
-
-    def _state_shardings(self) -> slots.State:
-        return jax.tree.map(lambda axes: sharding.sharding(self.mesh, axes), slots.AXES, is_leaf=lambda x: isinstance(x, tuple))
+    def _state_shardings(self, count: int, context: int) -> slots.State:
+        return jax.tree.map(lambda x: x.sharding, self._state_shapes(count, context))
 
     def _state_shapes(self, count: int, context: int) -> slots.State:
-        dtype = jnp.dtype(self.settings.dtype)
-        shapes = jax.eval_shape(lambda: slots.empty(self.config, count, context, self.settings.max_new_tokens, dtype))
-        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self._state_shardings())
+        dtype, most = jnp.dtype(self.settings.dtype), self.settings.max_new_tokens
+        shapes = jax.eval_shape(lambda: slots.empty(self.config, count, context, most, dtype, self._apart))
+        return jax.tree.map(
+            lambda x, axes: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.sharding(self.mesh, axes)),
+            shapes,
+            slots.axes(shapes),
+        )
 
     def _shapes(self, arrays: Any) -> Any:
         """The shapes of a batch's arrays, split over the mesh by their rows."""

@@ -26,9 +26,10 @@ def prefill(
 
     Returns:
       Of the B = parts × prompts prompts, the residual stream [B, E] at the last token of each, and caches of longest + room
-      slots.
+      slots, apart where the layers of the parameters are.
     """
     parts, prompts, longest = packed.places.shape
-    cache = kv_cache.empty(config, parts * prompts, longest + room, dtype, placement.mesh)
+    apart = isinstance(params["layers"], list)
+    cache = kv_cache.empty(config, parts * prompts, longest + room, dtype, placement.mesh, apart)
     hidden, cache = llama.forward(params, config, tokens, cache=cache, placement=placement, packed=packed)
     return hidden.reshape(parts * prompts, -1), cache

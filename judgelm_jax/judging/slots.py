@@ -19,16 +19,16 @@ from judgelm_jax.judging.score_tree import gumbel
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import llama
 
-# cache: k, v [L, N, K, T, D]; int32 [N] each: length (the position at which `last` will be written), last (the token to feed),
+# cache: of N rows of T slots; int32 [N] each: length (the position at which `last` will be written), last (the token to feed),
 # produced (tokens generated); finished, stopped: bool [N] (stopped: by an end-of-sequence token); text: int32 [N, most];
 # keys: uint32 [N, 2].
 State = dict[str, Any]
 
 
-def empty(config: ModelConfig, slots: int, context: int, most: int, dtype: Any) -> State:
+def empty(config: ModelConfig, slots: int, context: int, most: int, dtype: Any, apart: bool = False) -> State:
     """All slots free. `context` is the length of their caches, `most` the number of tokens that a row may generate."""
     return {
-        "cache": kv_cache.empty(config, slots, context, dtype),
+        "cache": kv_cache.empty(config, slots, context, dtype, apart=apart),
         "length": jnp.zeros(slots, jnp.int32),
         "last": jnp.zeros(slots, jnp.int32),
         "produced": jnp.zeros(slots, jnp.int32),
@@ -39,16 +39,10 @@ def empty(config: ModelConfig, slots: int, context: int, most: int, dtype: Any) 
     }
 
 
-AXES: State = {
-    "cache": dict.fromkeys(("k", "v"), kv_cache.AXES),
-    "length": ("batch",),
-    "last": ("batch",),
-    "produced": ("batch",),
-    "finished": ("batch",),
-    "stopped": ("batch",),
-    "text": ("batch", None),
-    "keys": ("batch", None),
-}
+def axes(state: State) -> State:
+    """The logical axes of each array of a state, or of their shapes."""
+    cache = jax.tree.map(lambda x: kv_cache.AXES[-x.ndim :], state["cache"])
+    return {name: cache if name == "cache" else ("batch", *[None] * (x.ndim - 1)) for name, x in state.items()}
 
 
 def admit(
@@ -71,18 +65,17 @@ def admit(
       slots: int32 [B], the slot of each row; N or more for a row that only fills up the batch.
       temperature: float32 scalar, or None for greedy decoding.
     """
-    last, fresh = prefill(params, config, placement, tokens, packed, 0, state["cache"]["k"].dtype)
+    dtype = jax.tree.leaves(state["cache"])[0].dtype
+    last, fresh = prefill(params, config, placement, tokens, packed, 0, dtype)
     first = _choose(llama.head(params, last), keys, jnp.zeros_like(lengths), temperature)
 
     def put(old, new):
         return old.at[slots].set(new, mode="drop")
 
-    longest = kv_cache.slots_of(fresh)
-    cache = {name: old.at[:, slots, :, :longest].set(fresh[name], mode="drop") for name, old in state["cache"].items()}
     stopped = _is_end(first, config)
     most = state["text"].shape[1]
     return {
-        "cache": cache,
+        "cache": kv_cache.insert(state["cache"], slots, fresh),
         "length": put(state["length"], lengths),
         "last": put(state["last"], first),
         "produced": put(state["produced"], jnp.where(stopped, 0, 1)),

@@ -114,8 +114,8 @@ class Attention(nnx.Module):
             out = attention.attend(q, k, v, mask, placement.attention, documents and documents.segments, mesh)
         else:
             cache = kv_cache.write(cache, layer, reach.slots, k, v)
-            held = cache["k"], cache["v"]
-            out = attention.attend_cache(q, *held, layer, reach.mask, reach.used, placement.attention, mesh)
+            held = kv_cache.of_layer(cache, layer)
+            out = attention.attend_cache(q, *held, reach.mask, reach.used, placement.attention, mesh)
         out = out.reshape(x.shape[0], -1, config.num_heads * config.head_dim)
         return self.o_proj(out if packed is None or ends is not None else take(out, packed.sources)), cache
 

@@ -62,9 +62,9 @@ def make_evaluation(
         for arrays in batches(rows, held_out, tokenizer, eos_id, data, recipe, feeding.part, feeding.parts):
             total, count = loss_of(params, feeding.put(arrays))
             nll, targets = nll + float(total), targets + float(count)
-        judge.engine.params = params
+        judge.engine.load(params)
         judged = [judgment.row for judgment in judge.judge(records)]
-        judge.engine.params = {}  # the next step needs the room
+        judge.engine.load({})  # the next step needs the room
         summary = summarize(join_rows(labels, judged), parser="tolerant", unparsed="wrong")
         loss = nll / targets if math.isfinite(nll) else None
         return {"loss": loss, "records": len(records)} | {name: summary[name] for name in _LOGGED}

@@ -94,13 +94,12 @@ def hugging_face_text(model, ids, new, ends):
     return (out[:-1], "stop") if out[-1] in ends else (out, "length")
 
 
-def test_explanations_equal_hugging_face_token_by_token(explain, hugging_face, rows):
+def test_explanations_equal_hugging_face_token_by_token(laboratory_checkpoint, explain, hugging_face, rows):
     # An untrained model hardly ever ends by itself, so tokens that it likes are made to end its text.
     plain = [hugging_face_text(hugging_face, row.ids.tolist(), NEW, (2,))[0] for row in rows]
     ends = (2, plain[0][5], plain[1][11], plain[2][0])
-    engine = Engine(
-        explain.params, dataclasses.replace(explain.config, eos_ids=ends), explain.mesh, explain.settings, explain.tree
-    )
+    params = open_checkpoint(str(laboratory_checkpoint)).load(llama.param_shardings(explain.config, explain.mesh), "float32")
+    engine = Engine(params, dataclasses.replace(explain.config, eos_ids=ends), explain.mesh, explain.settings, explain.tree)
     found = answers(engine, rows)
     for row in rows:
         assert found[row.index] == hugging_face_text(hugging_face, row.ids.tolist(), NEW, ends)

@@ -109,9 +109,7 @@ def test_prefill_of_an_odd_length_compiles(hardware, backend, call):
 def test_decoding_compiles_and_copies_no_cache(hardware, backend, call):
     mesh = mesh_of(hardware)
     state = jax.eval_shape(functools.partial(slots.empty, CONFIG, 8, 1040, 16, jnp.bfloat16))
-    lies = jax.tree.map(
-        lambda axes, x: sharding(mesh, axes, x.shape), slots.AXES, state, is_leaf=lambda x: isinstance(x, tuple)
-    )
+    lies = jax.tree.map(lambda x, axes: sharding(mesh, axes, x.shape), state, slots.axes(state))
     run = functools.partial(
         slots.decode, temperature=None, config=CONFIG, placement=llama.Placement(mesh, backend), steps=16, visible=1040
     )

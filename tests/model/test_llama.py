@@ -81,21 +81,27 @@ def test_no_logit_depends_on_a_later_token(tiny):
     assert (gradient[np.tril_indices(12)] > 0).all()
 
 
-def test_decoding_with_a_cache_equals_one_pass(tiny):
+@pytest.mark.parametrize("apart", [False, True], ids=["stacked", "apart"])
+def test_decoding_with_a_cache_equals_one_pass(tiny, apart):
     params, config = tiny
     rng = np.random.default_rng(2)
     tokens = rng.integers(3, config.vocab_size, (3, 20))
     lengths = np.array([4, 9, 13])  # each row continues at its own length
     whole = llama.logits(params, config, tokens)
     prompt = np.where(np.arange(13) < lengths[:, None], tokens[:, :13], 7)
-    _, cache = llama.forward(params, config, prompt, cache=kv_cache.empty(config, 3, 20, jnp.float32))
+    given = llama.unstacked(params, config) if apart else params
+    empty = kv_cache.empty(config, 4, 20, jnp.float32, apart=apart)
+    _, begun = llama.forward(given, config, prompt, cache=kv_cache.empty(config, 3, 13, jnp.float32, apart=apart))
+    cache = kv_cache.insert(empty, np.array([2, 0, 4]), begun)  # the third is dropped: there is no row 4
+    cache = kv_cache.insert(cache, np.array([5, 6, 3]), begun)
+    order, rows = np.array([1, 0, 0, 2]), np.array([True, False, True, True])
     step = jax.jit(llama.forward, static_argnums=1)
     for offset in range(6):
-        places = lengths + offset
-        token = np.take_along_axis(tokens, places[:, None], axis=1)
-        hidden, cache = step(params, config, token, llama.in_order(places[:, None], 20), cache)
-        expected = np.take_along_axis(np.asarray(whole), places[:, None, None], axis=1)
-        np.testing.assert_allclose(llama.head(params, hidden), expected, atol=2e-5)
+        places = lengths[order] + offset
+        token = tokens[order, places][:, None]
+        hidden, cache = step(given, config, token, llama.in_order(places[:, None], 20), cache)
+        expected = np.asarray(whole)[order, places]
+        np.testing.assert_allclose(llama.head(params, hidden)[rows, 0], expected[rows], atol=2e-5)
 
 
 def tree_of_three():
@@ -115,7 +121,7 @@ def test_packed_prompts_are_what_each_is_alone(tiny, backend, layers):
     params, config = tiny
     given = params if layers == "stacked" else llama.unstacked(params, config)
     tokens, packed, prompts = tree_of_three()
-    empty = kv_cache.empty(config, 6, 7, jnp.float32)
+    empty = kv_cache.empty(config, 6, 7, jnp.float32, apart=layers == "unstacked")
     hidden, cache = llama.forward(
         given, config, tokens, cache=empty, placement=llama.Placement(attention=backend), packed=packed
     )
@@ -124,7 +130,8 @@ def test_packed_prompts_are_what_each_is_alone(tiny, backend, layers):
         alone, own = llama.forward(params, config, np.array([prompt]), cache=kv_cache.empty(config, 1, 7, jnp.float32))
         np.testing.assert_allclose(hidden.reshape(6, -1)[place], alone[0, -1], atol=1e-5)
         for name in ("k", "v"):
-            np.testing.assert_allclose(cache[name][:, place, :, : len(prompt)], own[name][:, 0, :, : len(prompt)], atol=1e-5)
+            keys = np.stack(cache[name])[:, place, :, : len(prompt)]
+            np.testing.assert_allclose(keys, own[name][:, 0, :, : len(prompt)], atol=1e-5)
 
 
 def test_layers_one_by_one_equal_the_scan_over_stacked_ones(tiny):

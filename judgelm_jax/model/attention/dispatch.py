@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model.attention.choice import log_once, refuse
-from judgelm_jax.model.attention.products import blocked, blocked_cache, cache_mask, library, masked, reference, same_segment
+from judgelm_jax.model.attention.products import blocked, cache_mask, library, masked, reference, same_segment
 from judgelm_jax.sharding import LogicalAxes, spec
 
 _QUERIES: LogicalAxes = ("batch", "sequence", "heads", "head_dim")
@@ -84,7 +84,7 @@ def attend_cache(
     """Attention of new tokens over one layer of a cache in which their keys and values have been written.
 
     Args:
-      q: [B, S, H, D]; k, v: [L, B, K, T, D], the cache of all layers; layer: int32 scalar.
+      q: [B, S, H, D]; k, v: [L, B, K, T, D], the cache of some layers; layer: int32 scalar, the number of one.
       mask: bool [B, S, V], true where a query sees one of the first V ≤ T slots.
       used: int32 [B] with values from 1 to V, where S is 1 and each query sees the first so many slots and no others: what the
         mask says, in the form that `pallas` and `splash` need to read no more than that. Where they cannot read the cache so
@@ -106,12 +106,6 @@ def attend_cache(
         else:
             split = _split(_kernels(backend).decode, mesh, (_QUERIES, kv_cache.AXES, kv_cache.AXES, (), ("batch",)))
             return split(q, k, v, layer, used)
-    if backend == "blocked":
-        axes: tuple[LogicalAxes, ...] = (_QUERIES, kv_cache.AXES, kv_cache.AXES, (), ("batch", None, None))
-        held = (q, k, v, jnp.asarray(layer), jnp.broadcast_to(mask, (batch, *mask.shape[1:])))
-        if used is None:
-            return _split(lambda q, k, v, layer, mask: blocked_cache(q, k, v, layer, mask, None), mesh, axes)(*held)
-        return _split(blocked_cache, mesh, (*axes, ("batch",)))(*held, used)
     keys, values = (x[layer, :, :, : mask.shape[2]] for x in (k, v))
     return attend(q, keys, values, mask, backend)
 

@@ -3,7 +3,6 @@
 Letters of the shapes: B batch, S queries, T keys, H query heads, K key/value heads, D width of a head.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -11,8 +10,6 @@ import jax.numpy as jnp
 
 # Queries of one block of `blocked`. Its scores, B × H × 128 × T floats, stay in the caches of a CPU core.
 _BLOCK = 128
-# Rows of a cache that `blocked_cache` reads at once, and of how many lengths a view of it may be.
-_ROWS, _VIEWS = 2, 4
 
 
 def cache_mask(positions: jax.Array, slots: int) -> jax.Array:
@@ -75,43 +72,6 @@ def masked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Arr
     batch, length, heads, width = q.shape
     q = q.reshape(batch, length, k.shape[1], -1, width).transpose(0, 2, 3, 1, 4) * width**-0.5
     return _products(q, k, v, mask).transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
-
-
-def blocked_cache(
-    q: jax.Array, k: jax.Array, v: jax.Array, layer: jax.Array | int, mask: jax.Array, used: jax.Array | None
-) -> jax.Array:
-    """A few rows at a time: `dispatch.attend_cache`.
-
-    What a matrix product reads of a larger array is copied first. Of all rows, that would go to memory and back; of a few, it
-    stays in the caches of a CPU core. Of these rows, as many slots are read as the longest has used, up to a quarter of all.
-    """
-    batch, queries, heads, width = q.shape
-    visible = mask.shape[2]
-    rows = _ROWS if batch % _ROWS == 0 else 1
-    step = max(_BLOCK, -(-visible // _VIEWS))
-    views = [visible] if used is None else [*range(step, visible, step), visible]
-
-    def some(first):
-        part = jax.lax.dynamic_slice_in_dim(q, first, rows)
-        part = part.reshape(rows, queries, k.shape[2], -1, width).transpose(0, 2, 3, 1, 4) * width**-0.5
-
-        def see(view: int) -> Callable[[], jax.Array]:
-            def products() -> jax.Array:
-                keys, values = (
-                    jax.lax.dynamic_slice(x, (layer, first, 0, 0, 0), (1, rows, x.shape[2], view, width))[0] for x in (k, v)
-                )
-                return _products(part, keys, values, jax.lax.dynamic_slice_in_dim(mask, first, rows)[:, :, :view])
-
-            return products
-
-        if used is None or len(views) == 1:
-            out = see(visible)()
-        else:
-            longest = jax.lax.dynamic_slice_in_dim(used, first, rows).max()
-            out = jax.lax.switch(jnp.searchsorted(jnp.asarray(views), longest), [see(view) for view in views])
-        return out.transpose(0, 3, 1, 2, 4).reshape(rows, queries, heads, width)
-
-    return jax.lax.map(some, jnp.arange(0, batch, rows)).reshape(q.shape)
 
 
 def _products(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:

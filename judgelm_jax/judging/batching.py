@@ -14,7 +14,7 @@ import bisect
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -117,14 +117,10 @@ def batches(rows: Sequence[Row], table: Sequence[int], tokens: int, most: int | 
       most: the number of prompts that a batch may have, rounded up to `parts`; None: any.
       parts: the devices that a batch is split over.
     """
-    sizes = bucket_lengths(max(tokens, table[-1]))
+    # What few prompts are spread over can be more than `tokens`: they are spread by their number.
+    sizes = bucket_lengths(4 * max(tokens, table[-1]))
     of_a_part = None if most is None else -(-most // parts)
-    made = list(_parts(rows, table, tokens, of_a_part))
-    for start in range(0, len(made), parts):
-        some = made[start : start + parts]
-        if len(some) < parts:  # few prompts left: each device gets as many
-            left = [row for part in some for row in part]
-            some = [left[len(left) * part // parts : len(left) * (part + 1) // parts] for part in range(parts)]
+    for some in _together(_parts(rows, table, tokens, of_a_part), parts):
         prompts = bucket(max(map(len, some)), _COUNTS)
         longest = bucket(max(len(row.ids) for part in some for row in part), table)
         size = bucket(max(map(_tree_size, some)), sizes)
@@ -135,43 +131,69 @@ def batches(rows: Sequence[Row], table: Sequence[int], tokens: int, most: int | 
 _COUNTS = [*range(1, 16), *(part << octave for octave in range(1, 16) for part in range(8, 16))]
 
 
+def _together(made: Iterable[list[Row]], parts: int) -> Iterator[list[list[Row]]]:
+    """As many parts as there are devices, of prompts of like length; where there are fewer, their prompts are spread."""
+    some: list[list[Row]] = []
+    longest = 0
+    for part in made:
+        length = max(len(row.ids) for row in part)
+        if some and (len(some) == parts or min(length, longest) < _LEAST_FULL * max(length, longest)):
+            yield _spread(some, parts)
+            some, longest = [], 0
+        some.append(part)
+        longest = max(longest, length)
+    if some:
+        yield _spread(some, parts)
+
+
+def _spread(some: list[list[Row]], parts: int) -> list[list[Row]]:
+    if len(some) == parts:
+        return some
+    rows = [row for part in some for row in part]
+    shares = (rows[len(rows) * part // parts : len(rows) * (part + 1) // parts] for part in range(parts))
+    return [sorted(share, key=_alphabetical) for share in shares]
+
+
 def _parts(rows: Sequence[Row], table: Sequence[int], tokens: int, most: int | None) -> Iterator[list[Row]]:
-    """Prompts of the trees of one device each, in the order in which neighbours have most in common."""
-    part: list[tuple[int, Row]] = []
+    """Prompts of the trees of one device each, in the order of their ids."""
+    part: list[Row] = []
     size = shortest = longest = 0
-    for place, row in _ordered(rows):
+    for row in _ordered(rows):
         length = len(row.ids)
-        own = length - (_common(part[-1][1].ids, row.ids) if part else 0)
+        own = length - (_common(part[-1].ids, row.ids) if part else 0)
         low, high = (min(shortest, length), max(longest, length)) if part else (length, length)
-        filled = bucket(high, table)
         if part and (
             size + own > tokens
             or len(part) == most
-            or (len(part) + 1) * filled > _MOST_REPEATED * tokens
+            or (len(part) + 1) * bucket(high, table) > _MOST_REPEATED * tokens
             or low < _LEAST_FULL * high
         ):
-            yield [row for _, row in sorted(part, key=lambda entry: entry[0])]
-            part, own, low, high, size = [], length, length, length, 0
-        part.append((place, row))
+            yield sorted(part, key=_alphabetical)
+            part, size, own, low, high = [], 0, length, length, length
+        part.append(row)
         size, shortest, longest = size + own, low, high
     if part:
-        yield [row for _, row in sorted(part, key=lambda entry: entry[0])]
+        yield sorted(part, key=_alphabetical)
 
 
-def _ordered(rows: Sequence[Row]) -> list[tuple[int, Row]]:
-    """Prompts in the order of their ids, where those that begin alike are neighbours, with their places in it; then families
-    of neighbours that have much in common are ordered by length, the longest first."""
-    ordered = sorted(rows, key=lambda row: row.ids.astype(">i4").tobytes())
-    common = [_common(one.ids, two.ids) for one, two in itertools.pairwise(ordered)]
-    everywhere = min(common, default=0)
-    families: list[list[tuple[int, Row]]] = []
-    for place, row in enumerate(ordered):
-        if place and common[place - 1] - everywhere > _ALIKE * (len(row.ids) - everywhere):
-            families[-1].append((place, row))
+def _ordered(rows: Sequence[Row]) -> list[Row]:
+    """In the order of their ids, prompts that begin alike are neighbours; families of neighbours that have much in common are
+    then ordered by length, the longest first."""
+    ordered = sorted(rows, key=_alphabetical)
+    common = [0, *(_common(one.ids, two.ids) for one, two in itertools.pairwise(ordered))]
+    everywhere = min(common[1:], default=0)
+    families: list[list[Row]] = []
+    for row, shared in zip(ordered, common, strict=False):
+        if families and shared - everywhere > _ALIKE * (len(row.ids) - everywhere):
+            families[-1].append(row)
         else:
-            families.append([(place, row)])
-    families.sort(key=lambda family: -max(len(row.ids) for _, row in family))
-    return [entry for family in families for entry in family]
+            families.append([row])
+    families.sort(key=lambda family: -max(len(row.ids) for row in family))
+    return [row for family in families for row in family]
+
+
+def _alphabetical(row: Row) -> bytes:
+    return row.ids.astype(">i4").tobytes()
 
 
 def _tree_size(rows: Sequence[Row]) -> int:

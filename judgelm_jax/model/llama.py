@@ -9,19 +9,17 @@ D width of a head, L layers, V words.
 
 import dataclasses
 import functools
-import math
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from judgelm_jax.config import ModelConfig
-from judgelm_jax.model import attention
+from judgelm_jax.model import attention, rotary
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.sharding import LogicalAxes, constrain, sharding
 
@@ -101,8 +99,8 @@ class Attention(nnx.Module):
             )
         )
         cosine, sine = rotation
-        q = rotate(q, rotation if ends is None else (take(cosine, ends), take(sine, ends)))
-        k = rotate(k, rotation)
+        q = rotary.rotate(q, rotation if ends is None else (take(cosine, ends), take(sine, ends)))
+        k = rotary.rotate(k, rotation)
         if packed is not None:
             k, v = (_each(tokens, packed.places) for tokens in (k, v))
             q = _each(q, packed.places) if ends is None else q.reshape(-1, 1, *q.shape[2:])
@@ -231,7 +229,7 @@ def forward(
     with jax.default_matmul_precision("highest" if embedding.dtype == jnp.float32 else "default"):
         x = constrain(embedding[tokens], placement.mesh, ("batch", "sequence", "width"))
         placed = next((given for given in (reach, documents, packed) if given is not None), None)
-        rotation = rotary(config, jnp.arange(tokens.shape[1])[None] if placed is None else placed.positions)
+        rotation = rotary.rotation(config, jnp.arange(tokens.shape[1])[None] if placed is None else placed.positions)
         layers, top = params["layers"], config.num_layers - 1
         ends = None if packed is None else packed.ends
         graph = _layer_graph(config, _adapted(params))
@@ -297,37 +295,6 @@ def head(params: Params, hidden: jax.Array) -> jax.Array:
 def logits(params: Params, config: ModelConfig, tokens: jax.Array, placement: Placement = Placement()) -> jax.Array:
     """Float32 logits [B, S, V] of every position: for tests and for comparing checkpoints, not for judging."""
     return head(params, forward(params, config, tokens, placement=placement)[0])
-
-
-def rotary(config: ModelConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine [B, S, 1, D/2] in float32 of the angle of each position and frequency."""
-    angles = positions[..., None].astype(jnp.float32) * jnp.asarray(rotary_frequencies(config))
-    return jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
-
-
-def rotary_frequencies(config: ModelConfig) -> np.ndarray:
-    """Radians per position of each pair of dimensions, float32 [D/2], scaled as the config says."""
-    exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    frequencies = np.float32(1.0) / np.float32(config.rope_base) ** exponents
-    scaling = config.rope_scaling
-    if scaling is None:
-        return frequencies
-    if scaling.kind == "linear":
-        return frequencies / np.float32(scaling.factor)
-    # llama3: a frequency that turns fewer than `low` times in the original context is slowed by `factor`, one that turns
-    # more than `high` times is kept, and between the two the share of the kept one grows with the number of turns.
-    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
-    turns = scaling.original_context * frequencies / np.float32(2 * math.pi)
-    kept = np.clip((turns - low) / (high - low), 0.0, 1.0).astype(np.float32)
-    return ((1 - kept) * frequencies / np.float32(scaling.factor) + kept * frequencies).astype(np.float32)
-
-
-def rotate(x: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Turns dimension i and i + D/2 of x [B, S, N, D] by the angle of its position (half-rotation layout), in float32."""
-    cosine, sine = rotation
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
-    return turned.astype(x.dtype)
 
 
 def abstract_params(config: ModelConfig, dtype: Any) -> Params:

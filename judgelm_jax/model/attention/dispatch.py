@@ -122,7 +122,9 @@ def _tiled(
     return _by_row(kernel, q, k, v, segments, mesh)[:, :length]
 
 
-def _by_row(kernel, q, k, v, segments, mesh):
+def _by_row(
+    kernel: Callable[..., jax.Array], q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None, mesh: Mesh | None
+) -> jax.Array:
     """`kernel` over the rows and heads of each device."""
     if segments is None:
         return _split(lambda q, k, v: kernel(q, k, v, None), mesh, (_QUERIES, _KEYS, _KEYS))(q, k, v)

@@ -23,12 +23,15 @@ from judgelm_jax.model.llama import Packed
 
 _SHORTEST = 64
 _PER_OCTAVE = 8  # sizes between a power of two and the next: what fills a size best wastes at most 1/9
-# A prompt that would fill less of its row for attention goes to the next batch. Attention is the smaller part of the work.
-_LEAST_FULL = 0.7
 # Prompts belong together that have in common, beyond what all have, this part of what is left of them.
 _ALIKE = 0.1
 # Of prompts that have much in common, rows for attention and cache may hold so many times the tokens that are computed.
 _MOST_REPEATED = 2
+# A batch takes the shape of another one, so that one program computes both, where it is larger by no more than this: in
+# tokens, and in rows for attention and cache.
+_MORE_TOKENS, _MORE_ROWS = 0.1, 0.25
+
+Shape = tuple[int, int, int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Batch:
     longest: int
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
+    def shape(self) -> Shape:
         """Batches of one shape are computed by one program."""
         return len(self.parts), self.size, self.prompts, self.longest
 
@@ -108,72 +111,94 @@ def bucket(length: int, table: Sequence[int]) -> int:
     return table[bisect.bisect_left(table, length)]
 
 
-def batches(rows: Sequence[Row], table: Sequence[int], tokens: int, most: int | None, parts: int) -> Iterator[Batch]:
-    """Splits prompts into batches, the longest prompts and those that begin like them first.
+def batches(
+    rows: Sequence[Row], table: Sequence[int], tokens: int, most: int | None, parts: int, known: Iterable[Shape] = ()
+) -> list[Batch]:
+    """Splits prompts into batches, the longest prompts first and those that begin alike together.
 
     Args:
       table: the lengths to which prompts may be filled up, ascending.
       tokens: of the tree of one part, at most, unless one prompt has more.
       most: the number of prompts that a batch may have, rounded up to `parts`; None: any.
       parts: the devices that a batch is split over.
+      known: shapes that are taken before new ones, where they fit.
     """
     # What few prompts are spread over can be more than `tokens`: they are spread by their number.
     sizes = bucket_lengths(4 * max(tokens, table[-1]))
     of_a_part = None if most is None else -(-most // parts)
-    for some in _together(_parts(rows, table, tokens, of_a_part), parts):
-        prompts = bucket(max(map(len, some)), _COUNTS)
-        longest = bucket(max(len(row.ids) for part in some for row in part), table)
-        size = bucket(max(map(_tree_size, some)), sizes)
-        yield Batch(tuple(map(tuple, some)), size, prompts if of_a_part is None else min(prompts, of_a_part), longest)
+    made = []
+    octaves: dict[int, list[Row]] = {}
+    for row in rows:
+        octaves.setdefault(max(_SHORTEST, len(row.ids) - 1).bit_length(), []).append(row)
+    for octave in sorted(octaves, reverse=True):
+        for some in _together(_parts(octaves[octave], table, tokens, of_a_part), parts):
+            prompts = bucket(max(map(len, some)), _COUNTS)
+            longest = bucket(max(len(row.ids) for part in some for row in part), table)
+            size = bucket(max(map(_tree_size, some)), sizes)
+            prompts = prompts if of_a_part is None else min(prompts, of_a_part)
+            made.append(Batch(tuple(map(tuple, some)), size, prompts, longest))
+    return _of_few_shapes(made, known)
 
 
-# Numbers of prompts that a part may have: each up to 16, then eight to an octave.
-_COUNTS = [*range(1, 16), *(part << octave for octave in range(1, 16) for part in range(8, 16))]
+def _of_few_shapes(made: list[Batch], known: Iterable[Shape]) -> list[Batch]:
+    """The same batches, of which many have the shape of a larger one."""
+    shapes = list(known)
+    fitted: dict[int, Batch] = {}
+    for place in sorted(range(len(made)), key=lambda place: (-made[place].size, -made[place].prompts * made[place].longest)):
+        batch = made[place]
+        fits = [
+            (size, prompts, longest)
+            for parts, size, prompts, longest in shapes
+            if parts == len(batch.parts)
+            and batch.size <= size <= (1 + _MORE_TOKENS) * batch.size
+            and batch.prompts <= prompts
+            and batch.longest <= longest
+            and prompts * longest <= (1 + _MORE_ROWS) * batch.prompts * batch.longest
+        ]
+        if fits:
+            size, prompts, longest = min(fits, key=lambda shape: (shape[0], shape[1] * shape[2]))
+            batch = dataclasses.replace(batch, size=size, prompts=prompts, longest=longest)
+        else:
+            shapes.append(batch.shape)
+        fitted[place] = batch
+    return [fitted[place] for place in range(len(made))]
 
 
-def _together(made: Iterable[list[Row]], parts: int) -> Iterator[list[list[Row]]]:
-    """As many parts as there are devices, of prompts of like length; where there are fewer, their prompts are spread."""
-    some: list[list[Row]] = []
-    longest = 0
-    for part in made:
-        length = max(len(row.ids) for row in part)
-        if some and (len(some) == parts or min(length, longest) < _LEAST_FULL * max(length, longest)):
-            yield _spread(some, parts)
-            some, longest = [], 0
-        some.append(part)
-        longest = max(longest, length)
-    if some:
-        yield _spread(some, parts)
+# Numbers of prompts that a part may have: each up to 8, then four to an octave.
+_COUNTS = [*range(1, 4), *(part << octave for octave in range(16) for part in range(4, 8))]
 
 
-def _spread(some: list[list[Row]], parts: int) -> list[list[Row]]:
+def _together(made: Sequence[list[Row]], parts: int) -> Iterator[list[list[Row]]]:
+    """As many parts as there are devices; where there are fewer, their prompts are spread."""
+    for start in range(0, len(made), parts):
+        yield _spread(made[start : start + parts], parts)
+
+
+def _spread(some: Sequence[list[Row]], parts: int) -> list[list[Row]]:
     if len(some) == parts:
-        return some
+        return list(some)
     rows = [row for part in some for row in part]
     shares = (rows[len(rows) * part // parts : len(rows) * (part + 1) // parts] for part in range(parts))
     return [sorted(share, key=_alphabetical) for share in shares]
 
 
-def _parts(rows: Sequence[Row], table: Sequence[int], tokens: int, most: int | None) -> Iterator[list[Row]]:
+def _parts(rows: Sequence[Row], table: Sequence[int], tokens: int, most: int | None) -> list[list[Row]]:
     """Prompts of the trees of one device each, in the order of their ids."""
-    part: list[Row] = []
-    size = shortest = longest = 0
+    made: list[list[Row]] = []
+    size = longest = 0
     for row in _ordered(rows):
         length = len(row.ids)
-        own = length - (_common(part[-1].ids, row.ids) if part else 0)
-        low, high = (min(shortest, length), max(longest, length)) if part else (length, length)
-        if part and (
-            size + own > tokens
-            or len(part) == most
-            or (len(part) + 1) * bucket(high, table) > _MOST_REPEATED * tokens
-            or low < _LEAST_FULL * high
-        ):
-            yield sorted(part, key=_alphabetical)
-            part, size, own, low, high = [], 0, length, length, length
-        part.append(row)
-        size, shortest, longest = size + own, low, high
-    if part:
-        yield sorted(part, key=_alphabetical)
+        if made:
+            part = made[-1]
+            own, longest = length - _common(part[-1].ids, row.ids), max(longest, length)
+            repeated = (len(part) + 1) * bucket(longest, table) > _MOST_REPEATED * tokens
+            if size + own <= tokens and len(part) != most and not repeated:
+                part.append(row)
+                size += own
+                continue
+        made.append([row])
+        size = longest = length
+    return [sorted(part, key=_alphabetical) for part in made]
 
 
 def _ordered(rows: Sequence[Row]) -> list[Row]:

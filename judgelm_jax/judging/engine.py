@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -100,7 +100,7 @@ class Engine:
         self._multiple = mesh.shape["data"] * mesh.shape["fsdp"]
         self._prefill_tokens = _PREFILL_TOKENS.get(platform, _PREFILL_TOKENS_ACCELERATOR)
         self._table = bucket_lengths(self.prompt_budget)
-        self._programs: dict[Hashable, Any] = {}
+        self._programs: dict[tuple, Any] = {}
         self._temperature = None if settings.temperature == 0 else np.float32(settings.temperature)
 
     def load(self, params: llama.Params) -> None:
@@ -115,7 +115,8 @@ class Engine:
         return self._explain(rows) if self.settings.mode == "explain" else self._score(rows)
 
     def _score(self, rows: Sequence[Row]) -> Iterator[Answer]:
-        work = list(batches(rows, self._table, self._prefill_tokens, self.settings.batch_size, self._multiple))
+        known = [key[1:] for key in self._programs]
+        work = batches(rows, self._table, self._prefill_tokens, self.settings.batch_size, self._multiple, known)
         self._compile({("score", *batch.shape): functools.partial(self._score_program, batch) for batch in work})
         waiting: collections.deque[tuple[Batch, jax.Array]] = collections.deque()
         for batch in work:
@@ -145,10 +146,11 @@ class Engine:
         context = _whole_pages(min(self.config.context, bucket(longest, self._table) + self.settings.max_new_tokens))
         count = self._slot_count(context, len(rows))
         group = max(self._multiple, count // 8 // self._multiple * self._multiple)  # admitted together
-        waiting = collections.deque(batches(rows, self._table, self._prefill_tokens, group, self._multiple))
+        known = [key[3:] for key in self._programs if key[:3] == ("admit", count, context)]
+        waiting = collections.deque(batches(rows, self._table, self._prefill_tokens, group, self._multiple, known))
         # Less of the cache is read while all rows are short; but a part of it would be copied first where it is apart.
         views = sorted({context} | {v for v in (context // 4, context // 2) if context >= 1024 and not self._apart})
-        programs: dict[Hashable, Callable[[], Any]] = {("empty", count, context): lambda: self._empty_program(count, context)}
+        programs: dict[tuple, Callable[[], Any]] = {("empty", count, context): lambda: self._empty_program(count, context)}
         for batch in waiting:
             programs["admit", count, context, *batch.shape] = functools.partial(self._admit_program, count, context, batch)
         for view in views:
@@ -209,7 +211,7 @@ class Engine:
         self.counts.shared_tokens += prompt - batch.tokens
         self.counts.padding_tokens += len(batch.parts) * batch.size - batch.tokens
 
-    def _compile(self, programs: dict[Hashable, Callable[[], Any]]) -> None:
+    def _compile(self, programs: dict[tuple, Callable[[], Any]]) -> None:
         """Compiles those that are new, in parallel, before any of them is needed."""
         new = {key: lower for key, lower in programs.items() if key not in self._programs}
         if not new:

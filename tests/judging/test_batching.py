@@ -90,16 +90,17 @@ def test_few_tokens_are_padding():
         made = list(batches(rows_of(lengths), bucket_lengths(2048), 16384, None, parts))
         computed = sum(parts * batch.size for batch in made)
         assert 1 - lengths.sum() / computed < 0.06
-        assert len({batch.shape for batch in made}) < 45  # programs, of 200 batches and more
+        assert len({batch.shape for batch in made}) < 20  # programs
 
 
 def test_prompts_of_one_question_are_computed_together():
-    # All pairs of four answers to each of 12 questions, in both orders: 40 tokens for all, 60 of the question.
+    # All pairs of four answers to each of 12 questions, in both orders: 40 tokens for all, 60 of the question. All prompts
+    # are of one octave: others do not share a batch, so that attention has no more than twice their length to compute.
     rng = np.random.default_rng(0)
     rows = []
     for _ in range(12):
         start = np.concatenate([np.arange(40), rng.integers(0, 1000, 60)])
-        answers = [rng.integers(0, 1000, rng.integers(150, 250)) for _ in range(4)]
+        answers = [rng.integers(0, 1000, rng.integers(150, 206)) for _ in range(4)]
         pairs = [(one, two) for one in range(4) for two in range(4) if one != two]
         rows += [row(len(rows) + n, np.concatenate([start, answers[one], answers[two]])) for n, (one, two) in enumerate(pairs)]
     made = list(batches(rows, bucket_lengths(2048), 8192, None, 1))

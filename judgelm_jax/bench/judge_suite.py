@@ -4,11 +4,12 @@ import dataclasses
 import operator
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from judgelm_jax.judging.engine import Answer
 from judgelm_jax.judging.judge import Judge
 from judgelm_jax.records import Record
 
@@ -49,15 +50,14 @@ def measure(
     new_tokens = judge.settings.max_new_tokens if suite.mode == "explain" else round(statistics.fmean(map(len, expected)))
     seconds: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
     generated: dict[str, list[list[int]]] = {}
-    device: list[float] = []
+    host_shares: list[float] = []
     for _ in range(suite.rounds):
+        engine: list[float] = []
         start = time.perf_counter()
-        list(judge.judge_prepared(judge.prepare(window, {}, "both")))
+        prepared = judge.prepare(window, {}, "both")
+        list(judge.judgments(prepared, _timed(judge.engine.run(prepared.rows), engine)))
         seconds["ours"].append(time.perf_counter() - start)
-        rows = judge.prepare(window, {}, "both").rows
-        start = time.perf_counter()
-        list(judge.engine.run(rows))
-        device.append(time.perf_counter() - start)
+        host_shares.append(1 - sum(engine) / seconds["ours"][-1])
         for name, generate in peers.items():
             start = time.perf_counter()
             generated[name] = generate(prompts, new_tokens)
@@ -80,8 +80,8 @@ def measure(
         "programs": programs,
         "programs_after_warm_up": counts.programs - programs,
         "warm_up_seconds": warm,
-        # What the host adds to the time of the engine alone, tokenization and verdicts: at least 0, for they are two timings.
-        "host_share": max(0.0, 1 - statistics.median(device) / ours),
+        # Prompts, tokenization and verdicts, of which `judgelm-judge` does most in threads while the engine runs.
+        "host_share": statistics.median(host_shares),
         "slots_busy": counts.busy_slot_steps / counts.slot_steps if counts.slot_steps else None,
         "share_of_peak": None if peak_tflops is None else 2 * parameters * (1 - shared) * tokens / ours / (peak_tflops * 1e12),
         "ratio": {
@@ -93,6 +93,17 @@ def measure(
         same = {name: sum(map(operator.eq, expected, ids)) for name, ids in generated.items()}
         result["same_text"] = {name: f"{count} of {len(prompts)}" for name, count in same.items()}
     return result
+
+
+def _timed(answers: Iterator[Answer], seconds: list[float]) -> Iterator[Answer]:
+    """The same answers; the seconds that each took to come are appended, and those to the end."""
+    while True:
+        start = time.perf_counter()
+        answer = next(answers, None)
+        seconds.append(time.perf_counter() - start)
+        if answer is None:
+            return
+        yield answer
 
 
 def _texts(judge: Judge, window: Sequence[tuple[int, Record]]) -> list[list[int]]:

@@ -154,6 +154,10 @@ class Judge:
 
     def judge_prepared(self, prepared: "Prepared") -> Iterator[tuple[int, Record]]:
         """Yields (index, judgment) as records get done, those that need no model first."""
+        return self.judgments(prepared, self.engine.run(prepared.rows))
+
+    def judgments(self, prepared: "Prepared", answers: Iterable[Answer]) -> Iterator[tuple[int, Record]]:
+        """Reads the engine's answers to `prepared`: what `judge_prepared` does beside running the engine."""
         orders = len(prepared.orders)
         judged = dict(prepared.verdicts)
 
@@ -168,7 +172,7 @@ class Judge:
         for row in list(prepared.verdicts):
             if row in judged:
                 yield from finished(row)
-        for answer in self.engine.run(prepared.rows):
+        for answer in answers:
             order = prepared.orders[answer.index % orders]
             judged[answer.index] = self._verdict(answer, order, prepared.removed[answer.index])
             yield from finished(answer.index)

@@ -22,14 +22,16 @@ import numpy as np
 from judgelm_jax.model.llama import Packed
 
 _SHORTEST = 64
-_PER_OCTAVE = 8  # sizes between a power of two and the next: what fills a size best wastes at most 1/9
+# Sizes between a power of two and the next. Of trees: what fills a size best wastes at most 1/9. Of rows for attention and
+# cache, where what only fills up costs little: fewer, so that fewer programs are compiled.
+_OF_TREES, _OF_ROWS = 8, 2
 # Prompts belong together that have in common, beyond what all have, this part of what is left of them.
 _ALIKE = 0.1
 # Of prompts that have much in common, rows for attention and cache may hold so many times the tokens that are computed.
 _MOST_REPEATED = 2
 # A batch takes the shape of another one, so that one program computes both, where it is larger by no more than this: in
 # tokens, and in rows for attention and cache.
-_MORE_TOKENS, _MORE_ROWS = 0.1, 0.25
+_MORE_TOKENS, _MORE_ROWS = 0.1, 0.5
 
 Shape = tuple[int, int, int, int]
 
@@ -77,6 +79,7 @@ class Batch:
         count = len(self.parts)
         tokens, positions, sources = np.zeros((3, count, self.size), np.int32)
         places = np.zeros((count, self.prompts, self.longest), np.int32)
+        owns = np.full((count, self.prompts), self.longest, np.int32)
         lengths = np.ones((count, self.prompts), np.int32)
         keys = np.zeros((count, self.prompts, 2), np.uint32)
         for part, rows in enumerate(self.parts):
@@ -89,19 +92,20 @@ class Batch:
                 sources[part, start:end] = prompt * self.longest + np.arange(shared, length)
                 places[part, prompt, :shared] = places[part, prompt - 1, :shared]
                 places[part, prompt, shared:length] = np.arange(start, end)
-                lengths[part, prompt], keys[part, prompt] = length, row.key
+                owns[part, prompt], lengths[part, prompt], keys[part, prompt] = shared, length, row.key
                 before = row.ids
         ends = np.take_along_axis(places, lengths[..., None] - 1, axis=2)[..., 0]
-        packed = Packed(*cast(Any, (places, ends, positions, sources)))  # arrays of the host, until they are put on the mesh
+        # Arrays of the host, until they are put on the mesh.
+        packed = Packed(*cast(Any, (places, owns, ends, positions, sources)))
         return tokens, packed, lengths.reshape(-1), keys.reshape(-1, 2)
 
 
-def bucket_lengths(most: int) -> list[int]:
-    """The sizes that something may have: eight to an octave, from 64 up to the largest."""
+def bucket_lengths(most: int, per_octave: int = _OF_TREES) -> list[int]:
+    """The sizes that something may have: so many between a power of two and the next, from 64 up to the largest."""
     lengths = []
     octave = _SHORTEST
     while octave < most:
-        lengths += [octave + octave * part // _PER_OCTAVE for part in range(_PER_OCTAVE)]
+        lengths += [octave + octave * part // per_octave for part in range(per_octave)]
         octave *= 2
     return [length for length in lengths if length < most] + [most]
 
@@ -112,19 +116,19 @@ def bucket(length: int, table: Sequence[int]) -> int:
 
 
 def batches(
-    rows: Sequence[Row], table: Sequence[int], tokens: int, most: int | None, parts: int, known: Iterable[Shape] = ()
+    rows: Sequence[Row], longest: int, tokens: int, most: int | None, parts: int, known: Iterable[Shape] = ()
 ) -> list[Batch]:
     """Splits prompts into batches, the longest prompts first and those that begin alike together.
 
     Args:
-      table: the lengths to which prompts may be filled up, ascending.
+      longest: the most tokens to which a prompt may be filled up.
       tokens: of the tree of one part, at most, unless one prompt has more.
       most: the number of prompts that a batch may have, rounded up to `parts`; None: any.
       parts: the devices that a batch is split over.
       known: shapes that are taken before new ones, where they fit.
     """
     # What few prompts are spread over can be more than `tokens`: they are spread by their number.
-    sizes = bucket_lengths(4 * max(tokens, table[-1]))
+    sizes, table = bucket_lengths(4 * max(tokens, longest)), bucket_lengths(longest, _OF_ROWS)
     of_a_part = None if most is None else -(-most // parts)
     made = []
     octaves: dict[int, list[Row]] = {}
@@ -133,10 +137,10 @@ def batches(
     for octave in sorted(octaves, reverse=True):
         for some in _together(_parts(octaves[octave], table, tokens, of_a_part), parts):
             prompts = bucket(max(map(len, some)), _COUNTS)
-            longest = bucket(max(len(row.ids) for part in some for row in part), table)
+            length = bucket(max(len(row.ids) for part in some for row in part), table)
             size = bucket(max(map(_tree_size, some)), sizes)
             prompts = prompts if of_a_part is None else min(prompts, of_a_part)
-            made.append(Batch(tuple(map(tuple, some)), size, prompts, longest))
+            made.append(Batch(tuple(map(tuple, some)), size, prompts, length))
     return _of_few_shapes(made, known)
 
 

@@ -99,7 +99,6 @@ class Engine:
         self.prompt_budget = config.context - self.reserved
         self._multiple = mesh.shape["data"] * mesh.shape["fsdp"]
         self._prefill_tokens = _PREFILL_TOKENS.get(platform, _PREFILL_TOKENS_ACCELERATOR)
-        self._table = bucket_lengths(self.prompt_budget)
         self._programs: dict[tuple, Any] = {}
         self._temperature = None if settings.temperature == 0 else np.float32(settings.temperature)
 
@@ -116,7 +115,7 @@ class Engine:
 
     def _score(self, rows: Sequence[Row]) -> Iterator[Answer]:
         known = [key[1:] for key in self._programs]
-        work = batches(rows, self._table, self._prefill_tokens, self.settings.batch_size, self._multiple, known)
+        work = batches(rows, self.prompt_budget, self._prefill_tokens, self.settings.batch_size, self._multiple, known)
         self._compile({("score", *batch.shape): functools.partial(self._score_program, batch) for batch in work})
         waiting: collections.deque[tuple[Batch, jax.Array]] = collections.deque()
         for batch in work:
@@ -142,12 +141,12 @@ class Engine:
         """Continuous batching: rows enter slots as slots get free, the longest prompts first."""
         if not rows:
             return
-        longest = max(len(row.ids) for row in rows)
-        context = _whole_pages(min(self.config.context, bucket(longest, self._table) + self.settings.max_new_tokens))
+        longest = bucket(max(len(row.ids) for row in rows), bucket_lengths(self.prompt_budget))
+        context = _whole_pages(longest + self.settings.max_new_tokens)
         count = self._slot_count(context, len(rows))
         group = max(self._multiple, count // 8 // self._multiple * self._multiple)  # admitted together
         known = [key[3:] for key in self._programs if key[:3] == ("admit", count, context)]
-        waiting = collections.deque(batches(rows, self._table, self._prefill_tokens, group, self._multiple, known))
+        waiting = collections.deque(batches(rows, longest, self._prefill_tokens, group, self._multiple, known))
         # Less of the cache is read while all rows are short; but a part of it would be copied first where it is apart.
         views = sorted({context} | {v for v in (context // 4, context // 2) if context >= 1024 and not self._apart})
         programs: dict[tuple, Callable[[], Any]] = {("empty", count, context): lambda: self._empty_program(count, context)}

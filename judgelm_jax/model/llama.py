@@ -108,8 +108,14 @@ class Attention(nnx.Module):
         k, v = (constrain(x.swapaxes(1, 2), mesh, ("batch", "kv_heads", "sequence", "head_dim")) for x in (k, v))
         if reach is None:
             cache = None if cache is None else kv_cache.begin(cache, layer, k, v)
-            mask = None if ends is None else attention.cache_mask(take(packed.positions, ends).reshape(-1, 1), k.shape[2])
-            out = attention.attend(q, k, v, mask, placement.attention, documents and documents.segments, mesh)
+            mask = spans = None
+            if packed is not None:
+                last = take(packed.positions, packed.ends).reshape(-1, 1)
+                if ends is None:
+                    spans = jnp.concatenate([packed.owns.reshape(-1, 1), last + 1], axis=1)
+                else:
+                    mask = attention.cache_mask(last, k.shape[2])
+            out = attention.attend(q, k, v, mask, placement.attention, documents and documents.segments, spans, mesh)
         else:
             cache = kv_cache.write(cache, layer, reach.slots, k, v)
             held = kv_cache.of_layer(cache, layer)
@@ -177,10 +183,12 @@ class Packed(NamedTuple):
 
     `places` int32 [B, P, T]: where in the row the tokens of each prompt are, any place behind a prompt's end. `ends` int32
     [B, P]: where its last one is. `positions` int32 [B, S]: of each token of the row in its prompts. `sources` int32 [B, S]:
-    prompt * T + position, one of the prompts that have it.
+    prompt * T + position, the first of the prompts that have it. `owns` int32 [B, P]: the position of the first token of each
+    prompt that no prompt before it has.
     """
 
     places: jax.Array
+    owns: jax.Array
     ends: jax.Array
     positions: jax.Array
     sources: jax.Array

@@ -51,11 +51,31 @@ def test_decoding_sees_the_cache_up_to_each_rows_own_position(backend, seed, pos
     np.testing.assert_allclose(out, by_hand(q, k, v, places), atol=2e-6)
 
 
-@pytest.mark.parametrize("length", [127, 128, 129, 300])
+@pytest.mark.parametrize("length", [255, 256, 257, 600])
 def test_blocks_join_without_a_seam(length):
     q, k, v = arrays(0, 1, length, length, 1, 2, 4)
     out = attention.attend(*in_layout(q, k, v), None, "blocked")
     np.testing.assert_allclose(out, by_hand(q, k, v, np.arange(length)[None]), atol=2e-6)
+
+
+@pytest.mark.parametrize("backend", HERE)
+def test_outputs_within_the_spans_are_there(backend):
+    spans = np.array([[0, 600], [260, 261], [520, 600], [255, 513], [600, 1], [600, 600]])
+    q, k, v = arrays(3, 6, 600, 600, 1, 2, 4)
+    out = np.asarray(attention.attend(*in_layout(q, k, v), None, backend, None, jnp.asarray(spans)))
+    wanted = by_hand(q, k, v, np.broadcast_to(np.arange(600), (6, 600)))
+    for row, (begin, end) in enumerate(spans):
+        np.testing.assert_allclose(out[row, begin:end], wanted[row, begin:end], atol=2e-6)
+    assert np.isfinite(out).all()
+    if backend == "blocked":  # blocks of 256 that no span touches are not computed
+        assert [[bool(np.any(row[start : start + 256])) for start in (0, 256, 512)] for row in out] == [
+            [True, True, True],
+            [False, True, False],
+            [False, False, True],
+            [True, True, True],
+            [False, False, False],
+            [False, False, False],
+        ]
 
 
 def test_softmax_is_float32_where_inputs_are_bfloat16():
@@ -68,7 +88,7 @@ def test_softmax_is_float32_where_inputs_are_bfloat16():
 
 
 def test_blocked_prefill_computes_little_above_the_diagonal():
-    queries, keys = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 1024, 4, 16), (1, 4, 1024, 16)))
+    queries, keys = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 2048, 4, 16), (1, 4, 2048, 16)))
 
     def flops(backend):
         attend = lambda q, k, v: attention.attend(q, k, v, None, backend)  # noqa: E731

@@ -73,7 +73,7 @@ def test_devices_share_batch_and_heads(interpreted, backend, packed):
     mesh = make_mesh(MeshConfig.parse("data:2,tensor:2"), jax.devices()[:4])
     q, k, v = (normal(n, *shape, dtype=jnp.bfloat16) for n, shape in enumerate([(2, 256, 4, 16), *[(2, 2, 256, 16)] * 2]))
     segments = SEGMENTS if packed else None
-    run = jax.jit(lambda q, k, v: attention.attend(q, k, v, None, backend, segments, mesh))
+    run = jax.jit(lambda q, k, v: attention.attend(q, k, v, None, backend, segments, mesh=mesh))
     lies = NamedSharding(mesh, P(("data", "fsdp"), None, "tensor"))
     ours = run(jax.device_put(q, lies), k, v)
     assert ours.sharding.is_equivalent_to(lies, 4)

@@ -110,9 +110,9 @@ def tree_of_three():
     positions = np.array([[0, 1, 2, 3, 2, 3, 4, 0], [0, 1, 0, 0, 0, 0, 0, 0]])
     places = np.array([[[0, 1, 2, 3, 0], [0, 1, 4, 5, 6], [0, 1, 4, 0, 0]], [[0, 1, 0, 0, 0], [0] * 5, [0] * 5]])
     sources = np.array([[0, 1, 2, 3, 5 + 2, 5 + 3, 5 + 4, 0], [0, 1, 0, 0, 0, 0, 0, 0]])
-    ends = np.array([[3, 6, 4], [1, 0, 0]])
+    ends, owns = np.array([[3, 6, 4], [1, 0, 0]]), np.array([[0, 2, 3], [0, 0, 0]])
     prompts = [[5, 6, 7, 8], [5, 6, 9, 10, 11], [5, 6, 9], [12, 13]]
-    return tokens, llama.Packed(places, ends, positions, sources), prompts
+    return tokens, llama.Packed(places, owns, ends, positions, sources), prompts
 
 
 @pytest.mark.parametrize("layers", ["stacked", "unstacked"])

@@ -76,7 +76,7 @@ def test_adapters_beside_the_weights_equal_adapters_in_the_weights(checkpoint, p
     assert np.abs(out - logits(params, checkpoint.config, TOKENS)).max() > 0.1
     last = np.array([23, 0, 5, 1, 7, 9, 22, 11])
     order = np.broadcast_to(np.arange(TOKENS.shape[1]), TOKENS.shape)
-    packed = llama.Packed(order[:, None], last[:, None], order, order)  # a prompt in each row
+    packed = llama.Packed(order[:, None], np.zeros_like(last)[:, None], last[:, None], order, order)  # a prompt in each row
     hidden, _ = llama.forward(attached, checkpoint.config, TOKENS, packed=packed)
     np.testing.assert_allclose(llama.head(attached, hidden)[:, 0], out[np.arange(8), last], atol=1e-4)
 

@@ -4,7 +4,7 @@
 | --- | --- | --- | --- |
 | `reference` | any | yes | all slots given |
 | `xla` | any | yes | all slots given |
-| `blocked` | any, made for CPUs | yes | the used slots, in quarters |
+| `blocked` | any, made for CPUs | yes | all slots given |
 | `cudnn` | NVIDIA GPUs, half precision | no | all slots given (by `xla`) |
 | `pallas` | NVIDIA GPUs, half precision | yes | the used slots |
 | `splash` | TPUs, bfloat16 | yes | the used slots |

@@ -28,6 +28,7 @@ def attend(
     mask: jax.Array | None,
     backend: str,
     segments: jax.Array | None = None,
+    spans: jax.Array | None = None,
     mesh: Mesh | None = None,
 ) -> jax.Array:
     """Softmax attention of each query over the keys that it may see. The softmax is computed in float32.
@@ -41,6 +42,8 @@ def attend(
         prefill a block of queries at a time (for CPUs, where no fused kernel exists). `cudnn` (NVIDIA's), `pallas` (GPUs) and
         `splash` (TPUs) are fused kernels for prefill and training, and are `xla` where a mask is given.
       segments: int32 [B, S], without a mask: a query sees only keys of its own number. `cudnn` cannot do that.
+      spans: int32 [B, 2], without a mask: the first query of each row whose output is wanted, and the one behind the last. The
+        others get anything finite; `blocked` saves their time.
       mesh: the mesh of a sharded forward pass, over which `blocked` and the kernels of Pallas are split by batch and heads.
 
     Returns:
@@ -63,7 +66,7 @@ def attend(
     if backend == "reference":
         return reference(q, k, v, mask)
     if backend == "blocked":
-        return masked(q, k, v, mask) if mask is not None else _by_row(blocked, q, k, v, segments, mesh)
+        return masked(q, k, v, mask) if mask is not None else _by_row(blocked, mesh, q, k, v, segments, spans)
     if backend == "xla" or mask is not None:
         return library(q, k, v, mask, "xla")
     if backend == "cudnn":
@@ -119,16 +122,13 @@ def _tiled(
     q = jnp.pad(q, ((0, 0), added, (0, 0), (0, 0)))
     k, v = (jnp.pad(x, ((0, 0), (0, 0), added, (0, 0))) for x in (k, v))
     segments = None if segments is None else jnp.pad(segments, ((0, 0), added))
-    return _by_row(kernel, q, k, v, segments, mesh)[:, :length]
+    return _by_row(kernel, mesh, q, k, v, segments)[:, :length]
 
 
-def _by_row(
-    kernel: Callable[..., jax.Array], q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None, mesh: Mesh | None
-) -> jax.Array:
-    """`kernel` over the rows and heads of each device."""
-    if segments is None:
-        return _split(lambda q, k, v: kernel(q, k, v, None), mesh, (_QUERIES, _KEYS, _KEYS))(q, k, v)
-    return _split(kernel, mesh, (_QUERIES, _KEYS, _KEYS, ("batch", "sequence")))(q, k, v, segments)
+def _by_row(kernel: Callable[..., jax.Array], mesh: Mesh | None, *arrays: jax.Array | None) -> jax.Array:
+    """`kernel` over the rows and heads of each device, of q, k, v and, where there are any, segments and spans."""
+    axes: tuple[LogicalAxes, ...] = (_QUERIES, _KEYS, _KEYS, ("batch", "sequence"), ("batch", None))
+    return _split(kernel, mesh, axes[: len(arrays)])(*arrays)
 
 
 def _split(kernel: Callable[..., jax.Array], mesh: Mesh | None, axes: tuple[LogicalAxes, ...]) -> Callable[..., jax.Array]:

@@ -1,12 +1,18 @@
 """The bench runs all sides on the same prompts, and says whether they wrote the same."""
 
 import json
+import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from judgelm_jax import laboratory
+from judgelm_jax.bench import judge_suite
 from judgelm_jax.commands import bench
 from judgelm_jax.commands.command_line import run
+from judgelm_jax.judging.batching import Row
+from judgelm_jax.judging.engine import Answer, Counts
 from judgelm_jax.records import dump_line
 
 
@@ -59,3 +65,28 @@ def test_more_steps_than_the_data_have_are_refused(tmp_path, capsys):
     arguments = ["--suite=train", "--size=tiny", "--rows=8", "--steps=9", f"--input={tmp_path / 'train.jsonl'}"]
     assert run(bench.main, bench.FLAGS, "bench", arguments) == 2
     assert "fills 1 steps of 8 rows; choose fewer" in capsys.readouterr().err
+
+
+def test_the_host_has_the_time_that_the_engine_does_not_take():
+    row = Row(0, np.arange(3, dtype=np.int32), np.zeros(2, np.uint32))
+
+    def run(rows):
+        time.sleep(0.2)
+        for row in rows:
+            yield Answer(row.index, [5], "stop")
+        time.sleep(0.1)
+
+    def prepare(window, references, orders):
+        time.sleep(0.15)
+        return SimpleNamespace(rows=[row])
+
+    def judgments(prepared, answers):
+        for answer in answers:
+            time.sleep(0.05)
+            yield answer.index, {}
+
+    engine = SimpleNamespace(counts=Counts(prompt_tokens=3), run=run)
+    judge = SimpleNamespace(engine=engine, prepare=prepare, judgments=judgments)
+    result = judge_suite.measure(judge, {}, judge_suite.Suite("scores", [{}], 3), 1, None)
+    assert result["host_share"] == pytest.approx(0.2 / 0.5, abs=0.05)
+    assert result["pairs_per_second"]["ours"] == pytest.approx(1 / 0.5, rel=0.1)

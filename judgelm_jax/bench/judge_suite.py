@@ -80,7 +80,7 @@ def measure(
         "programs": programs,
         "programs_after_warm_up": counts.programs - programs,
         "warm_up_seconds": warm,
-        # Prompts, tokenization and verdicts, of which `judgelm-judge` does most in threads while the engine runs.
+        # Prompts, tokenization and verdicts: all but the engine, which itself packs the batches.
         "host_share": statistics.median(host_shares),
         "slots_busy": counts.busy_slot_steps / counts.slot_steps if counts.slot_steps else None,
         "share_of_peak": None if peak_tflops is None else 2 * parameters * (1 - shared) * tokens / ours / (peak_tflops * 1e12),

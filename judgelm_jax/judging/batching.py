@@ -22,16 +22,15 @@ import numpy as np
 from judgelm_jax.model.llama import Packed
 
 _SHORTEST = 64
-# Sizes between a power of two and the next. Of trees: what fills a size best wastes at most 1/9. Of rows for attention and
-# cache, where what only fills up costs little: fewer, so that fewer programs are compiled.
-_OF_TREES, _OF_ROWS = 8, 2
+_PER_OCTAVE = 8  # sizes between a power of two and the next: what fills a size best wastes at most 1/9
 # Prompts belong together that have in common, beyond what all have, this part of what is left of them.
 _ALIKE = 0.1
-# Of prompts that have much in common, rows for attention and cache may hold so many times the tokens that are computed.
+# Of prompts that have much in common, rows for attention and cache may hold so many times the tokens that are computed, before
+# they and their number are filled up.
 _MOST_REPEATED = 2
 # A batch takes the shape of another one, so that one program computes both, where it is larger by no more than this: in
 # tokens, and in rows for attention and cache.
-_MORE_TOKENS, _MORE_ROWS = 0.1, 0.5
+_MORE_TOKENS, _MORE_ROWS = 0.1, 0.25
 
 Shape = tuple[int, int, int, int]
 
@@ -100,7 +99,7 @@ class Batch:
         return tokens, packed, lengths.reshape(-1), keys.reshape(-1, 2)
 
 
-def bucket_lengths(most: int, per_octave: int = _OF_TREES) -> list[int]:
+def bucket_lengths(most: int, per_octave: int = _PER_OCTAVE) -> list[int]:
     """The sizes that something may have: so many between a power of two and the next, from 64 up to the largest."""
     lengths = []
     octave = _SHORTEST
@@ -116,26 +115,26 @@ def bucket(length: int, table: Sequence[int]) -> int:
 
 
 def batches(
-    rows: Sequence[Row], longest: int, tokens: int, most: int | None, parts: int, known: Iterable[Shape] = ()
+    rows: Sequence[Row], table: Sequence[int], tokens: int, most: int | None, parts: int, known: Iterable[Shape] = ()
 ) -> list[Batch]:
     """Splits prompts into batches, the longest prompts first and those that begin alike together.
 
     Args:
-      longest: the most tokens to which a prompt may be filled up.
+      table: the lengths to which prompts may be filled up, ascending.
       tokens: of the tree of one part, at most, unless one prompt has more.
       most: the number of prompts that a batch may have, rounded up to `parts`; None: any.
       parts: the devices that a batch is split over.
       known: shapes that are taken before new ones, where they fit.
     """
     # What few prompts are spread over can be more than `tokens`: they are spread by their number.
-    sizes, table = bucket_lengths(4 * max(tokens, longest)), bucket_lengths(longest, _OF_ROWS)
+    sizes = bucket_lengths(4 * max(tokens, table[-1]))
     of_a_part = None if most is None else -(-most // parts)
     made = []
     octaves: dict[int, list[Row]] = {}
     for row in rows:
         octaves.setdefault(max(_SHORTEST, len(row.ids) - 1).bit_length(), []).append(row)
     for octave in sorted(octaves, reverse=True):
-        for some in _together(_parts(octaves[octave], table, tokens, of_a_part), parts):
+        for some in _together(_parts(octaves[octave], sizes, tokens, of_a_part), parts):
             prompts = bucket(max(map(len, some)), _COUNTS)
             length = bucket(max(len(row.ids) for part in some for row in part), table)
             size = bucket(max(map(_tree_size, some)), sizes)
@@ -186,7 +185,7 @@ def _spread(some: Sequence[list[Row]], parts: int) -> list[list[Row]]:
     return [sorted(share, key=_alphabetical) for share in shares]
 
 
-def _parts(rows: Sequence[Row], table: Sequence[int], tokens: int, most: int | None) -> list[list[Row]]:
+def _parts(rows: Sequence[Row], sizes: Sequence[int], tokens: int, most: int | None) -> list[list[Row]]:
     """Prompts of the trees of one device each, in the order of their ids."""
     made: list[list[Row]] = []
     size = longest = 0
@@ -195,7 +194,7 @@ def _parts(rows: Sequence[Row], table: Sequence[int], tokens: int, most: int | N
         if made:
             part = made[-1]
             own, longest = length - _common(part[-1].ids, row.ids), max(longest, length)
-            repeated = (len(part) + 1) * bucket(longest, table) > _MOST_REPEATED * tokens
+            repeated = (len(part) + 1) * bucket(longest, sizes) > _MOST_REPEATED * tokens
             if size + own <= tokens and len(part) != most and not repeated:
                 part.append(row)
                 size += own

@@ -29,6 +29,10 @@ _PREFILL_TOKENS_ACCELERATOR = 16384
 # Slots of the cache of all rows that decode together, where the free memory of the device is not known.
 _CACHE_TOKENS = 32768
 _MOST_SLOTS = 256
+# Lengths, between a power of two and the next, to which prompts are filled up for attention and cache: few, and few programs,
+# where attention leaves out what only fills up.
+_LENGTHS_PER_OCTAVE = {"blocked": 2}
+_LENGTHS_PER_OCTAVE_ELSE = 8
 _DECODE_STEPS = 16  # between two looks at which rows have ended
 
 
@@ -99,6 +103,7 @@ class Engine:
         self.prompt_budget = config.context - self.reserved
         self._multiple = mesh.shape["data"] * mesh.shape["fsdp"]
         self._prefill_tokens = _PREFILL_TOKENS.get(platform, _PREFILL_TOKENS_ACCELERATOR)
+        self._per_octave = _LENGTHS_PER_OCTAVE.get(backend, _LENGTHS_PER_OCTAVE_ELSE)
         self._programs: dict[tuple, Any] = {}
         self._temperature = None if settings.temperature == 0 else np.float32(settings.temperature)
 
@@ -115,7 +120,8 @@ class Engine:
 
     def _score(self, rows: Sequence[Row]) -> Iterator[Answer]:
         known = [key[1:] for key in self._programs]
-        work = batches(rows, self.prompt_budget, self._prefill_tokens, self.settings.batch_size, self._multiple, known)
+        table = bucket_lengths(self.prompt_budget, self._per_octave)
+        work = batches(rows, table, self._prefill_tokens, self.settings.batch_size, self._multiple, known)
         self._compile({("score", *batch.shape): functools.partial(self._score_program, batch) for batch in work})
         waiting: collections.deque[tuple[Batch, jax.Array]] = collections.deque()
         for batch in work:
@@ -146,7 +152,8 @@ class Engine:
         count = self._slot_count(context, len(rows))
         group = max(self._multiple, count // 8 // self._multiple * self._multiple)  # admitted together
         known = [key[3:] for key in self._programs if key[:3] == ("admit", count, context)]
-        waiting = collections.deque(batches(rows, longest, self._prefill_tokens, group, self._multiple, known))
+        table = bucket_lengths(longest, self._per_octave)
+        waiting = collections.deque(batches(rows, table, self._prefill_tokens, group, self._multiple, known))
         # Less of the cache is read while all rows are short; but a part of it would be copied first where it is apart.
         views = sorted({context} | {v for v in (context // 4, context // 2) if context >= 1024 and not self._apart})
         programs: dict[tuple, Callable[[], Any]] = {("empty", count, context): lambda: self._empty_program(count, context)}

@@ -183,8 +183,8 @@ class Packed(NamedTuple):
 
     `places` int32 [B, P, T]: where in the row the tokens of each prompt are, any place behind a prompt's end. `ends` int32
     [B, P]: where its last one is. `positions` int32 [B, S]: of each token of the row in its prompts. `sources` int32 [B, S]:
-    prompt * T + position, the first of the prompts that have it. `owns` int32 [B, P]: the position of the first token of each
-    prompt that no prompt before it has.
+    prompt * T + position, the first of the prompts that have it. `owns` int32 [B, P]: in each prompt, the number of tokens in
+    front that a prompt before it has, too; of what only fills up the P prompts, T.
     """
 
     places: jax.Array

@@ -60,7 +60,7 @@ def test_blocks_join_without_a_seam(length):
 
 @pytest.mark.parametrize("backend", HERE)
 def test_outputs_within_the_spans_are_there(backend):
-    spans = np.array([[0, 600], [260, 261], [520, 600], [255, 513], [600, 1], [600, 600]])
+    spans = np.array([[0, 600], [260, 261], [520, 600], [255, 513], [600, 1], [300, 300]])
     q, k, v = arrays(3, 6, 600, 600, 1, 2, 4)
     out = np.asarray(attention.attend(*in_layout(q, k, v), None, backend, None, jnp.asarray(spans)))
     wanted = by_hand(q, k, v, np.broadcast_to(np.arange(600), (6, 600)))

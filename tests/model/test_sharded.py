@@ -79,7 +79,7 @@ def test_packed_prompts_are_split_over_devices_that_need_not_talk(checkpoint, ba
     for index in range(24):
         start = [1, 5, 6, 7] + ([8, 9] if index % 2 else [])
         rows.append(Row(index, np.array([*start, *rng.integers(3, 300, 20 + index % 5)], np.int32), np.zeros(2, np.uint32)))
-    (batch,) = batches(rows, 64, 4096, None, 8)
+    (batch,) = batches(rows, [64], 4096, None, 8)
     tokens, packed = jax.device_put(batch.arrays[:2], NamedSharding(mesh, P(("data", "fsdp"))))
     assert batch.tokens < sum(len(row.ids) for row in rows)
     placement = llama.Placement(mesh, backend)

@@ -54,8 +54,8 @@ def attend(
     """
     if mask is None and q.shape[1] != k.shape[2]:
         raise ValueError(f"without a mask, {q.shape[1]} queries need as many keys, not {k.shape[2]}")
-    if mask is not None and segments is not None:
-        raise ValueError("segments are for queries and keys that are the same tokens: give no mask")
+    if mask is not None and not segments is spans is None:
+        raise ValueError("segments and spans are for queries and keys that are the same tokens: give no mask")
     if segments is not None and backend == "cudnn":
         raise ValueError(
             "the attention backend cudnn cannot keep the documents of a row apart; take xla or pallas, or do not pack"

@@ -46,9 +46,7 @@ def library(
     return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation=implementation)
 
 
-def blocked(
-    q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None = None, spans: jax.Array | None = None
-) -> jax.Array:
+def blocked(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None, spans: jax.Array | None) -> jax.Array:
     """A row and a block of queries at a time against the keys up to the block's end: nearly nothing above the diagonal is
     computed, and the scores of one block are all that is kept. Where `spans` are given, blocks outside of a row's are zeros
     that cost nothing."""
@@ -72,7 +70,8 @@ def blocked(
             if span is None:
                 blocks.append(block(start, end))
             else:
-                wanted = (span[0, 0] < end) & (start < span[0, 1])
+                begin, behind = span[0]
+                wanted = (begin < end) & (start < behind) & (begin < behind)
                 nothing = functools.partial(jnp.zeros_like, q[..., start:end, :])
                 blocks.append(jax.lax.cond(wanted, functools.partial(block, start, end), nothing))
         return jnp.concatenate(blocks, axis=3)[0]

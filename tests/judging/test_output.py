@@ -1,301 +1,34 @@
-"""The files of a run survive a kill at any moment: the model is stubbed, the disk is one that dies when it is told to."""
+"""What a run makes of files that stand there already, of other processes and of damaged files."""
 
 import contextlib
-import dataclasses
 import errno
 import fcntl
 import io
-import itertools
 import json
 import os
-import random
 import shutil
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from judging.stubbed_run import (
+    FINGERPRINT,
+    RECORDS,
+    Disk,
+    begin,
+    check_finished,
+    complete,
+    last_replace,
+    operations_of,
+    row,
+    shard_path,
+    work,
+)
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import output
-from judgelm_jax.records import dump_line
-
-RECORDS = 7
-TEXTS = ("plain", "zwei\nZeilen\tund\r", "日本語 🚀", "\u2028\u0085", "", '{"a": 1}\\', "\ud800 alone")
-FINGERPRINT = {"model": "abc", "mode": "scores", "temperature": 0.0, "limit": None}
-
-
-class Killed(BaseException):
-    """What a kill looks like from inside: no handler of `Exception` sees it, and nothing done after it reaches the disk."""
-
-
-@dataclasses.dataclass
-class Disk:
-    """Counts what changes files and fails at operation `at`; a write leaves its first `torn` bytes behind.
-
-    `error` None: the process is killed. Else the operation raises this errno and the process goes on.
-    """
-
-    at: int | None = None
-    torn: int = 0
-    error: int | None = None
-    dead: bool = False
-    operations: list[tuple[str, int]] = dataclasses.field(default_factory=list)  # name, bytes
-
-    def allows(self, name: str, size: int = 0) -> bool:
-        """Whether the operation takes place; a dead process's do not."""
-        if self.dead:
-            return False
-        if self.fails_next():
-            self.fail(name, size)
-        self.operations.append((name, size))
-        return True
-
-    def fails_next(self) -> bool:
-        return not self.dead and len(self.operations) == self.at
-
-    def fail(self, name: str, size: int) -> None:
-        self.operations.append((name, size))
-        if self.error is not None:
-            raise OSError(self.error, os.strerror(self.error))
-        self.dead = True
-        raise Killed
-
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator["Disk"]:
-        real_open, real_os_open = io.open, os.open
-        disk = self
-
-        class File(io.FileIO):
-            def write(self, data: Any) -> int:
-                if disk.fails_next():
-                    super().write(bytes(data)[: disk.torn])
-                    disk.fail("write", len(data))
-                return super().write(data) if disk.allows("write", len(data)) else len(data)
-
-            def truncate(self, size: int | None = None) -> int:
-                return super().truncate(size) if disk.allows("truncate") else 0
-
-        def open_file(path, mode="r", buffering=-1, encoding=None, errors=None, newline=None):
-            if not set(mode) & set("wa"):
-                return real_open(path, mode, buffering, encoding, errors, newline)
-            if not disk.allows("open"):
-                raise Killed
-            raw = File(path, mode.replace("b", ""))
-            if buffering == 0:
-                return raw
-            buffered = io.BufferedWriter(raw)
-            return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding, errors, newline)
-
-        def open_descriptor(path, flags, *rest, **named):
-            if flags & os.O_CREAT and not disk.allows("touch"):
-                raise Killed
-            return real_os_open(path, flags, *rest, **named)
-
-        def guarded(name: str) -> Callable[..., Any]:
-            real = getattr(os, name)
-            return lambda *rest, **named: real(*rest, **named) if disk.allows(name) else None
-
-        with contextlib.ExitStack() as stack:
-            for name in ("unlink", "rmdir", "mkdir", "replace"):
-                stack.enter_context(mock.patch.object(os, name, guarded(name)))
-            stack.enter_context(mock.patch.object(os, "fsync", lambda file: disk.allows("fsync")))  # noqa: PT008
-            stack.enter_context(mock.patch.object(os, "open", open_descriptor))
-            stack.enter_context(mock.patch.object(io, "open", open_file))
-            yield self
-
-
-def row(index: int) -> dict[str, Any]:
-    return {"question_id": index, "text": TEXTS[index % len(TEXTS)], "scores": [index, 0.5]}
-
-
-def complete(records: int = RECORDS) -> bytes:
-    """What an uninterrupted run must write."""
-    return "".join(dump_line(row(index)) + "\n" for index in range(records)).encode()
-
-
-def work(
-    target: Path,
-    part: int = 0,
-    parts: int = 1,
-    *,
-    resume: bool = True,
-    records: int = RECORDS,
-    fingerprint: dict[str, Any] = FINGERPRINT,
-    disk: Disk | None = None,
-) -> list[int]:
-    """One process of a run, judging in an order of its own; returns the records whose judgment it was told is written."""
-    written: list[int] = []
-    with (disk or Disk()).in_use(), contextlib.suppress(Killed):
-        if output.is_complete(target, resume):
-            output.discard_leftovers(target)
-            return written
-        with output.open_shard(target, fingerprint, records, part, parts, resume) as shard:
-            if shard is None:
-                return written
-            own = list(range(part, records, parts))
-            random.Random(part).shuffle(own)
-            for index in own:
-                if not shard.done[index]:
-                    shard.write(index, row(index))
-                    written.append(index)
-            shard.finish()
-    return written
-
-
-def check_finished(target: Path, records: int = RECORDS) -> None:
-    assert target.read_bytes() == complete(records)
-    assert sorted(path.name for path in target.parent.iterdir()) == [target.name], "something was left behind"
-
-
-@contextlib.contextmanager
-def fresh_target() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder) / "judgments.jsonl"
-
-
-def operations_of(processes: Sequence[tuple[int, int]]) -> list[list[tuple[str, int]]]:
-    """What each of these processes (part, parts) does to the disk when nothing fails."""
-    disks = [Disk() for _ in processes]
-    with fresh_target() as target:
-        for (part, parts), disk in zip(processes, disks, strict=True):
-            work(target, part, parts, resume=False, disk=disk)
-        check_finished(target)
-    return [disk.operations for disk in disks]
-
-
-def kill_points(operations: Sequence[tuple[str, int]], every_byte: bool = False) -> Iterator[tuple[int, int]]:
-    """(operation, bytes of it that reach the disk) for every operation and every tear of a write."""
-    for at, (name, size) in enumerate(operations):
-        tears = range(size + 1) if every_byte else sorted({0, 1, size // 2, size - 1, size})
-        yield from ((at, torn) for torn in (tears if name == "write" else (0,)))
-
-
-def last_replace(operations: Sequence[tuple[str, int]]) -> int:
-    """The operation by which OUTPUT appears."""
-    return max(at for at, (name, _) in enumerate(operations) if name == "replace")
-
-
-def test_killed_at_any_byte_the_run_goes_on_and_ends_with_the_same_file():
-    (operations,) = operations_of([(0, 1)])
-    names = {name for name, _ in operations}
-    assert names == {"mkdir", "open", "write", "truncate", "fsync", "touch", "replace", "unlink", "rmdir"}
-    points = list(kill_points(operations, every_byte=True))
-    assert len(points) >= 1000
-    for at, torn in points:
-        with fresh_target() as target:
-            disk = Disk(at, torn)
-            before = work(target, resume=False, disk=disk)
-            assert disk.dead
-            assert not target.exists() or target.read_bytes() == complete(), (at, torn)
-            after = work(target)
-            assert not set(before) & set(after), (at, torn)
-            assert len(after) == len(set(after))
-            check_finished(target)
-
-
-def test_killed_again_while_it_goes_on():
-    (operations,) = operations_of([(0, 1)])
-    for at, torn in kill_points(operations):
-        for again in itertools.count():
-            with fresh_target() as target:
-                first = work(target, disk=Disk(at, torn))
-                disk = Disk(again, torn)
-                second = work(target, disk=disk)
-                third = work(target)
-                assert len(first + second + third) == len({*first, *second, *third}), (at, torn, again)
-                check_finished(target)
-                if not disk.dead:
-                    break
-
-
-@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
-def test_any_of_three_shards_is_killed_and_all_start_again_in_any_order(order):
-    operations = operations_of([(part, 3) for part in order])
-    for place, part in enumerate(order):
-        for at, torn in kill_points(operations[place]):
-            with fresh_target() as target:
-                before = [index for other in order[:place] for index in work(target, other, 3)]
-                disk = Disk(at, torn)
-                before += work(target, part, 3, disk=disk)
-                assert disk.dead
-                assert not target.exists() or target.read_bytes() == complete()
-                after = [index for other in reversed(order) for index in work(target, other, 3)]
-                assert not set(before) & set(after), (at, torn)
-                check_finished(target)
-
-
-@settings(max_examples=200)
-@given(
-    parts=st.integers(1, 4),
-    records=st.integers(0, 9),
-    kills=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40), st.integers(0, 60)), max_size=6),
-    order=st.permutations(range(4)),
-)
-def test_whatever_is_killed_how_often_the_result_is_the_same(parts, records, kills, order):
-    with fresh_target() as target:
-        written = []
-        for part, at, torn in kills:
-            written += work(target, part % parts, parts, records=records, disk=Disk(at, torn))
-        for part in (part for part in order if part < parts):
-            written += work(target, part, parts, records=records)
-        assert len(written) == len(set(written))
-        check_finished(target, records)
-
-
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
-def test_a_disk_that_fails_once_anywhere_loses_nothing(error):
-    (operations,) = operations_of([(0, 1)])
-    for at, torn in kill_points(operations):
-        with fresh_target() as target:
-            before: list[int] = []
-            try:
-                before = work(target, disk=Disk(at, torn, error))
-            except (InputError, OSError) as raised:
-                if operations[at][0] in ("write", "fsync", "replace") and not isinstance(raised, InputError):
-                    raise
-            else:  # only what tidies up may fail without a word
-                assert target.exists()
-            kept = shard_lines(target)
-            after = work(target)
-            assert not set(before + kept) & set(after)
-            check_finished(target)
-
-
-def test_a_full_disk_is_named_with_what_to_do_and_keeps_whole_lines_only(tmp_path):
-    target = tmp_path / "judgments.jsonl"
-    (operations,) = operations_of([(0, 1)])
-    third_row = [at for at, (name, _) in enumerate(operations) if name == "write"][3]  # the first write is the manifest's
-    with pytest.raises(InputError, match=r"judgments\.jsonl\.partial: the disk is full; .* free space .* --resume"):
-        work(target, disk=Disk(third_row, 20, errno.ENOSPC))
-    assert len(shard_lines(target)) == 2
-    assert shard_path(target).read_bytes().endswith(b"}\n")
-    assert len(work(target)) == RECORDS - 2
-    check_finished(target)
-
-
-def shard_path(target: Path, part: int = 0, parts: int = 1) -> Path:
-    return output.partial_folder(target) / f"shard-{part:05d}-of-{parts:05d}.jsonl"
-
-
-def shard_lines(target: Path) -> list[int]:
-    """The records whose judgment stands in the shard as a whole line."""
-    if not shard_path(target).exists():
-        return []
-    return [int(line.partition(b"\t")[0]) for line in shard_path(target).read_bytes().splitlines(True) if line.endswith(b"\n")]
-
-
-def begin(target: Path, count: int, part: int = 0, parts: int = 1, **settings: Any) -> None:
-    """A process that is stopped after `count` judgments."""
-    with output.open_shard(target, FINGERPRINT, settings.get("records", RECORDS), part, parts, True) as shard:
-        assert shard is not None
-        for index in range(part, part + count * parts, parts):
-            shard.write(index, row(index))
 
 
 @pytest.mark.parametrize(

@@ -152,3 +152,10 @@ def test_arguments_that_cannot_be_honoured_raise():
         attention.attend(q, k, v, None, "reference")
     with pytest.raises(ValueError, match="unknown attention backend"):
         attention.attend(q, k[:, :, :2], v[:, :, :2], None, "flash")
+
+
+@pytest.mark.parametrize("given", ["segments", "spans"])
+def test_a_mask_says_all_and_stands_alone(given):
+    q, k, v = in_layout(*arrays(0, 1, 3, 3, 1, 1, 4))
+    with pytest.raises(ValueError, match="give no mask"):
+        attention.attend(q, k, v, jnp.ones((1, 3, 3), bool), "blocked", **{given: jnp.zeros((1, 3), jnp.int32)})

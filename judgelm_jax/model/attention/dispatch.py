@@ -54,7 +54,7 @@ def attend(
     """
     if mask is None and q.shape[1] != k.shape[2]:
         raise ValueError(f"without a mask, {q.shape[1]} queries need as many keys, not {k.shape[2]}")
-    if mask is not None and not segments is spans is None:
+    if mask is not None and (segments is not None or spans is not None):
         raise ValueError("segments and spans are for queries and keys that are the same tokens: give no mask")
     if segments is not None and backend == "cudnn":
         raise ValueError(

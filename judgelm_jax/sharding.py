@@ -6,8 +6,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from judgelm_jax.config import MESH_AXES, MeshConfig
 from judgelm_jax.errors import InputError
+from judgelm_jax.mesh_config import MESH_AXES, MeshConfig
 
 # Logical axis → mesh axes. Weights are split over `fsdp` along their model width and over `tensor` along heads, hidden units
 # or words; activations over `data` and `fsdp` along the batch and over `tensor` inside a layer.

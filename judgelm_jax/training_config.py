@@ -9,8 +9,9 @@ import math
 import types
 import typing
 
-from judgelm_jax.config import JudgeConfig, MeshConfig
 from judgelm_jax.errors import InputError
+from judgelm_jax.judging.config import JudgeConfig
+from judgelm_jax.mesh_config import MeshConfig
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 REMATS = ("none", "dots", "full")

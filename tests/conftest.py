@@ -46,7 +46,7 @@ def laboratory_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def one_device() -> jax.sharding.Mesh:
     """A mesh of one of the fake devices."""
-    from judgelm_jax.config import MeshConfig
+    from judgelm_jax.mesh_config import MeshConfig
     from judgelm_jax.sharding import make_mesh
 
     return make_mesh(MeshConfig(), jax.devices()[:1])

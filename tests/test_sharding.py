@@ -4,8 +4,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from judgelm_jax import sharding
-from judgelm_jax.config import MeshConfig
 from judgelm_jax.errors import InputError
+from judgelm_jax.mesh_config import MeshConfig
 
 
 def test_axes_of_size_one_stay_in_the_mesh():

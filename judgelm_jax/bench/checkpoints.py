@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from judgelm_jax.config import ModelConfig
+from judgelm_jax.model import families
+from judgelm_jax.model.config import ModelConfig
 
 # Width, hidden width, layers, heads, tied embeddings.
 SIZES: dict[str, tuple[int, int, int, int, bool]] = {
@@ -42,7 +43,7 @@ def write_random_checkpoint(folder: Path, config: ModelConfig, dtype: Any, seed:
     import numpy as np
     import safetensors.numpy
 
-    from judgelm_jax.checkpoints.hf import tensor_table
+    from judgelm_jax.checkpoints.tensors import tensor_table
 
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
@@ -61,4 +62,4 @@ def write_random_checkpoint(folder: Path, config: ModelConfig, dtype: Any, seed:
         safetensors.numpy.save_file(tensors, folder / file, metadata={"format": "pt"})
         index |= dict.fromkeys(tensors, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
-    (folder / "config.json").write_text(json.dumps(config.to_hf(np.dtype(dtype).name), indent=2))
+    (folder / "config.json").write_text(json.dumps(families.to_hf(config, np.dtype(dtype).name), indent=2))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import safetensors
 
-from judgelm_jax.checkpoints import store
-from judgelm_jax.checkpoints.hf import SHARD_BYTES, stored_bytes, write_hf
+from judgelm_jax.checkpoints import orbax_store
 from judgelm_jax.checkpoints.opening import Checkpoint, is_checkpoint
+from judgelm_jax.checkpoints.tensors import SHARD_BYTES, stored_bytes, write_hf
 from judgelm_jax.errors import InputError
 
 
@@ -27,8 +27,8 @@ def convert(source: Checkpoint, target: Path, to: str, overwrite: bool = False, 
     _check_target(source, target, to, overwrite)
     with _published(target, stored_bytes(source.weights, source.config)) as folder:
         if to == "orbax":
-            store.write_store(folder, source.weights, source.config, source.hf_config)
-            companions = folder / store.TOKENIZER_FOLDER
+            orbax_store.write_store(folder, source.weights, source.config, source.hf_config)
+            companions = folder / orbax_store.TOKENIZER_FOLDER
         else:
             companions = folder
             folder.mkdir()

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from judgelm_jax.checkpoints import hf_files, stacked, store, training
-from judgelm_jax.checkpoints.hf import Weights, check_weights
-from judgelm_jax.checkpoints.loading import Params, load_params
-from judgelm_jax.config import ModelConfig, read_hf_config
+from judgelm_jax.checkpoints import hf_reading, orbax_store, training_run, training_weights
+from judgelm_jax.checkpoints.onto_devices import Params, load_params
+from judgelm_jax.checkpoints.tensors import Weights, check_weights
 from judgelm_jax.errors import InputError
+from judgelm_jax.model import families
+from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.tokenization import TOKENIZER_FILES
 from judgelm_jax.training_config import LoraConfig
 
@@ -60,9 +61,9 @@ def open_checkpoint(model: str) -> Checkpoint:
         folder = _download(model)
     if not folder.is_dir():
         raise InputError(f"{model}: no such folder; name a converted or a Hugging Face folder, or a hub id like ORG/NAME")
-    if not store.is_store(folder):
+    if not orbax_store.is_store(folder):
         checkpoint = _open_hf(folder)
-    elif (about := store.custom_metadata(folder)).get("layout") == training.LAYOUT:
+    elif (about := orbax_store.custom_metadata(folder)).get("layout") == training_run.LAYOUT:
         checkpoint = _open_training(folder, about)
     else:
         checkpoint = _open_store(folder)
@@ -72,19 +73,19 @@ def open_checkpoint(model: str) -> Checkpoint:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether a folder holds what `open_checkpoint` opens: an Orbax checkpoint, or a config and weights."""
-    if store.is_store(folder):
+    if orbax_store.is_store(folder):
         return True
     try:
-        return (folder / "config.json").is_file() and bool(hf_files.weight_files(folder))
+        return (folder / "config.json").is_file() and bool(hf_reading.weight_files(folder))
     except InputError:
         return False
 
 
 def _open_store(folder: Path) -> Checkpoint:
-    weights = store.StoreWeights(folder)
-    tokenizer_folder = folder / store.TOKENIZER_FOLDER
+    weights = orbax_store.StoreWeights(folder)
+    tokenizer_folder = folder / orbax_store.TOKENIZER_FOLDER
     try:
-        config = ModelConfig.from_hf(weights.hf_config)
+        config = families.from_hf(weights.hf_config)
     except InputError as error:
         raise InputError(f"{folder}: its config is not supported: {error}") from error
     digest = hashlib.sha256(weights.fingerprint.encode())
@@ -94,26 +95,26 @@ def _open_store(folder: Path) -> Checkpoint:
 
 def _open_training(folder: Path, about: dict[str, Any]) -> Checkpoint:
     """`RUN/checkpoints/STEP`; adapters are merged into the checkpoint from which the run started."""
-    config = ModelConfig.from_hf(about["hf_config"])
-    tokenizer_folder = folder.absolute().parent.parent / store.TOKENIZER_FOLDER
+    config = families.from_hf(about["hf_config"])
+    tokenizer_folder = folder.absolute().parent.parent / orbax_store.TOKENIZER_FOLDER
     if about["lora"] is None:
-        weights: Weights = stacked.StackedWeights(folder, config, about["export_dtype"])
+        weights: Weights = training_weights.StackedWeights(folder, config, about["export_dtype"])
     else:
         base = open_checkpoint(about["init_from"])
         if base.fingerprint != about["init_fingerprint"]:
             raise InputError(f"{folder}: its adapters belong to {about['init_from']}, which has changed since; restore that")
-        weights = stacked.MergedWeights(base.weights, folder, config, LoraConfig(**about["lora"]))
+        weights = training_weights.MergedWeights(base.weights, folder, config, LoraConfig(**about["lora"]))
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    _add_edges(digest, [folder / store.METADATA_FILE, *_existing(tokenizer_folder, TOKENIZER_FILES)])
+    _add_edges(digest, [folder / orbax_store.METADATA_FILE, *_existing(tokenizer_folder, TOKENIZER_FILES)])
     return Checkpoint(folder, config, about["hf_config"], tokenizer_folder, digest.hexdigest(), weights)
 
 
 def _open_hf(folder: Path) -> Checkpoint:
-    config, hf_config = read_hf_config(folder / "config.json")
-    files = hf_files.weight_files(folder)
+    config, hf_config = families.read_hf_config(folder / "config.json")
+    files = hf_reading.weight_files(folder)
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     _add_edges(digest, [*files, *_existing(folder, TOKENIZER_FILES)])
-    return Checkpoint(folder, config, hf_config, folder, digest.hexdigest(), hf_files.open_weights(folder))
+    return Checkpoint(folder, config, hf_config, folder, digest.hexdigest(), hf_reading.open_weights(folder))
 
 
 def _with_generation_ends(config: ModelConfig, folder: Path) -> ModelConfig:

@@ -117,7 +117,7 @@ def _claim(folder: Path, config: TrainConfig) -> None:
 
 
 def _trainings() -> list[_Training]:
-    from judgelm_jax.evaluation.ablation import DROP, NONE, SUPPORT, SWAP
+    from judgelm_jax.laboratory.ablation import DROP, NONE, SUPPORT, SWAP
 
     return [
         _Training("none", NONE, 0.0, False, 0.0),
@@ -130,7 +130,7 @@ def _trainings() -> list[_Training]:
 def _seeds(folder: Path, seeds: range, config: TrainConfig) -> Iterator[Any]:
     """The outcomes of each seed, as they get done."""
     from judgelm_jax import laboratory
-    from judgelm_jax.evaluation.ablation import Cell, SeedOutcomes
+    from judgelm_jax.laboratory.ablation import Cell, SeedOutcomes
 
     start = time.perf_counter()
     trainings = _trainings()
@@ -192,7 +192,7 @@ def _train(own: Path, training: _Training, seed: int, config: TrainConfig) -> No
 
 def _judge(model: Path, pairs: list, reference: bool, path: Path) -> None:
     from judgelm_jax import laboratory
-    from judgelm_jax.config import JudgeConfig
+    from judgelm_jax.judging.config import JudgeConfig
     from judgelm_jax.judging.judge import Judge
 
     settings = JudgeConfig(mode="scores", orders="both", reference="required" if reference else "none", dtype="float32")
@@ -201,7 +201,7 @@ def _judge(model: Path, pairs: list, reference: bool, path: Path) -> None:
 
 
 def _report(folder: Path, runs: list) -> None:
-    from judgelm_jax.evaluation import ablation, ablation_report
+    from judgelm_jax.laboratory import ablation, ablation_report
 
     summary = ablation.summarize(runs)
     table = ablation_report.text(summary)

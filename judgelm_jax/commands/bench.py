@@ -89,7 +89,7 @@ def _measure(scratch: Path, modes: list[str]) -> dict[str, Any]:
 
     from judgelm_jax import laboratory
     from judgelm_jax.bench import judge_suite
-    from judgelm_jax.config import JudgeConfig
+    from judgelm_jax.judging.config import JudgeConfig
     from judgelm_jax.judging.judge import Judge
     from judgelm_jax.runtime import enable_compilation_cache, require_devices
 

@@ -55,8 +55,8 @@ def main() -> None:
         _require_torch()
     from judgelm_jax.checkpoints import open_checkpoint
     from judgelm_jax.checkpoints.conversion import convert
-    from judgelm_jax.checkpoints.hf import stored_bytes, tensor_table
-    from judgelm_jax.checkpoints.store import is_store
+    from judgelm_jax.checkpoints.orbax_store import is_store
+    from judgelm_jax.checkpoints.tensors import stored_bytes, tensor_table
     from judgelm_jax.checkpoints.verification import TOLERANCE, largest_difference
     from judgelm_jax.tokenization import VOCABULARY_FILES, load_tokenizer
 

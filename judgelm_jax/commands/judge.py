@@ -14,8 +14,9 @@ from typing import Any
 from absl import flags
 
 from judgelm_jax.commands.command_line import run
-from judgelm_jax.config import JudgeConfig, MeshConfig
 from judgelm_jax.errors import InputError
+from judgelm_jax.judging.config import JudgeConfig
+from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.records import check_output, write_atomically
 
 FLAGS = flags.FlagValues()

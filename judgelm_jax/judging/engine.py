@@ -15,13 +15,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from judgelm_jax import sharding
-from judgelm_jax.config import JudgeConfig, ModelConfig
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import line_tree, score_tree, slots
 from judgelm_jax.judging.batching import Batch, Row, batches, bucket, bucket_lengths
+from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.prefill import prefill
 from judgelm_jax.model import attention, llama
 from judgelm_jax.model import cache as kv_cache
+from judgelm_jax.model.config import ModelConfig
 
 # Tokens of one prefill on one device: enough to fill the device, few enough that activations stay small.
 _PREFILL_TOKENS = {"cpu": 8192}

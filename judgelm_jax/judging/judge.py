@@ -14,11 +14,12 @@ from jax.sharding import Mesh
 
 from judgelm_jax import distributions, sharding, verdicts
 from judgelm_jax.checkpoints import open_checkpoint
-from judgelm_jax.config import JudgeConfig, MeshConfig
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import line_tree, score_tree
 from judgelm_jax.judging.batching import Row
+from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Answer, Engine
+from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import llama
 from judgelm_jax.records import Record, answers_of, identity, question_identity, reference_of
 from judgelm_jax.tokenization import Tokenizer, fit_prompt, load_tokenizer

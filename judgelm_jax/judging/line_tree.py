@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from judgelm_jax.config import ModelConfig
 from judgelm_jax.judging.score_tree import PROMPT_END_TOKENS, tokenize_lines
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import llama
+from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.tokenization import Tokenizer
 
 # Logits of so many nodes exist at once: [B, 16, V] floats.

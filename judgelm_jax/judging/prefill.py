@@ -4,9 +4,9 @@ from typing import Any
 
 import jax
 
-from judgelm_jax.config import ModelConfig
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import llama
+from judgelm_jax.model.config import ModelConfig
 
 
 def prefill(

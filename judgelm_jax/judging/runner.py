@@ -14,9 +14,9 @@ from typing import Any
 import tqdm
 
 from judgelm_jax import prompts
-from judgelm_jax.config import JudgeConfig
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import output
+from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge, windows
 from judgelm_jax.records import Record, check_records, question_identity, read_jsonl, read_references, reference_of
 

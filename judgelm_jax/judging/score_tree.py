@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from judgelm_jax.config import ModelConfig
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import llama
+from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.tokenization import Tokenizer
 
 # Every prompt ends with this text, so the lines are tokenized behind it; its last tokens are compared with each prompt's.

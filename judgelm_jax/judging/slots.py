@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from judgelm_jax.config import ModelConfig
 from judgelm_jax.judging.prefill import prefill
 from judgelm_jax.judging.score_tree import gumbel
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import llama
+from judgelm_jax.model.config import ModelConfig
 
 # cache: of N rows of T slots; int32 [N] each: length (the position at which `last` will be written), last (the token to feed),
 # produced (tokens generated); finished, stopped: bool [N] (stopped: by an end-of-sequence token); text: int32 [N, most];

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from judgelm_jax.config import ModelConfig
+from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.sharding import constrain
 
 # "k" and "v", each [L, B, K, T, D], or apart, a list of L arrays [B, K, T, D]. What a head reads lies in one piece, which makes

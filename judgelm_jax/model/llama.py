@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from judgelm_jax.config import ModelConfig
 from judgelm_jax.model import attention, rotary
 from judgelm_jax.model import cache as kv_cache
+from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.sharding import LogicalAxes, constrain, sharding
 
 Params = dict[str, Any]

@@ -15,8 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from judgelm_jax import sharding
-from judgelm_jax.config import ModelConfig
 from judgelm_jax.model import llama
+from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.training_config import LoraConfig
 
 Adapters = dict[str, Any]

@@ -9,12 +9,12 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from judgelm_jax import verdicts
-from judgelm_jax.config import JudgeConfig
 from judgelm_jax.data.pipeline import batches, plan
 from judgelm_jax.data.training_file import TrainingFile
 from judgelm_jax.evaluation.joining import join_rows
 from judgelm_jax.evaluation.metrics import summarize
 from judgelm_jax.judging import score_tree
+from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.judge import Judge
 from judgelm_jax.records import Record

@@ -12,7 +12,7 @@ import jax
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.checkpoints.peft import write_peft
-from judgelm_jax.checkpoints.stacked import read_adapters
+from judgelm_jax.checkpoints.training_weights import read_adapters
 from judgelm_jax.errors import InputError
 from judgelm_jax.training.setup import Run
 

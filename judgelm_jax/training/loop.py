@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from judgelm_jax.checkpoints.training import TrainingCheckpoints
+from judgelm_jax.checkpoints.training_run import TrainingCheckpoints
 from judgelm_jax.data.pipeline import batches
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import llama, lora

@@ -12,12 +12,13 @@ from jax.sharding import Mesh
 
 from judgelm_jax.checkpoints import Checkpoint, open_checkpoint
 from judgelm_jax.checkpoints.opening import COMPANION_FILES
-from judgelm_jax.checkpoints.store import TOKENIZER_FOLDER
-from judgelm_jax.config import MeshConfig, ModelConfig
+from judgelm_jax.checkpoints.orbax_store import TOKENIZER_FOLDER
 from judgelm_jax.data.pipeline import Plan, plan
 from judgelm_jax.data.training_file import TrainingFile, check_training_file
 from judgelm_jax.errors import InputError
-from judgelm_jax.model import attention, llama
+from judgelm_jax.mesh_config import MeshConfig
+from judgelm_jax.model import attention, families, llama
+from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.records import write_atomically
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.tokenization import TOKENIZER_FILES, Tokenizer, load_tokenizer
@@ -58,7 +59,7 @@ class Run:
     @property
     def hf_config(self) -> dict[str, Any]:
         """The `config.json` of what is trained."""
-        return self.model.to_hf("float32") if self.checkpoint is None else self.checkpoint.hf_config
+        return families.to_hf(self.model, "float32") if self.checkpoint is None else self.checkpoint.hf_config
 
 
 def check_sources(config: TrainConfig, sources: Sources) -> tuple[TrainingFile, TrainingFile | None]:

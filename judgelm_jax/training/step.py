@@ -10,9 +10,9 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from judgelm_jax import sharding
-from judgelm_jax.config import ModelConfig
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import llama, lora
+from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.training.loss import Batch, total_loss
 from judgelm_jax.training_config import LoraConfig, TrainConfig
 

@@ -4,7 +4,7 @@ import time
 
 import jax
 
-from judgelm_jax.config import ModelConfig
+from judgelm_jax.model.config import ModelConfig
 
 # Dense TFLOP/s in bfloat16 of one device, by the start of its kind's name (the makers' data sheets).
 _PEAK_TFLOPS = {

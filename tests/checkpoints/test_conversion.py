@@ -15,7 +15,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from judgelm_jax.checkpoints import Checkpoint, conversion, hf, open_checkpoint, store
+from judgelm_jax.checkpoints import Checkpoint, conversion, open_checkpoint, orbax_store, tensors
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.errors import InputError
 
@@ -113,9 +113,9 @@ def test_groups_of_any_size_give_the_same_checkpoint(
     tmp_path: Path, source: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     convert(source, tmp_path / "whole", "orbax")
-    monkeypatch.setattr(store, "_GROUP_BYTES", 4000)
-    monkeypatch.setattr(store, "_READ_BYTES", 1000)
-    monkeypatch.setattr(store, "_CHUNK_BYTES", 500)
+    monkeypatch.setattr(orbax_store, "_GROUP_BYTES", 4000)
+    monkeypatch.setattr(orbax_store, "_READ_BYTES", 1000)
+    monkeypatch.setattr(orbax_store, "_CHUNK_BYTES", 500)
     convert(source, tmp_path / "pieces", "orbax")
     whole, pieces = open_checkpoint(str(tmp_path / "whole")), open_checkpoint(str(tmp_path / "pieces"))
     assert whole.fingerprint == pieces.fingerprint
@@ -129,9 +129,9 @@ def test_an_existing_target_is_kept_unless_told_otherwise(tmp_path: Path, source
     convert(source, tmp_path / "b", "orbax")
     with pytest.raises(InputError, match="exists already"):
         convert(source, tmp_path / "b", to)
-    assert store.is_store(tmp_path / "b")
+    assert orbax_store.is_store(tmp_path / "b")
     convert(source, tmp_path / "b", to, overwrite=True)
-    assert store.is_store(tmp_path / "b") == (to == "orbax")
+    assert orbax_store.is_store(tmp_path / "b") == (to == "orbax")
     assert open_checkpoint(str(tmp_path / "b")).weights.tensors == source.weights.tensors
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "source"]
 
@@ -168,12 +168,12 @@ def test_a_path_under_which_orbax_loses_data_is_refused(tmp_path: Path, source: 
 
 
 def test_tensors_that_orbax_loses_are_noticed(tmp_path: Path, source: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = store.ocp.partial.save
+    save = orbax_store.ocp.partial.save
 
     def forgetful_save(path: Path, tree: dict, **about: object) -> None:
         save(path, {key: node for key, node in tree.items() if key != "norm"}, **about)
 
-    monkeypatch.setattr(store.ocp.partial, "save", forgetful_save)
+    monkeypatch.setattr(orbax_store.ocp.partial, "save", forgetful_save)
     with pytest.raises(InputError, match="Orbax lost tensors"):
         convert(source, tmp_path / "b", "orbax")
     assert not (tmp_path / "b").exists()
@@ -195,7 +195,7 @@ def test_what_fails_half_way_leaves_nothing(
             raise error
         return read(names)
 
-    monkeypatch.setattr(store, "_GROUP_BYTES", 4000)
+    monkeypatch.setattr(orbax_store, "_GROUP_BYTES", 4000)
     monkeypatch.setattr(source.weights, "read", failing_read)
     with pytest.raises((InputError, KeyboardInterrupt)) as raised:
         convert(source, tmp_path / "b", to, shard_bytes=4000)
@@ -208,7 +208,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_anything_is_written(
     tmp_path: Path, source: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conversion.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 10))
-    monkeypatch.setattr(hf, "save_file", lambda *_, **__: pytest.fail("wrote"))
+    monkeypatch.setattr(tensors, "save_file", lambda *_, **__: pytest.fail("wrote"))
     with pytest.raises(InputError, match=r"the disk is full .*0 MB are free.*; free space"):
         convert(source, tmp_path / "b", "hf")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
@@ -243,9 +243,9 @@ def test_a_killed_conversion_leaves_nothing_that_opens_and_the_next_one_cleans_u
         import os, sys
         from pathlib import Path
         from orbax.checkpoint import v1 as ocp
-        from judgelm_jax.checkpoints import open_checkpoint, store
+        from judgelm_jax.checkpoints import open_checkpoint, orbax_store
         from judgelm_jax.checkpoints.conversion import convert
-        store._GROUP_BYTES = 4000
+        orbax_store._GROUP_BYTES = 4000
         ocp.partial.finalize = lambda _: os._exit(9)
         convert(open_checkpoint(sys.argv[1]), Path(sys.argv[2]), "orbax")
     """
@@ -291,10 +291,10 @@ def test_conversion_holds_a_group_or_a_shard_in_memory_not_the_model(tmp_path: P
         from pathlib import Path
         import jax, ml_dtypes, numpy as np
         from safetensors.numpy import save_file
-        from judgelm_jax.checkpoints import open_checkpoint, store
+        from judgelm_jax.checkpoints import open_checkpoint, orbax_store
         from judgelm_jax.checkpoints.conversion import convert
-        from judgelm_jax.checkpoints.hf import tensor_table
-        from judgelm_jax.config import ModelConfig
+        from judgelm_jax.checkpoints.tensors import tensor_table
+        from judgelm_jax.model.config import ModelConfig
 
         def peak():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -307,9 +307,9 @@ def test_conversion_holds_a_group_or_a_shard_in_memory_not_the_model(tmp_path: P
             tensors = {name: block[: int(np.prod(spec.shape))].reshape(spec.shape) for name, spec in names.items()}
             (folder / "a").mkdir()
             save_file(tensors, folder / "a/model.safetensors")
-            (folder / "a/config.json").write_text(json.dumps(config.to_hf("bfloat16")))
+            (folder / "a/config.json").write_text(json.dumps(families.to_hf(config, "bfloat16")))
         else:
-            store._GROUP_BYTES = 20 * 2**20
+            orbax_store._GROUP_BYTES = 20 * 2**20
             jax.numpy.zeros(1).block_until_ready()
             source, target, to = sys.argv[2:]
             before = peak()

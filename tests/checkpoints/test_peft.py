@@ -16,8 +16,8 @@ import transformers
 from safetensors.numpy import load_file
 
 from judgelm_jax.checkpoints import open_checkpoint
-from judgelm_jax.checkpoints.hf import tensor_table
 from judgelm_jax.checkpoints.peft import write_peft
+from judgelm_jax.checkpoints.tensors import tensor_table
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import llama, lora
 from judgelm_jax.training_config import LORA_TARGETS, LoraConfig

@@ -11,9 +11,9 @@ import pytest
 
 from judgelm_jax.commands import ablate
 from judgelm_jax.commands.command_line import run
-from judgelm_jax.evaluation.ablation import CELLS, TECHNIQUES
 from judgelm_jax.evaluation.joining import join_files
 from judgelm_jax.evaluation.metrics import summarize
+from judgelm_jax.laboratory.ablation import CELLS, TECHNIQUES
 
 SHORT = ("--quick", "--steps=2", "--pairs=24")
 RUNS = ("none", "swap-augmentation", "reference-support", "reference-drop")

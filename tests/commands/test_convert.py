@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from judgelm_jax.checkpoints import open_checkpoint, store
+from judgelm_jax.checkpoints import open_checkpoint, orbax_store
 from judgelm_jax.commands import convert
 from judgelm_jax.commands.command_line import run
 
@@ -52,14 +52,14 @@ def test_a_real_checkpoint_computes_the_same_after_conversion(
 def test_verification_notices_an_exchange_of_two_tensors(
     tmp_path: Path, laboratory_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    load = store.StoreWeights._load
+    load = orbax_store.StoreWeights._load
 
-    def exchanged(weights: store.StoreWeights, wanted: dict) -> dict:
+    def exchanged(weights: orbax_store.StoreWeights, wanted: dict) -> dict:
         loaded = load(weights, wanted)
         other = {"gate_proj": "up_proj", "up_proj": "gate_proj"}
         return {name: loaded[".".join(other.get(part, part) for part in name.split("."))] for name in loaded}
 
-    monkeypatch.setattr(store.StoreWeights, "_load", exchanged)
+    monkeypatch.setattr(orbax_store.StoreWeights, "_load", exchanged)
     arguments = [f"--source={laboratory_checkpoint}", f"--target={tmp_path / 'b'}", "--to=orbax", "--verify"]
     assert run_convert(*arguments) == 2
     assert "its logits differ from those of PyTorch by" in capsys.readouterr().err

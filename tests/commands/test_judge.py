@@ -19,8 +19,8 @@ import pytest
 
 from judgelm_jax import laboratory
 from judgelm_jax.commands import command_line, judge
-from judgelm_jax.config import JudgeConfig
 from judgelm_jax.judging import output
+from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge
 from judgelm_jax.records import Record, dump_line, read_jsonl
 

@@ -23,7 +23,7 @@ from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.commands import train
 from judgelm_jax.commands.command_line import run
-from judgelm_jax.config import JudgeConfig
+from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.model import llama
 from judgelm_jax.records import dump_line
 

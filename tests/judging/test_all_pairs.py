@@ -6,7 +6,8 @@ import pytest
 
 from judgelm_jax import Judge, laboratory
 from judgelm_jax.commands.prepare import all_pairs
-from judgelm_jax.config import JudgeConfig, MeshConfig
+from judgelm_jax.judging.config import JudgeConfig
+from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.sharding import make_mesh
 
 

@@ -6,8 +6,9 @@ import torch
 import transformers
 
 from judgelm_jax import Judge, distributions, laboratory
-from judgelm_jax.config import JudgeConfig, MeshConfig
 from judgelm_jax.judging import line_tree
+from judgelm_jax.judging.config import JudgeConfig
+from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.tokenization import load_tokenizer
 

@@ -11,11 +11,12 @@ import transformers
 
 from judgelm_jax import verdicts
 from judgelm_jax.checkpoints import open_checkpoint
-from judgelm_jax.config import JudgeConfig, MeshConfig
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import score_tree
 from judgelm_jax.judging.batching import Row
+from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
+from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import llama
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.tokenization import load_tokenizer

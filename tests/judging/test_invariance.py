@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from judgelm_jax import Judge
-from judgelm_jax.config import JudgeConfig, MeshConfig
 from judgelm_jax.evaluation.benchmarks.pandalm import read_pandalm
+from judgelm_jax.judging.config import JudgeConfig
+from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.sharding import make_mesh
 
 pytestmark = pytest.mark.slow

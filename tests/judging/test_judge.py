@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from judgelm_jax import Judge, laboratory, prompts
-from judgelm_jax.config import JudgeConfig
 from judgelm_jax.errors import InputError
+from judgelm_jax.judging.config import JudgeConfig
 
 LONG = "very " * 900
 

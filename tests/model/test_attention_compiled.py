@@ -18,9 +18,10 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from judgelm_jax.config import MeshConfig, ModelConfig
 from judgelm_jax.judging import slots
+from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import llama
+from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.sharding import make_mesh, sharding
 
 # Two layers of the width of one head of LLaMA-7B and grouped heads; the programs are those of any size.

@@ -12,10 +12,11 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from judgelm_jax.config import MeshConfig, ModelConfig
+from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import attention, llama
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model.attention import choice, gpu, pages, tpu
+from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.sharding import make_mesh
 
 KERNELS = {"pallas": gpu, "splash": tpu}

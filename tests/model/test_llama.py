@@ -169,7 +169,7 @@ def test_bfloat16_stays_near_float32(tiny):
 
 
 def test_parameters_of_a_seed_are_the_same_and_differ_between_leaves():
-    from judgelm_jax.config import ModelConfig
+    from judgelm_jax.model.config import ModelConfig
 
     config = ModelConfig(32, 16, 16, 2, 2, 2, 8, 64, 1e-5, 1e4, None, False, 1, (2,))
     one, two = (llama.init_params(config, jax.random.key(3), jnp.float32) for _ in range(2))

@@ -15,8 +15,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from judgelm_jax.checkpoints import open_checkpoint
-from judgelm_jax.config import MeshConfig
 from judgelm_jax.errors import InputError
+from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import llama, lora
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training_config import LORA_TARGETS, LoraConfig

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from judgelm_jax.config import MeshConfig, ModelConfig
+from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import llama
+from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training.loss import Batch
 from judgelm_jax.training.optimizer import make_optimizer, schedule

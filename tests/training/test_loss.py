@@ -4,8 +4,8 @@ import pytest
 import torch
 import transformers
 
-from judgelm_jax.checkpoints.hf import tensor_table
-from judgelm_jax.model import llama
+from judgelm_jax.checkpoints.tensors import tensor_table
+from judgelm_jax.model import families, llama
 from judgelm_jax.training.loss import total_loss
 
 from .conftest import MODEL, make_batch
@@ -13,7 +13,7 @@ from .conftest import MODEL, make_batch
 
 def torch_model(params, config=MODEL):
     """The same weights in Hugging Face's model."""
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config.to_hf("float32"))).float()
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**families.to_hf(config, "float32"))).float()
     tensors = {}
     for name, spec in tensor_table(config).items():
         leaf = params

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from judgelm_jax.checkpoints.hf import tensor_table
-from judgelm_jax.config import MeshConfig
+from judgelm_jax.checkpoints.tensors import tensor_table
 from judgelm_jax.errors import InputError
+from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import llama, lora
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training.feeding import Feeding

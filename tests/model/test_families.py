@@ -3,8 +3,8 @@ import json
 import pytest
 import transformers
 
-from judgelm_jax.config import MeshConfig, ModelConfig, read_hf_config
 from judgelm_jax.errors import InputError
+from judgelm_jax.model import families
 
 BASE = {
     "model_type": "llama",
@@ -27,10 +27,10 @@ LLAMA3 = {
 def test_old_and_new_form_of_rotary_settings_mean_the_same():
     old = BASE | {"rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", **LLAMA3}}
     new = BASE | {"rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, **LLAMA3}}
-    assert ModelConfig.from_hf(old) == ModelConfig.from_hf(new)
-    assert ModelConfig.from_hf(old).rope_scaling.factor == 8.0
+    assert families.from_hf(old) == families.from_hf(new)
+    assert families.from_hf(old).rope_scaling.factor == 8.0
     oldest = BASE | {"rope_scaling": {"type": "linear", "factor": 2.0}}
-    assert ModelConfig.from_hf(oldest).rope_scaling.kind == "linear"
+    assert families.from_hf(oldest).rope_scaling.kind == "linear"
 
 
 def test_what_transformers_writes_is_read(tmp_path):
@@ -39,16 +39,16 @@ def test_what_transformers_writes_is_read(tmp_path):
         rope_parameters={"rope_type": "linear", "rope_theta": 7000.0, "factor": 3.0}, rms_norm_eps=3e-5, eos_token_id=[2, 7],
     )  # fmt: skip
     written.save_pretrained(tmp_path)
-    config, _ = read_hf_config(tmp_path / "config.json")
+    config, _ = families.read_hf_config(tmp_path / "config.json")
     assert (config.num_kv_heads, config.head_dim, config.norm_epsilon, config.rope_base) == (2, 8, 3e-5, 7000.0)
     assert config.rope_scaling.factor == 3.0
     assert config.eos_ids == (2, 7)
 
 
 def test_what_is_written_is_read_by_transformers_and_by_ourselves():
-    config = ModelConfig.from_hf(BASE | {"rope_theta": 9e4, "rope_scaling": {"rope_type": "llama3", **LLAMA3}})
-    values = config.to_hf("float32")
-    assert ModelConfig.from_hf(values) == config
+    config = families.from_hf(BASE | {"rope_theta": 9e4, "rope_scaling": {"rope_type": "llama3", **LLAMA3}})
+    values = families.to_hf(config, "float32")
+    assert families.from_hf(values) == config
     theirs = transformers.LlamaConfig(**values)
     assert theirs.rope_parameters["rope_theta"] == 9e4
     assert theirs.rope_parameters["factor"] == 8.0
@@ -74,7 +74,7 @@ def test_a_feature_that_is_not_supported_is_refused_by_name(tmp_path, key, value
     path = tmp_path / "config.json"
     path.write_text(json.dumps(BASE | {key: value}))
     with pytest.raises(InputError, match=key) as error:
-        read_hf_config(path)
+        families.read_hf_config(path)
     assert str(path) in str(error.value)
 
 
@@ -94,7 +94,7 @@ def test_a_wrong_value_is_an_error_without_traceback(tmp_path, change):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(BASE | change))
     with pytest.raises(InputError, match=r"config\.json"):
-        read_hf_config(path)
+        families.read_hf_config(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\udcff"])
@@ -102,22 +102,4 @@ def test_a_broken_file_is_an_error_that_names_it(tmp_path, text):
     path = tmp_path / "config.json"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(InputError, match=r"config\.json"):
-        read_hf_config(path)
-
-
-def test_mesh_sizes_follow_the_flag():
-    assert MeshConfig.parse("data:-1").sizes(8) == (8, 1, 1)
-    assert MeshConfig.parse("data:2,tensor:4").sizes(8) == (2, 1, 4)
-    assert MeshConfig.parse("fsdp:-1,tensor:2").sizes(8) == (1, 4, 2)
-
-
-@pytest.mark.parametrize("text", ["", "data", "data:x", "data:0", "data:-2", "rows:2", "data:2,data:4", "data:-1,fsdp:-1"])
-def test_a_wrong_mesh_is_refused(text):
-    with pytest.raises(InputError, match="--mesh"):
-        MeshConfig.parse(text)
-
-
-@pytest.mark.parametrize("text", ["data:3", "data:-1,tensor:3", "data:16"])
-def test_a_mesh_that_does_not_fit_the_devices_is_refused(text):
-    with pytest.raises(InputError, match="8 devices"):
-        MeshConfig.parse(text).sizes(8)
+        families.read_hf_config(path)

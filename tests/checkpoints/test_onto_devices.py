@@ -11,8 +11,8 @@ import torch
 
 from judgelm_jax.checkpoints import Checkpoint, open_checkpoint
 from judgelm_jax.checkpoints.conversion import convert
-from judgelm_jax.checkpoints.hf import tensor_table
-from judgelm_jax.config import MeshConfig
+from judgelm_jax.checkpoints.tensors import tensor_table
+from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import llama
 from judgelm_jax.sharding import make_mesh
 

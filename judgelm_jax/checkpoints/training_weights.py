@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import tensorstore
 
-from judgelm_jax.checkpoints.hf import DTYPES, StoredTensor, TensorSpec, Weights, tensor_table
-from judgelm_jax.checkpoints.training import STATE
-from judgelm_jax.config import ModelConfig
+from judgelm_jax.checkpoints.tensors import DTYPES, StoredTensor, TensorSpec, Weights, tensor_table
+from judgelm_jax.checkpoints.training_run import STATE
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import lora
+from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.training_config import LoraConfig
 
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import safetensors
 
-from judgelm_jax.checkpoints.hf import DTYPES, StoredTensor
+from judgelm_jax.checkpoints.tensors import DTYPES, StoredTensor
 from judgelm_jax.errors import InputError
 
 _SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}

@@ -20,9 +20,9 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from judgelm_jax.checkpoints.hf import DTYPES, StoredTensor, Weights, grouped, tensor_table, writing_bar
-from judgelm_jax.config import ModelConfig
+from judgelm_jax.checkpoints.tensors import DTYPES, StoredTensor, Weights, grouped, tensor_table, writing_bar
 from judgelm_jax.errors import InputError
+from judgelm_jax.model.config import ModelConfig
 
 T = TypeVar("T")
 

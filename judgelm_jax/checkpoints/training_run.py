@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from judgelm_jax.checkpoints.store import FORMAT
+from judgelm_jax.checkpoints.orbax_store import FORMAT
 from judgelm_jax.errors import InputError
 
 STATE = "state"  # what Orbax calls the saved tree

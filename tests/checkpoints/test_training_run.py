@@ -13,10 +13,11 @@ import transformers
 
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.conversion import convert
-from judgelm_jax.checkpoints.training import TrainingCheckpoints
-from judgelm_jax.config import MeshConfig, ModelConfig
+from judgelm_jax.checkpoints.training_run import TrainingCheckpoints
 from judgelm_jax.errors import InputError
-from judgelm_jax.model import llama, lora
+from judgelm_jax.mesh_config import MeshConfig
+from judgelm_jax.model import families, llama, lora
+from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training.optimizer import make_optimizer
 from judgelm_jax.training.step import init_state, state_shardings
@@ -26,7 +27,7 @@ MODEL = ModelConfig(
     vocab_size=64, hidden_size=32, intermediate_size=48, num_layers=3, num_heads=4, num_kv_heads=2, head_dim=8, context=64,
     norm_epsilon=1e-5, rope_base=10000.0, rope_scaling=None, tied_embeddings=False, bos_id=1, eos_ids=(2,),
 )  # fmt: skip
-ABOUT = {"hf_config": MODEL.to_hf("float32"), "export_dtype": "float32", "lora": None, "init_from": None}
+ABOUT = {"hf_config": families.to_hf(MODEL, "float32"), "export_dtype": "float32", "lora": None, "init_from": None}
 ABOUT |= {"init_fingerprint": None}
 OPTIMIZER = make_optimizer(RecipeConfig(), 10)
 TOKENS = np.random.default_rng(0).integers(3, 64, (2, 20))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from judgelm_jax.evaluation.ablation import DROP, METRICS, NONE, SUPPORT, SWAP, TECHNIQUES, Cell, Summary
+from judgelm_jax.laboratory.ablation import DROP, METRICS, NONE, SUPPORT, SWAP, TECHNIQUES, Cell, Summary
 
 # What is published of the ablation of JudgeLM-7B, in percent, by cell and metric, and where it was read. The tables of the
 # paper itself (arXiv 2310.17631) have more; what was not read in a source stands as a dash.

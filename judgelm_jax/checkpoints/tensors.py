@@ -16,8 +16,8 @@ import numpy as np
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from judgelm_jax.config import ModelConfig
 from judgelm_jax.errors import InputError
+from judgelm_jax.model.config import ModelConfig
 
 DTYPES = {
     "float32": np.dtype(np.float32),

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from tqdm import tqdm
 
-from judgelm_jax.checkpoints.hf import TensorSpec, Weights, tensor_table
-from judgelm_jax.config import ModelConfig
+from judgelm_jax.checkpoints.tensors import TensorSpec, Weights, tensor_table
+from judgelm_jax.model.config import ModelConfig
 
 Params = dict[str, Any]
 TreePath = tuple[str, ...]

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import accuracy_score
 
-from judgelm_jax.evaluation import ablation, ablation_report, metrics
-from judgelm_jax.evaluation.ablation import CELLS, DROP, NONE, SUPPORT, SWAP, Cell, SeedOutcomes
+from judgelm_jax.evaluation import metrics
 from judgelm_jax.evaluation.joining import Joined, Judged, Prediction
+from judgelm_jax.laboratory import ablation, ablation_report
+from judgelm_jax.laboratory.ablation import CELLS, DROP, NONE, SUPPORT, SWAP, Cell, SeedOutcomes
 
 VERDICTS = st.sampled_from([1, 2, 0, None])
 # What the judges of the trial did: how often they agree in each cell.

@@ -1,0 +1,59 @@
+"""What is asked of a judge. Imports no JAX."""
+
+import dataclasses
+import math
+
+from judgelm_jax import distributions
+from judgelm_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeConfig:
+    """What is asked of a judge; each field is a flag of `judge`.
+
+    Every field may change a verdict but `attention` and `batch_size`, which may round otherwise.
+    """
+
+    kind: str = "pair"
+    mode: str = "scores"
+    orders: str = "forward"
+    reference: str = "auto"
+    temperature: float = 0.0
+    seed: int = 0
+    max_new_tokens: int = 512
+    on_overflow: str = "truncate"
+    dtype: str = "bfloat16"
+    score_grid: str = "1:10:1"
+    attention: str = "auto"
+    batch_size: int | None = None
+
+    KINDS = ("pair",)
+    MODES = ("scores", "explain", "distribution")
+    ORDERS = ("forward", "reversed", "both")
+    REFERENCES = ("auto", "none", "required")
+    OVERFLOWS = ("truncate", "error", "skip")
+    DTYPES = ("bfloat16", "float32")
+    ATTENTIONS = ("auto", "reference", "xla", "blocked", "cudnn", "pallas", "splash")
+
+    def __post_init__(self) -> None:
+        choices = {
+            "kind": self.KINDS,
+            "mode": self.MODES,
+            "orders": self.ORDERS,
+            "reference": self.REFERENCES,
+            "on_overflow": self.OVERFLOWS,
+            "dtype": self.DTYPES,
+            "attention": self.ATTENTIONS,
+        }
+        for field, values in choices.items():
+            if getattr(self, field) not in values:
+                raise InputError(f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(values)}")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise InputError(f"temperature is {self.temperature}; it must be 0 (greedy) or a positive number")
+        if self.mode == "distribution" and self.temperature:
+            raise InputError("temperature does not go with the mode distribution, which samples nothing; leave it at 0")
+        distributions.grid(self.score_grid)
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"batch_size is {self.batch_size}; it must be at least 1")

@@ -166,6 +166,8 @@ def check(config: TrainConfig) -> None:
         if choice not in choices:
             raise InputError(f"--config.{name}={choice}: must be one of {', '.join(choices)}")
     MeshConfig.parse(computation.mesh)
+    # `--config.lora.targets=q_proj,v_proj` arrives as one text: the library splits only what is written as Python.
+    config.lora.targets = tuple(name.strip() for text in config.lora.targets for name in str(text).split(","))
     unknown = set(config.lora.targets) - set(LORA_TARGETS)
     if unknown or not config.lora.targets:
         raise InputError(f"--config.lora.targets={config.lora.targets}: must be of {', '.join(LORA_TARGETS)}")

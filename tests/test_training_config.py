@@ -1,9 +1,12 @@
 """The configs that come along, and what a config may not say."""
 
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
+from absl import flags as flags_of_absl
+from ml_collections import config_flags
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.training_config import LoraConfig, TrainConfig, check
@@ -43,7 +46,27 @@ def test_the_published_name_of_reference_drop_is_converted():
         check(config)
 
 
-@pytest.mark.parametrize("targets", [(), ("q_proj", "lm_head")])
+@pytest.mark.parametrize(
+    "flags",
+    [["q_proj,v_proj"], ["q_proj, v_proj"], ["('q_proj', 'v_proj')"], ["q_proj", "v_proj"], ['["q_proj","v_proj"]']],
+    ids=" ".join,
+)
+def test_adapter_targets_are_overridden_as_people_write_lists(tmp_path, flags):
+    (tmp_path / "c.py").write_text(
+        "from judgelm_jax.training_config import *\n\n\ndef get_config():\n    return TrainConfig()\n"
+    )
+    values, argv, before = flags_of_absl.FlagValues(), [f"--config={tmp_path / 'c.py'}"], sys.argv
+    config_flags.DEFINE_config_file("config", None, flag_values=values)
+    sys.argv = ["train", *argv, *(f"--config.lora.targets={flag}" for flag in flags)]
+    try:
+        values(sys.argv)
+    finally:
+        sys.argv = before
+    check(values.config)
+    assert values.config.lora.targets == ("q_proj", "v_proj")
+
+
+@pytest.mark.parametrize("targets", [(), ("q_proj", "lm_head"), ("",), ("q_proj,",), (3,)])
 def test_unknown_adapter_targets_are_refused(targets):
     with pytest.raises(InputError, match=r"--config.lora.targets=.*must be of q_proj, k_proj"):
         check(TrainConfig(lora=LoraConfig(rank=2, targets=targets)))

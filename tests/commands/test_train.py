@@ -348,7 +348,7 @@ def test_numbers_that_are_not_finite_end_the_run_with_the_ids_of_the_batch(files
 def test_adapters_train_alone_and_load_in_peft(files, whole, tmp_path, capsys):
     convert(open_checkpoint(str(whole[0] / "model")), tmp_path / "base", "hf")
     own = without(arguments(files, tmp_path / "run"), "--tokenizer")
-    more = ["--config.lora.rank=4", "--config.lora.targets=('q_proj', 'down_proj')", "--config.training.epochs=1"]
+    more = ["--config.lora.rank=4", "--config.lora.targets=q_proj,down_proj", "--config.training.epochs=1"]
     assert run(train.main, train.FLAGS, "train", [*own, f"--init_from={tmp_path / 'base'}", *more]) == 0
     evaluations = [line for line in losses(tmp_path / "run") if line["kind"] == "evaluation"]
     assert evaluations[-1]["loss"] < evaluations[0]["loss"]

@@ -1,4 +1,4 @@
-"""Every example of the README is run, in its order, in one folder."""
+"""Every example of every README is run, in its order, in one folder; every link inside the project leads somewhere."""
 
 import dataclasses
 import json
@@ -13,8 +13,16 @@ import pytest
 from judgelm_jax.training_config import DataConfig
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+# The top one first: the others go on where it ends.
+READMES = [ROOT / "README.md", *sorted(path for path in ROOT.glob("*/**/README.md") if ".venv" not in path.parts)]
+README = READMES[0].read_text(encoding="utf-8")
+EXAMPLES = [
+    pytest.param(language, code, id=f"{path.relative_to(ROOT)}:{number}")
+    for path in READMES
+    for number, (language, code) in enumerate(
+        re.findall(r"^```(bash|python)\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    )
+]
 # These set up an environment, which the one that runs this test has behind it.
 SETUP = {"bash launch/test.sh": "", "bash launch/quickstart.sh": "judgelm-quickstart --steps=2", "pip install '.[cuda]'": ""}
 # These make the long runs on real data short.
@@ -41,12 +49,11 @@ def folder(tmp_path_factory):
 
 
 def test_there_are_examples():
-    assert len(BLOCKS) >= 10
+    assert len(EXAMPLES) >= 15
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_example_runs(number, folder, request):
-    language, code = BLOCKS[number]
+@pytest.mark.parametrize(("language", "code"), EXAMPLES)
+def test_example_runs(language, code, folder, request):
     for setup, instead in SETUP.items():
         if code.startswith(setup):
             code = instead
@@ -69,7 +76,8 @@ def test_example_runs(number, folder, request):
 
 def test_the_examples_left_what_the_text_says(folder):
     judgments = [json.loads(line) for line in (folder / "runs/mine/judgments.jsonl").read_text().splitlines()]
-    fields = set(re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", README, re.MULTILINE))
+    tables = (ROOT / "judgelm_jax/judging/README.md").read_text() + (ROOT / "configs/README.md").read_text()
+    fields = set(re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", tables, re.MULTILINE))
     named = {name for cell in fields for name in re.findall(r"`(\w+)`", cell)}
     assert {"pred_text", "consistent", "tstamp"} <= named
     with_distribution = json.loads((folder / "runs/mine/distributions.jsonl").read_text().splitlines()[0])
@@ -81,6 +89,25 @@ def test_the_examples_left_what_the_text_says(folder):
     assert [row["question_id"] for row in joined] == [1, 2]
     assert not (folder / "runs/mine/joined.jsonl.partial").exists()
     assert json.loads((folder / "runs/mine/metrics.json").read_text())["total"] == 2
+
+
+def _anchors(text):
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(readme):
+    text = readme.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        page = (readme.parent / path).resolve() if path else readme
+        page = page / "README.md" if page.is_dir() else page
+        assert page.is_file(), target
+        assert not anchor or anchor in _anchors(page.read_text(encoding="utf-8")), target
 
 
 def test_every_command_is_in_the_table_and_explains_itself():

@@ -1,4 +1,4 @@
-"""What commands do with JAX before they compute: devices, processes, the compilation cache."""
+"""What commands do with JAX before they compute: devices, the compilation cache."""
 
 import os
 from pathlib import Path
@@ -35,21 +35,6 @@ def enable_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(base / "judgelm_jax" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-
-def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Joins the processes of one run before JAX starts; without arguments, as the cluster's environment says.
-
-    Raises:
-      InputError: they do not come together.
-    """
-    try:
-        jax.distributed.initialize(coordinator, processes, process)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(
-            f"the processes did not come together ({reason}); give --coordinator, --processes and --process the right values"
-        ) from error
 
 
 def is_first_process() -> bool:

@@ -1,5 +1,6 @@
 """The checkpoints of a training run: state and place in the data together, written in the background, whole or not at all."""
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Mapping
@@ -48,6 +49,17 @@ class TrainingCheckpoints:
             for half in self._folder.glob(f"*{_UNFINISHED}*"):  # Orbax itself leaves them where no save of that step follows
                 shutil.rmtree(half, ignore_errors=True)
         self._checkpointer = ocp.training.Checkpointer(self._folder, preservation_policy=policies.AnyPreservationPolicy(kept))
+        self._saving: Any = None  # Orbax's response to the last save
+
+    def __enter__(self) -> "TrainingCheckpoints":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if error is None:
+            self.close()
+        else:
+            with contextlib.suppress(Exception):  # the error that ends the block counts
+                self.close()
 
     @property
     def latest(self) -> int | None:
@@ -72,15 +84,22 @@ class TrainingCheckpoints:
         """
         metadata = {**self._about, "iterator": dict(iterator)}
         metrics = None if agreement is None else {METRIC: agreement}
+        self.wait()
         try:
-            self._checkpointer.save_checkpointables_async(
+            self._saving = self._checkpointer.save_checkpointables_async(
                 step, {STATE: state}, force=True, metrics=metrics, custom_metadata=metadata
             )
         except Exception as error:
             raise self._unwritten(error) from error
 
+    def check(self) -> None:
+        """Raises as `save` where the last save has failed meanwhile; does not wait."""
+        with contextlib.suppress(TimeoutError):  # it still runs
+            self._settle(0)
+
     def wait(self) -> None:
         """Waits until everything is on disk. Raises as `save`."""
+        self._settle(None)
         try:
             self._checkpointer.wait()
         except Exception as error:
@@ -113,9 +132,23 @@ class TrainingCheckpoints:
         self.wait()
         self._checkpointer.close()
 
+    def _settle(self, seconds: float | None) -> None:
+        """Raises as `save` for the last save, TimeoutError where it is not over in time."""
+        saving = self._saving
+        if saving is None:
+            return
+        try:
+            saving.result(seconds)
+        except TimeoutError:
+            raise
+        except Exception as error:
+            self._saving = None
+            raise self._unwritten(error) from error
+        self._saving = None
+
     def _unwritten(self, error: Exception) -> InputError:
         full = any(sign in str(error) for sign in ("No space left", "Disk quota exceeded", "ENOSPC", "RESOURCE_EXHAUSTED"))
-        reason = "the disk is full; free space" if full else f"a checkpoint could not be written ({_line(error)}); mend that"
+        reason = "the disk is full; free space" if full else f"a checkpoint could not be written ({_line(error)}); fix that"
         return InputError(f"{self._folder}: {reason} and run again with --resume, earlier checkpoints are whole")
 
 

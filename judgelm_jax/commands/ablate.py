@@ -13,7 +13,6 @@ After a kill, the same command goes on; with more --seeds, it adds those. What w
 
 import dataclasses
 import json
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from judgelm_jax.commands.command_line import EXIT_TERMINATED, run
+from judgelm_jax.commands.command_line import run
 from judgelm_jax.errors import InputError
 from judgelm_jax.records import Record, read_jsonl, write_atomically
 from judgelm_jax.training_config import TrainConfig
@@ -73,13 +72,13 @@ def main() -> None:
     require_devices()
     enable_compilation_cache()
 
-    from judgelm_jax.training.loop import Stopped
+    from judgelm_jax.training.stopping import Stopped
 
     try:
         runs = list(_seeds(folder, seeds, config))
-    except Stopped:
+    except Stopped as stopped:
         print(f"judgelm-ablate: stopped; run the same command again to go on in {folder}", file=sys.stderr)
-        raise SystemExit(EXIT_TERMINATED) from None
+        raise SystemExit(stopped.exit_code) from None
     _report(folder, runs)
 
 
@@ -176,7 +175,6 @@ def _write_data(own: Path, pairs: list, seed: int, config: TrainConfig) -> None:
 
 def _train(own: Path, training: _Training, seed: int, config: TrainConfig) -> None:
     from judgelm_jax.training.loop import train
-    from judgelm_jax.training.setup import RUN_FILE
 
     techniques = {name: getattr(training, name) for name in ("swap_augmentation", "reference_support", "reference_drop")}
     own_config = dataclasses.replace(
@@ -185,8 +183,6 @@ def _train(own: Path, training: _Training, seed: int, config: TrainConfig) -> No
         training=dataclasses.replace(config.training, seed=seed),
     )
     output = own / training.folder
-    if not (output / RUN_FILE).is_file():  # killed before it began
-        shutil.rmtree(output, ignore_errors=True)
     train(own_config, own / "training.jsonl", output, init_from=str(own / "untrained"), resume=True)
 
 

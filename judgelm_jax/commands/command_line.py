@@ -89,7 +89,7 @@ def _run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, arg
     try:
         main()
     except InputError as error:
-        return _fail(name, str(error))
+        return _fail(name, str(error), error.exit_code)
     except OSError as error:
         return _fail(name, _describe(error))
     except KeyboardInterrupt:
@@ -124,6 +124,11 @@ def _flag_lines(flag_values: flags.FlagValues) -> str:
         shown = "" if default in (None, "") else f" (default: {default})"
         lines.append(textwrap.fill(f"--{name}: {flag.help}{shown}", 110, initial_indent="  ", subsequent_indent="      "))
     return "\n".join(lines)
+
+
+def describe(error: BaseException) -> str:
+    """The line that stands for an error."""
+    return _describe(error) if isinstance(error, OSError) else str(error) or type(error).__name__
 
 
 def _describe(error: OSError) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from judgelm_jax.commands.command_line import EXIT_TERMINATED, run
+from judgelm_jax.commands.command_line import describe, run
 from judgelm_jax.errors import InputError
 from judgelm_jax.records import check_output, write_atomically
 from judgelm_jax.training_config import TrainConfig
@@ -61,32 +61,45 @@ def main() -> None:
     if JSON.value:
         check_output(Path(JSON.value), True, [data, *([evaluation] if evaluation else [])])
 
-    from judgelm_jax import runtime
-
-    if DISTRIBUTED.value or COORDINATOR.value:
-        runtime.join_processes(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    runtime.require_devices()
-    runtime.enable_compilation_cache()
-
-    from judgelm_jax.training.loop import Stopped, train
-
     tokenizer = Path(TOKENIZER.value) if TOKENIZER.value else None
-    try:
-        summary = train(config, data, output, INIT_FROM.value, tokenizer, evaluation, RESUME.value)
-    except Stopped as stopped:
-        print(f"{output}: {stopped}", file=sys.stderr)
-        raise SystemExit(EXIT_TERMINATED) from None
-    if not runtime.is_first_process():
-        return
-    _report(summary, output)
-    if JSON.value:
-        with write_atomically(Path(JSON.value)) as file:
-            json.dump(summary, file, indent=1)
+
+    from judgelm_jax.training.stopping import Stopped, listening
+
+    with listening("train", _tell_others) as stopping:
+        from judgelm_jax import processes, runtime
+
+        if DISTRIBUTED.value or COORDINATOR.value:
+            processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+        with processes.ending_together(describe):
+            runtime.require_devices()
+            runtime.enable_compilation_cache()
+
+            from judgelm_jax.training.loop import train
+
+            try:
+                summary = train(config, data, output, INIT_FROM.value, tokenizer, evaluation, RESUME.value, stopping)
+            except Stopped as stopped:
+                print(f"{output}: {stopped}", file=sys.stderr)
+                raise SystemExit(stopped.exit_code) from None
+            if runtime.is_first_process():
+                _report(summary, output)
+                if JSON.value:
+                    with write_atomically(Path(JSON.value)) as file:
+                        json.dump(summary, file, indent=1)
+
+
+def _tell_others(line: str, code: int) -> None:
+    """Where this is one of several processes; before JAX is imported it is none."""
+    if "judgelm_jax.processes" in sys.modules:
+        sys.modules["judgelm_jax.processes"].tell(line, code)
 
 
 def entry() -> int:
     """The console command."""
-    return run(main, FLAGS, "train")
+    code = run(main, FLAGS, "train")
+    if "judgelm_jax.processes" in sys.modules:
+        sys.modules["judgelm_jax.processes"].leave(code)
+    return code
 
 
 def _report(summary: dict[str, Any], output: Path) -> None:

@@ -1,32 +1,25 @@
-"""Everything that is known, and can be wrong, before the first step: files, shapes, the plan of the run, its folder."""
+"""Everything that is known, and can be wrong, before the first step: files, shapes, the plan of the run."""
 
 import dataclasses
 import hashlib
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from judgelm_jax.checkpoints import Checkpoint, open_checkpoint
-from judgelm_jax.checkpoints.opening import COMPANION_FILES
-from judgelm_jax.checkpoints.orbax_store import TOKENIZER_FOLDER
 from judgelm_jax.data.pipeline import Plan, plan
 from judgelm_jax.data.training_file import TrainingFile, check_training_file
 from judgelm_jax.errors import InputError
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import attention, families, llama
 from judgelm_jax.model.config import ModelConfig
-from judgelm_jax.records import write_atomically
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.tokenization import TOKENIZER_FILES, Tokenizer, load_tokenizer
+from judgelm_jax.training.identity import identity_of
 from judgelm_jax.training.optimizer import make_optimizer, schedule
 from judgelm_jax.training.step import Program, accumulation_of
 from judgelm_jax.training_config import TrainConfig, check
-
-RUN_FILE = "run.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +41,7 @@ class Run:
     checkpoint: Checkpoint | None
     model: ModelConfig
     tokenizer: Tokenizer
+    tokenizer_folder: Path
     eos_id: int
     file: TrainingFile
     held_out: TrainingFile | None
@@ -130,73 +124,28 @@ def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out:
         loss_chunk=config.computation.loss_chunk,
         lora=config.lora if config.lora.rank else None,
     )
-    identity = {
-        "model": dataclasses.asdict(config.model),
-        "data": dataclasses.asdict(config.data),
-        "training": dataclasses.asdict(config.training),
-        "lora": dataclasses.asdict(config.lora),
-        "dtype": config.computation.dtype,
+    facts = {
         "data_sha256": file.sha256,
         "evaluation_sha256": None if held_out is None else held_out.sha256,
         "init_fingerprint": None if checkpoint is None else checkpoint.fingerprint,
         "tokenizer_sha256": _digest(folder),
         "steps": planned.steps,
     }
-    identity = json.loads(json.dumps(identity))  # tuples become lists, as they come back from the file
     return Run(
-        config, sources, checkpoint, model, tokenizer, eos_id, file, held_out, planned, mesh, program, identity
-    )  # fmt: skip
-
-
-def open_folder(output: Path, run: Run, resume: bool) -> None:
-    """Makes the folder of a run, or checks that the run in it is this one. Called by the first process.
-
-    Raises:
-      InputError: something else stands there, or another run.
-    """
-    path = output / RUN_FILE
-    if path.is_file():
-        if not resume:
-            raise InputError(f"{output}: holds a run already; pass --resume to go on with it, or choose another --output")
-        try:
-            before = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); choose another --output") from error
-        changed = [name for name in run.identity if before.get(name) != run.identity[name]]
-        if changed:
-            raise InputError(
-                f"{output}: holds a run with another {', '.join(changed)}; give what it began with, or choose another --output"
-            )
-        return
-    begun = {TOKENIZER_FOLDER, f".{RUN_FILE}"}  # what a kill leaves that came before the run file
-    if output.exists() and not (output.is_dir() and all(p.name in begun or p.name.endswith(".tmp") for p in output.iterdir())):
-        raise InputError(f"{output}: stands there and holds no run; choose another --output")
-    folder = output / TOKENIZER_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    origin = _tokenizer_folder(run.sources, run.checkpoint)
-    for name in COMPANION_FILES:
-        if (origin / name).is_file():
-            shutil.copyfile(origin / name, folder / name)
-    with write_atomically(path) as file:
-        json.dump(run.identity, file, indent=1)
-
-
-def check_room(output: Path, state: Any, checkpoints: int) -> None:
-    """Refuses a run whose checkpoints would not find room; one that has begun has some of them already.
-
-    Raises:
-      InputError: says how much is needed and how much is free.
-    """
-    if (output / RUN_FILE).is_file():
-        return
-    one = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    needed = one * (checkpoints + 1)  # a new one is written before an old one goes
-    free = shutil.disk_usage(next(place for place in (output.absolute(), *output.absolute().parents) if place.exists())).free
-    if free < needed:
-        raise InputError(
-            f"{output}: {checkpoints} checkpoints and the next one need {needed / 1e9:,.2f} GB, and {free / 1e9:,.2f} are "
-            "free; free space, or lower --config.checkpoints.keep"
-        )
+        config=config,
+        sources=sources,
+        checkpoint=checkpoint,
+        model=model,
+        tokenizer=tokenizer,
+        tokenizer_folder=folder,
+        eos_id=eos_id,
+        file=file,
+        held_out=held_out,
+        plan=planned,
+        mesh=mesh,
+        program=program,
+        identity=identity_of(config, facts),
+    )
 
 
 def _tokenizer_folder(sources: Sources, checkpoint: Checkpoint | None) -> Path:

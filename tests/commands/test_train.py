@@ -166,16 +166,15 @@ def steps_done(output):
     return 0
 
 
-@pytest.mark.parametrize("way", ["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize("way", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_a_run_that_was_stopped_ends_as_if_it_had_not(way, files, whole, tmp_path):
     output = tmp_path / "run"
     process = start(arguments(files, output))
     wait_for(lambda: steps_done(output) >= 5 and (output / "checkpoints" / "4").exists(), process)
     process.send_signal(getattr(signal, way))
     code, _, err = ended(process)
-    assert way == "SIGTERM" or code == -signal.SIGKILL
-    if way == "SIGTERM":
-        assert code == train.EXIT_TERMINATED
+    assert code == {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143, "SIGINT": 130}[way]
+    if way != "SIGKILL":
         assert "which is saved; run again with --resume to go on" in err
         assert "Traceback" not in err
     code, out, err = ended(start(arguments(files, output, "--resume")))
@@ -323,12 +322,13 @@ def test_another_model_or_another_run_is_refused(files, whole, tmp_path, capsys,
     again = arguments(files, tmp_path / "copy")
     assert "holds a run already; pass --resume" in failure(capsys, again)
     changed = [*again, "--resume", "--config.training.learning_rate=0.5"]
-    assert "holds a run with another training; give what it began with" in failure(capsys, changed)
+    said = failure(capsys, changed)
+    assert "training.learning_rate is 0.5 and the run began with 0.003; give what it began with" in said
     before = (tmp_path / "copy" / "metrics.jsonl").read_text()
     assert before == (whole[0] / "metrics.jsonl").read_text()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("precious")
-    assert "stands there and holds no run" in failure(capsys, arguments(files, tmp_path / "full"))
+    assert "exists and holds no run" in failure(capsys, arguments(files, tmp_path / "full"))
 
 
 def test_numbers_that_are_not_finite_end_the_run_with_the_ids_of_the_batch(files, tmp_path, capsys):

@@ -204,7 +204,7 @@ def test_the_recipe_is_valid_and_the_config_file_is_the_recipe():
     check(config)
     assert 2 * recipe.TRAINING_RECORDS // config.training.batch == 560
     namespace: dict = {}
-    exec((Path(__file__).parent.parent / "configs/bias_lab.py").read_text(), namespace)
+    exec((Path(__file__).parent.parent.parent / "configs/bias_lab.py").read_text(), namespace)
     assert namespace["get_config"]() == config
 
 

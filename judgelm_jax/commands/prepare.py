@@ -12,6 +12,7 @@ file: 7/1-3). Values that should be texts and are not become their JSON text and
 import dataclasses
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from absl import flags
 
 from judgelm_jax.commands.command_line import run
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.benchmarks import pandalm
+from judgelm_jax.evaluation.benchmarks.catalog import BENCHMARKS
 from judgelm_jax.records import (
     Record,
     answers_of,
@@ -48,10 +49,10 @@ PAIRS = flags.DEFINE_enum(
     "all: a record for every two answers to a question; when not given, one record with all answers",
     flag_values=FLAGS,
 )
-BENCHMARK = flags.DEFINE_enum("benchmark", None, ["pandalm"], "the benchmark whose files are read", flag_values=FLAGS)
+BENCHMARK = flags.DEFINE_enum("benchmark", None, list(BENCHMARKS), "the benchmark whose files are read", flag_values=FLAGS)
 DATA = flags.DEFINE_string("data", None, "the benchmark's original file, or the folder it lies in", flag_values=FLAGS)
-REDUCTION = flags.DEFINE_enum(
-    "reduction", "majority", list(pandalm.REDUCTIONS), "how several annotators become one label", flag_values=FLAGS
+REDUCTION = flags.DEFINE_string(
+    "reduction", None, "how several annotators become one label; the benchmark's first when not given", flag_values=FLAGS
 )
 OUTPUT = flags.DEFINE_string("output", None, "the judge records to write", flag_values=FLAGS, required=True)
 LABELS = flags.DEFINE_string("labels", None, "the labels of the benchmark to write", flag_values=FLAGS)
@@ -88,7 +89,7 @@ def main() -> None:
     inputs = [Path(name) for name in (*ANSWERS.value, REFERENCES.value, DATA.value) if name]
     for position, output in enumerate(outputs):
         check_output(output, OVERWRITE.value, [*inputs, *outputs[:position]])
-    counts = _prepare_pandalm() if BENCHMARK.value else _prepare_answers()
+    counts = _prepare_benchmark() if BENCHMARK.value else _prepare_answers()
     if JSON.value:
         with write_atomically(Path(JSON.value)) as file:
             file.write(json.dumps(counts, indent=2) + "\n")
@@ -218,26 +219,26 @@ def _prepare_answers() -> dict[str, Any]:
     }
 
 
-def _prepare_pandalm() -> dict[str, Any]:
-    benchmark = pandalm.read_pandalm(Path(DATA.value), REDUCTION.value)
-    _write(Path(OUTPUT.value), benchmark.records)
-    _write(Path(LABELS.value), benchmark.labels)
-    first, second, ties = (sum(label["winner"] == winner for label in benchmark.labels) for winner in (1, 2, 0))
+def _prepare_benchmark() -> dict[str, Any]:
+    benchmark = BENCHMARKS[BENCHMARK.value]
+    reduction = REDUCTION.value or next(iter(benchmark.reductions))
+    if reduction not in benchmark.reductions:
+        raise InputError(f"--reduction={reduction}: {benchmark.name} knows {', '.join(benchmark.reductions)}")
+    loaded = benchmark.read(Path(DATA.value), reduction)
+    _write(Path(OUTPUT.value), loaded.records)
+    _write(Path(LABELS.value), loaded.labels)
+    counts: dict[str, Any] = {"records": len(loaded.records), "reduction": reduction}
+    if loaded.kind == "pair":
+        winners = Counter(label["winner"] for label in loaded.labels)
+        counts |= {"first": winners[1], "second": winners[2], "ties": winners[0], "without_label": winners[None]}
+    counts |= loaded.counts
+    outcomes = "".join(f", {counts[name]} {name}" for name in ("first", "second", "ties") if name in counts)
     print(
-        f"{len(benchmark.records)} records are in {OUTPUT.value}, their labels ({REDUCTION.value} of three annotators: "
-        f"{first} first, {second} second, {ties} ties, {benchmark.without_majority} without majority taken as ties) "
-        f"in {LABELS.value}. "
-        f"{benchmark.converted} values were no strings and became their JSON text."
+        f"{len(loaded.records)} records of the kind {loaded.kind} are in {OUTPUT.value}, their labels "
+        f"({benchmark.reductions[reduction]}{outcomes}) in {LABELS.value}. "
+        f"{loaded.counts['converted']} values were no strings and became their JSON text."
     )
-    return {
-        "records": len(benchmark.records),
-        "reduction": REDUCTION.value,
-        "first": first,
-        "second": second,
-        "ties": ties,
-        "without_majority": benchmark.without_majority,
-        "converted": benchmark.converted,
-    }
+    return counts
 
 
 def _write(path: Path, rows: Iterable[Record]) -> None:

@@ -28,10 +28,14 @@ def require_devices() -> None:
 def enable_compilation_cache() -> None:
     """Keeps compiled programs on disk, so that the next run of the same shapes compiles nothing.
 
-    The folder is `$JAX_COMPILATION_CACHE_DIR`, or `judgelm_jax/xla` under the user's cache folder.
+    The folder is `$JAX_COMPILATION_CACHE_DIR`, or `judgelm_jax/xla` under the user's cache folder; without either nothing is
+    kept.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR") is None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        try:
+            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        except RuntimeError:  # a user without a home, as in containers
+            return
         jax.config.update("jax_compilation_cache_dir", str(base / "judgelm_jax" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

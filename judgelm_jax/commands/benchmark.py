@@ -10,14 +10,13 @@ benchmarks, their protocols and label reductions.
 """
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from absl import flags
 
-from judgelm_jax.commands.command_line import run
+from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks.benchmark import Benchmark, Loaded
 from judgelm_jax.evaluation.benchmarks.catalog import BENCHMARKS
@@ -69,8 +68,8 @@ def main() -> None:
     read = [path for path in (data, *predictions, *([Path(ANSWERS.value)] if ANSWERS.value else [])) if path.is_file()]
     for path in paths.values():
         check_output(path, OVERWRITE.value or RESUME.value, read)
-    if JSON.value:
-        check_output(Path(JSON.value), OVERWRITE.value or RESUME.value, [*read, *paths.values()])
+    own = {"command": "benchmark", "output": str(folder)}
+    check_json(JSON.value, OVERWRITE.value, [*read, *paths.values()], own if RESUME.value else None)
     loaded = _read(benchmark, data, reduction)
     judgments = None if MODEL.value else read_predictions(benchmark, loaded, predictions)
     if LIMIT.value:
@@ -88,9 +87,8 @@ def main() -> None:
     summary = summarize_benchmark(benchmark, loaded, judgments, reduction=reduction, protocol=protocol)
     print(summary_text(summary))
     print(f"output     {folder}")
-    for target in (paths["metrics"], *([Path(JSON.value)] if JSON.value else [])):
-        with write_atomically(target) as file:
-            file.write(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_json(str(paths["metrics"]), own | summary)
+    write_json(JSON.value, own | summary)
 
 
 def entry() -> int:

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from judgelm_jax.commands.command_line import run
+from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks.catalog import BENCHMARKS
 from judgelm_jax.records import (
@@ -85,14 +85,13 @@ def main() -> None:
         raise InputError("--references goes with --answers; a benchmark brings its own")
     if ANSWERS.value and (DATA.value or LABELS.value):
         raise InputError("--data and --labels go with --benchmark; answer files have no labels")
-    outputs = [Path(name) for name in (OUTPUT.value, LABELS.value, JSON.value) if name]
+    outputs = [Path(name) for name in (OUTPUT.value, LABELS.value) if name]
     inputs = [Path(name) for name in (*ANSWERS.value, REFERENCES.value, DATA.value) if name]
     for position, output in enumerate(outputs):
         check_output(output, OVERWRITE.value, [*inputs, *outputs[:position]])
+    check_json(JSON.value, OVERWRITE.value, [*inputs, *outputs])
     counts = _prepare_benchmark() if BENCHMARK.value else _prepare_answers()
-    if JSON.value:
-        with write_atomically(Path(JSON.value)) as file:
-            file.write(json.dumps(counts, indent=2) + "\n")
+    write_json(JSON.value, counts)
 
 
 def join_answers(paths: Sequence[Path], references: dict[str, str] | None) -> tuple[list[Record], int]:

@@ -101,6 +101,7 @@ def test_a_judge_is_judged_from_the_original_file(
     assert json.loads((output / "metrics.json").read_text())["score"] == pytest.approx(sum(right) / 4)
     assert run_benchmark(*arguments, "--limit=2", "--resume") == 0
     assert read(output / "judgments.jsonl") == rows
+    capsys.readouterr()
     assert "exists already" in refusal(capsys, *arguments)
 
 

@@ -5,7 +5,7 @@ import pathlib
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
-COMMANDS = ("convert", "prepare", "train", "judge", "evaluate", "benchmark", "ablate", "bench", "quickstart")
+COMMANDS = ("convert", "prepare", "train", "judge", "evaluate", "benchmark", "export", "ablate", "bench", "quickstart")
 
 setup(
     name="judgelm-jax",
@@ -43,6 +43,7 @@ setup(
     ],
     extras_require={
         "test": [
+            "evalica>=0.4.2,<0.5",
             "hypothesis>=6.100,<7",
             "mypy>=1.15,<3",
             "pandas>=2.2,<4",

@@ -5,7 +5,7 @@ import pathlib
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
-COMMANDS = ("convert", "prepare", "train", "judge", "evaluate", "benchmark", "export", "ablate", "bench", "quickstart")
+COMMANDS = ("convert", "prepare", "train", "judge", "evaluate", "ablate", "bench", "quickstart")
 
 setup(
     name="judgelm-jax",
@@ -23,6 +23,7 @@ setup(
         "absl-py>=2.1,<3",
         'flax==0.12.8; python_version < "3.12"',
         'flax>=0.12.12,<0.13; python_version >= "3.12"',
+        "gguf>=0.17,<0.20",
         "grain>=0.2.18,<0.3",
         "huggingface_hub>=1.0,<3",
         "jax>=0.10,<0.12",
@@ -32,6 +33,7 @@ setup(
         "numpy>=2.0,<3",
         "optax>=0.2.6,<0.3",
         "orbax-checkpoint>=0.12,<0.13",
+        "protobuf>=5,<8",
         "safetensors>=0.8,<1",
         "scipy>=1.14,<2",
         "sentencepiece>=0.2.1,<0.3",
@@ -43,12 +45,9 @@ setup(
     ],
     extras_require={
         "test": [
-            "evalica>=0.4.2,<0.5",
             "hypothesis>=6.100,<7",
             "mypy>=1.15,<3",
-            "pandas>=2.2,<4",
             "peft>=0.18.1,<0.22",
-            "pyarrow>=17,<27",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.12,<1",
@@ -56,7 +55,6 @@ setup(
             "tensorboard>=2.18,<3",
             "torch==2.13.0",
         ],
-        "parquet": ["pyarrow>=17,<27"],
         "torch": ["torch>=2.6,<3"],
         "cuda": ["jax[cuda13]>=0.10,<0.12"],
         "tpu": ["jax[tpu]>=0.10,<0.12"],

@@ -1,11 +1,14 @@
 """What commands do with JAX before they compute: devices, the compilation cache."""
 
+import functools
 import os
+import tempfile
 from pathlib import Path
 
 import jax
 
 from judgelm_jax.errors import InputError
+from judgelm_jax.notices import say_once
 
 
 def require_devices() -> None:
@@ -28,17 +31,40 @@ def require_devices() -> None:
 def enable_compilation_cache() -> None:
     """Keeps compiled programs on disk, so that the next run of the same shapes compiles nothing.
 
-    The folder is `$JAX_COMPILATION_CACHE_DIR`, or `judgelm_jax/xla` under the user's cache folder; without either nothing is
-    kept.
+    The folder is `$JAX_COMPILATION_CACHE_DIR`, or `xla` in the cache folder; where none can be written, nothing is kept.
     """
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR") is None:
-        try:
-            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        except RuntimeError:  # a user without a home, as in containers
-            return
-        jax.config.update("jax_compilation_cache_dir", str(base / "judgelm_jax" / "xla"))
+    named = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if named is None:
+        base = cache_folder()
+        if base is not None:
+            jax.config.update("jax_compilation_cache_dir", str(base / "xla"))
+    elif named and "://" not in named and not _writable(Path(named)):
+        jax.config.update("jax_compilation_cache_dir", None)  # else one warning for each program
+        say_once(f"{named} (JAX_COMPILATION_CACHE_DIR) cannot be written: compiled programs are not kept")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+    """`judgelm_jax` under the user's cache folder, which is made; None, said once on stderr, where it cannot be written."""
+    home = os.environ.get("HOME") or os.path.expanduser("~")  # which stays `~` for a user of whom nothing is known
+    base = os.environ.get("XDG_CACHE_HOME") or (os.path.join(home, ".cache") if os.path.isabs(home) else "")
+    if base and _writable(Path(base) / "judgelm_jax"):
+        return Path(base) / "judgelm_jax"
+    place = f"{base} cannot be written" if base else "there is no HOME"
+    say_once(f"{place}: compiled programs and fingerprints are not kept; set XDG_CACHE_HOME to a folder that can be written")
+    return None
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, which is made where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def is_first_process() -> bool:

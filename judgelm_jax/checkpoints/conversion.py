@@ -1,17 +1,21 @@
 """Converting a checkpoint into another form. The target appears when all of it is written, or not at all."""
 
-import contextlib
-import os
+import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import safetensors
-
 from judgelm_jax.checkpoints import orbax_store
-from judgelm_jax.checkpoints.opening import Checkpoint, is_checkpoint
+from judgelm_jax.checkpoints.card import CARD_FILE, is_own_card, model_card
+from judgelm_jax.checkpoints.folders import published
+from judgelm_jax.checkpoints.opening import COMPANION_FILES, Checkpoint, is_checkpoint
 from judgelm_jax.checkpoints.tensors import SHARD_BYTES, stored_bytes, write_hf
 from judgelm_jax.errors import InputError
+
+# What a checkpoint consists of, beside its weights.
+_OWN_FILES = {*COMPANION_FILES, "config.json", orbax_store.METADATA_FILE, "commit_success.txt", "orbax.checkpoint"}
+_WEIGHTS = re.compile(
+    r"(model|pytorch_model)(-\d{5}-of-\d{5})?\.(safetensors|bin)|(model\.safetensors|pytorch_model\.bin)\.index\.json"
+)
 
 
 def convert(source: Checkpoint, target: Path, to: str, overwrite: bool = False, shard_bytes: int = SHARD_BYTES) -> None:
@@ -25,7 +29,8 @@ def convert(source: Checkpoint, target: Path, to: str, overwrite: bool = False, 
     """
     target = target.absolute()
     _check_target(source, target, to, overwrite)
-    with _published(target, stored_bytes(source.weights, source.config)) as folder:
+    with published(target, stored_bytes(source.weights, source.config)) as folder:
+        _check_target(source, target, to, overwrite)  # again: another one may have written it meanwhile
         if to == "orbax":
             orbax_store.write_store(folder, source.weights, source.config, source.hf_config)
             companions = folder / orbax_store.TOKENIZER_FOLDER
@@ -36,6 +41,16 @@ def convert(source: Checkpoint, target: Path, to: str, overwrite: bool = False, 
         companions.mkdir(exist_ok=True)
         for file in source.companions():
             shutil.copyfile(file, companions / file.name)
+        _write_card(source, target.name, folder, to)
+
+
+def _write_card(source: Checkpoint, name: str, folder: Path, to: str) -> None:
+    """Beside what other people get: an export to other programs, or what a training run made."""
+    if is_own_card(source.folder / CARD_FILE):
+        shutil.copyfile(source.folder / CARD_FILE, folder / CARD_FILE)
+    elif to == "hf" or source.training is not None:
+        card = model_card(name, source.folder.name, source.hf_config, source.training)
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def _check_target(source: Checkpoint, target: Path, to: str, overwrite: bool) -> None:
@@ -50,48 +65,17 @@ def _check_target(source: Checkpoint, target: Path, to: str, overwrite: bool) ->
         raise InputError(f"{target}: exists already; choose another target or pass --overwrite")
     if not target.is_dir() or target.is_symlink() or not (is_checkpoint(target) or not any(target.iterdir())):
         raise InputError(f"{target}: is no checkpoint, so it is not overwritten; choose another target")
+    others = sorted(path.name for path in target.iterdir() if not _is_of_a_checkpoint(path))
+    if others:
+        shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        raise InputError(
+            f"{target}: holds more than a checkpoint ({shown}), so it is not overwritten; move that elsewhere first"
+        )
 
 
-@contextlib.contextmanager
-def _published(target: Path, size: int) -> Iterator[Path]:
-    """Yields a path to write a folder to, then puts that folder at `target`. After an error, nothing is left."""
-    work = target.with_name(f".{target.name}.partial")
-    try:
-        if work.exists():
-            shutil.rmtree(work)
-        work.mkdir(parents=True)
-        free = shutil.disk_usage(work).free
-        if free < size:
-            needed = f"the checkpoint needs {size / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free"
-            raise InputError(f"{target}: the disk is full ({needed}); free space and run again, nothing was written")
-        yield work / "checkpoint"
-        _flush(work / "checkpoint")
-        replace_folder(work / "checkpoint", target, work / "replaced")
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        full = any(sign in str(error) for sign in ("No space left", "Disk quota exceeded"))
-        reason = "the disk is full; free space" if full else f"could not be written ({error}); mend that"
-        raise InputError(f"{target}: {reason} and run again, nothing was left there") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def replace_folder(folder: Path, target: Path, aside: Path) -> None:
-    """Renames a folder to the target; what stood there is put aside, or back if that fails."""
-    if target.exists():
-        target.rename(aside)
-    try:
-        folder.rename(target)
-    except OSError:
-        if aside.exists():
-            aside.rename(target)
-        raise
-
-
-def _flush(folder: Path) -> None:
-    """Waits until the files of a folder are on the disk, so that its final name never stands for lost data."""
-    for path in [folder, *folder.rglob("*")]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _is_of_a_checkpoint(path: Path) -> bool:
+    """Whether a file or folder of a checkpoint may go when the checkpoint is replaced by another."""
+    if path.is_dir() and not path.is_symlink():
+        inside = {orbax_store.TOKENIZER_FOLDER: set(COMPANION_FILES)}.get(path.name)
+        return path.name == "state" or (inside is not None and {file.name for file in path.iterdir()} <= inside)
+    return path.name in _OWN_FILES or _WEIGHTS.fullmatch(path.name) is not None or is_own_card(path)

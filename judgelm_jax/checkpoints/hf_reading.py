@@ -16,9 +16,11 @@ import jax
 import numpy as np
 import safetensors
 
+from judgelm_jax.checkpoints.stand_ins import refuse_packed, refuse_stand_ins
 from judgelm_jax.checkpoints.tensors import DTYPES, StoredTensor
 from judgelm_jax.errors import InputError
 
+_FORMS = (("model", "safetensors"), ("pytorch_model", "bin"))  # stem and suffix, the first one comes first
 _SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 Index = tuple[slice, ...]
@@ -30,16 +32,22 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
       InputError: there are none, an index is broken, or a shard is missing or lies elsewhere.
     """
-    for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
+    for stem, suffix in _FORMS:
         single, index = folder / f"{stem}.{suffix}", folder / f"{stem}.{suffix}.index.json"
         if single.is_file():
             return [single]
         if index.is_file():
             return _indexed_files(index, suffix)
+    refuse_packed(folder, [f"{stem}.{suffix}" for stem, suffix in _FORMS])
     raise InputError(
         f"{folder}: has no model.safetensors, no pytorch_model.bin and no index of shards; "
         "name the folder that holds the weights"
     )
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds weights of this form, or an index of them, whole or not."""
+    return any((folder / f"{stem}.{suffix}{end}").is_file() for stem, suffix in _FORMS for end in ("", ".index.json"))
 
 
 def open_weights(folder: Path) -> "SafetensorsWeights | TorchWeights":
@@ -49,6 +57,7 @@ def open_weights(folder: Path) -> "SafetensorsWeights | TorchWeights":
       InputError: as `weight_files`; a file is broken, holds more than tensors, or repeats a tensor of another.
     """
     files = weight_files(folder)
+    refuse_stand_ins(files)
     return SafetensorsWeights(files) if files[0].suffix == ".safetensors" else TorchWeights(files)
 
 
@@ -180,6 +189,7 @@ def _add_tensors(
 
 def _indexed_files(index: Path, suffix: str) -> list[Path]:
     """The shards that an index names, each once, in order of name."""
+    refuse_stand_ins([index])
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -1,27 +1,36 @@
-"""A model by its name: a converted directory, a Hugging Face directory, or a hub id."""
+"""A model by its name: a converted directory, a Hugging Face directory, a GGUF, an adapter, or a hub id."""
 
 import dataclasses
-import hashlib
+import functools
 import json
 import re
-from collections.abc import Iterable
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from judgelm_jax.checkpoints import hf_reading, orbax_store, training_run, training_weights
+from judgelm_jax.checkpoints import fingerprints, gguf_reading, hf_reading, orbax_store, training_run, training_weights
+from judgelm_jax.checkpoints.gguf_tokenizer import write_tokenizer
+from judgelm_jax.checkpoints.merging import MergedWeights
 from judgelm_jax.checkpoints.onto_devices import Params, load_params
+from judgelm_jax.checkpoints.peft import CONFIG_FILE
+from judgelm_jax.checkpoints.peft_reading import pairs as adapter_pairs
+from judgelm_jax.checkpoints.peft_reading import read_adapter
+from judgelm_jax.checkpoints.stand_ins import refuse_packed, refuse_stand_ins
 from judgelm_jax.checkpoints.tensors import Weights, check_weights
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import families
 from judgelm_jax.model.config import ModelConfig
-from judgelm_jax.tokenization import TOKENIZER_FILES
+from judgelm_jax.notices import say_once
+from judgelm_jax.tokenization import TOKENIZER_FILES, VOCABULARY_FILES
 from judgelm_jax.training_config import LoraConfig
 
 # Beside the tokenizer, what generation with this checkpoint elsewhere needs.
-COMPANION_FILES = (*TOKENIZER_FILES, "generation_config.json", "chat_template.jinja")
+GENERATION_FILES = ("generation_config.json", "chat_template.jinja")
+COMPANION_FILES = (*TOKENIZER_FILES, *GENERATION_FILES)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_EDGE_BYTES = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +38,23 @@ class Checkpoint:
     """A checkpoint whose config and list of tensors were read and fit each other; no tensor is in memory yet.
 
     `config.eos_ids` are those of `generation_config.json` where there is one, as in `transformers`. `hf_config` is the
-    content of its `config.json`; `fingerprint` tells it from other checkpoints.
+    content of its `config.json`. `folder` is what was named, a file where that is a GGUF. `digest` computes what
+    `fingerprint` gives.
     """
 
     folder: Path
     config: ModelConfig
     hf_config: dict[str, Any]
     tokenizer_folder: Path
-    fingerprint: str
+    digest: Callable[[], str]
     weights: Weights
+    base_tokenizer_folder: Path | None = None  # of an adapter that brings a tokenizer of its own
+    training: dict[str, Any] | None = None  # of a training checkpoint: what is known of its run
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Tells it from all other checkpoints: a digest of every byte of it. Reads them all where they are not known yet."""
+        return self.digest()
 
     def load(self, shardings: Params | None, dtype: Any) -> Params:
         """The stacked parameters `{"layers": {..: [L, out, in]}, ..}` in `dtype`, placed; see `load_params`."""
@@ -45,34 +62,41 @@ class Checkpoint:
 
     def companions(self) -> list[Path]:
         """The tokenizer's files and what else goes along when the checkpoint is converted."""
-        return _existing(self.tokenizer_folder, COMPANION_FILES)
+        found = _existing(self.tokenizer_folder, COMPANION_FILES)
+        if self.base_tokenizer_folder is not None:
+            there = {file.name for file in found}
+            found += [f for f in _existing(self.base_tokenizer_folder, GENERATION_FILES) if f.name not in there]
+        return found
 
 
-def open_checkpoint(model: str) -> Checkpoint:
-    """Opens a converted directory, a training checkpoint, a Hugging Face directory, or a hub id, which is downloaded first.
+def open_checkpoint(model: str, base: str | None = None) -> Checkpoint:
+    """Opens a converted directory, a training checkpoint, a Hugging Face directory, a GGUF, a PEFT adapter, or a hub id, which
+    is downloaded first.
+
+    Args:
+      base: what an adapter is merged into, in place of the base that it names.
 
     Raises:
       InputError: there is no such model, its config is not supported, or its tensors do not fit its config.
     """
     if not model:
         raise InputError("no model is named; give a converted or a Hugging Face folder, or a hub id like ORG/NAME")
-    folder = Path(model)
-    if not folder.exists() and _HUB_ID.fullmatch(model):
-        folder = _download(model)
-    if not folder.is_dir():
+    place = Path(model)
+    if not place.exists() and _HUB_ID.fullmatch(model):
+        place = _download(model)
+    if not place.exists():
         raise InputError(f"{model}: no such folder; name a converted or a Hugging Face folder, or a hub id like ORG/NAME")
-    if not orbax_store.is_store(folder):
-        checkpoint = _open_hf(folder)
-    elif (about := orbax_store.custom_metadata(folder)).get("layout") == training_run.LAYOUT:
-        checkpoint = _open_training(folder, about)
-    else:
-        checkpoint = _open_store(folder)
-    check_weights(folder, checkpoint.weights, checkpoint.config)
+    if (place / CONFIG_FILE).is_file() and (base is not None or not _is_whole(place)):
+        return _open_adapter(place, base)
+    if base is not None:
+        raise InputError(f"--base={base}: {model} is no adapter (it has no {CONFIG_FILE}), so it has no base; leave --base out")
+    checkpoint = _open_whole(place)
+    check_weights(place, checkpoint.weights, checkpoint.config)
     return dataclasses.replace(checkpoint, config=_with_generation_ends(checkpoint.config, checkpoint.tokenizer_folder))
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder holds what `open_checkpoint` opens: an Orbax checkpoint, or a config and weights."""
+    """Whether a folder holds a whole model that may be replaced by another: an Orbax checkpoint, or a config and weights."""
     if orbax_store.is_store(folder):
         return True
     try:
@@ -81,40 +105,153 @@ def is_checkpoint(folder: Path) -> bool:
         return False
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder holds the weights of a whole model, broken or not."""
+    return orbax_store.is_store(folder) or hf_reading.has_weights(folder)
+
+
+def _open_whole(place: Path) -> Checkpoint:
+    if place.is_dir() and orbax_store.is_store(place):
+        about = orbax_store.custom_metadata(place)
+        return _open_training(place, about) if about.get("layout") == training_run.LAYOUT else _open_store(place)
+    if place.is_file() or (place.is_dir() and not hf_reading.has_weights(place)):
+        refuse_stand_ins([place])
+        file = gguf_reading.find_gguf(place)
+        if file is not None:
+            return _open_gguf(file)
+    if not place.is_dir():
+        raise InputError(f"{place}: is neither a folder nor a GGUF; name the folder of the checkpoint, or a file NAME.gguf")
+    return _open_hf(place)
+
+
 def _open_store(folder: Path) -> Checkpoint:
     weights = orbax_store.StoreWeights(folder)
     tokenizer_folder = folder / orbax_store.TOKENIZER_FOLDER
+    tokenizer_files = _existing(tokenizer_folder, TOKENIZER_FILES)
+    refuse_stand_ins(tokenizer_files)
     try:
         config = families.from_hf(weights.hf_config)
     except InputError as error:
         raise InputError(f"{folder}: its config is not supported: {error}") from error
-    digest = hashlib.sha256(weights.fingerprint.encode())
-    _add_edges(digest, _existing(tokenizer_folder, TOKENIZER_FILES))
-    return Checkpoint(folder, config, weights.hf_config, tokenizer_folder, digest.hexdigest(), weights)
+
+    def digest() -> str:
+        files = [file for file in fingerprints.files_below(folder) if tokenizer_folder not in file.parents]
+        return fingerprints.of_parts(
+            json.dumps(weights.hf_config, sort_keys=True),
+            fingerprints.of_tensors(weights, files),
+            fingerprints.of_files(tokenizer_folder, tokenizer_files),
+        )
+
+    return Checkpoint(folder, config, weights.hf_config, tokenizer_folder, digest, weights)
 
 
 def _open_training(folder: Path, about: dict[str, Any]) -> Checkpoint:
     """`RUN/checkpoints/STEP`; adapters are merged into the checkpoint from which the run started."""
     config = families.from_hf(about["hf_config"])
     tokenizer_folder = folder.absolute().parent.parent / orbax_store.TOKENIZER_FOLDER
+    tokenizer_files = _existing(tokenizer_folder, TOKENIZER_FILES)
     if about["lora"] is None:
         weights: Weights = training_weights.StackedWeights(folder, config, about["export_dtype"])
     else:
         base = open_checkpoint(about["init_from"])
         if base.fingerprint != about["init_fingerprint"]:
             raise InputError(f"{folder}: its adapters belong to {about['init_from']}, which has changed since; restore that")
-        weights = training_weights.MergedWeights(base.weights, folder, config, LoraConfig(**about["lora"]))
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    _add_edges(digest, [folder / orbax_store.METADATA_FILE, *_existing(tokenizer_folder, TOKENIZER_FILES)])
-    return Checkpoint(folder, config, about["hf_config"], tokenizer_folder, digest.hexdigest(), weights)
+        pairs = training_weights.saved_pairs(folder, config, LoraConfig(**about["lora"]))
+        weights = MergedWeights(base.weights, pairs)
+
+    def digest() -> str:
+        return fingerprints.of_parts(
+            json.dumps(about, sort_keys=True),
+            fingerprints.of_files(folder, fingerprints.files_below(folder)),
+            fingerprints.of_files(tokenizer_folder, tokenizer_files),
+        )
+
+    training = _told_of_run(folder, about)
+    return Checkpoint(folder, config, about["hf_config"], tokenizer_folder, digest, weights, training=training)
+
+
+def _told_of_run(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """For the model card: the step, what the run started from, and the run's own file with its data and recipe."""
+    told = {name: about.get(name) for name in ("init_from", "init_fingerprint", "lora", "export_dtype")}
+    try:
+        run = json.loads((folder.absolute().parent.parent / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        run = None
+    return told | {"step": folder.name} | ({"run": run} if isinstance(run, dict) else {})
 
 
 def _open_hf(folder: Path) -> Checkpoint:
+    refuse_packed(folder, ["config.json"])
+    refuse_stand_ins([folder / "config.json", *_existing(folder, COMPANION_FILES)])
     config, hf_config = families.read_hf_config(folder / "config.json")
     files = hf_reading.weight_files(folder)
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    _add_edges(digest, [*files, *_existing(folder, TOKENIZER_FILES)])
-    return Checkpoint(folder, config, hf_config, folder, digest.hexdigest(), hf_reading.open_weights(folder))
+    if (folder / CONFIG_FILE).is_file():
+        say_once(
+            f"{folder}: holds a PEFT adapter ({CONFIG_FILE}) beside whole weights, and it is not applied (transformers would); "
+            f"to apply it to them pass --base={folder}"
+        )
+
+    def digest() -> str:
+        return fingerprints.of_files(folder, [folder / "config.json", *files, *_existing(folder, TOKENIZER_FILES)])
+
+    return Checkpoint(folder, config, hf_config, folder, digest, hf_reading.open_weights(folder))
+
+
+def _open_gguf(file: Path) -> Checkpoint:
+    source = gguf_reading.read_gguf(file)
+    refuse_stand_ins(source.files)
+    config = gguf_reading.model_config(source)
+    weights = gguf_reading.GgufWeights(source, config)
+    made = tempfile.TemporaryDirectory(prefix="judgelm-tokenizer-")
+    weakref.finalize(weights, made.cleanup)  # the files are needed as long as the weights, or until the program ends
+    write_tokenizer(file, source.metadata, Path(made.name))
+
+    def digest() -> str:
+        return fingerprints.of_files(file.parent, source.files)
+
+    hf_config = families.to_hf(config, gguf_reading.main_dtype(source))
+    return Checkpoint(file, families.from_hf(hf_config), hf_config, Path(made.name), digest, weights)
+
+
+def _open_adapter(folder: Path, base: str | None) -> Checkpoint:
+    """An adapter merged into its base. Its own tokenizer comes before that of the base."""
+    adapter = read_adapter(folder)
+    named = base or adapter.base
+    if named is None:
+        raise InputError(f"{folder / CONFIG_FILE}: names no base (base_model_name_or_path); name it with --base")
+    if base is None and (folder / named).exists():
+        named = str(folder / named)
+    if not Path(named).exists() and (Path(named).is_absolute() or not _HUB_ID.fullmatch(named)):
+        raise InputError(f"{folder}: is an adapter of {named}, which is not there; name its base with --base")
+    if not Path(named).exists() and adapter.values.get("revision") not in (None, "main"):
+        raise InputError(
+            f"{folder}: is an adapter of {named} at the revision {adapter.values['revision']}; download that and name it with "
+            "--base"
+        )
+    if (Path(named) / CONFIG_FILE).is_file() and not _is_whole(Path(named)):
+        raise InputError(f"{folder}: {named} is an adapter, too; name the base that both belong to with --base")
+    try:
+        opened = open_checkpoint(named)
+    except InputError as error:
+        raise InputError(f"{folder}: its base cannot be opened: {error}; another one is named with --base") from error
+    tokenizer_files = _existing(folder, TOKENIZER_FILES)
+    refuse_stand_ins(tokenizer_files)
+    own = any(file.name in VOCABULARY_FILES for file in tokenizer_files)
+    weights = MergedWeights(opened.weights, adapter_pairs(adapter, opened.config))
+
+    def digest() -> str:
+        files = [folder / CONFIG_FILE, adapter.file, *(tokenizer_files if own else [])]
+        return fingerprints.of_parts(opened.fingerprint, fingerprints.of_files(folder, files))
+
+    return Checkpoint(
+        folder,
+        _with_generation_ends(opened.config, folder) if own else opened.config,
+        opened.hf_config,
+        folder if own else opened.tokenizer_folder,
+        digest,
+        weights,
+        opened.tokenizer_folder if own else None,
+    )
 
 
 def _with_generation_ends(config: ModelConfig, folder: Path) -> ModelConfig:
@@ -135,17 +272,6 @@ def _existing(folder: Path, names: Iterable[str]) -> list[Path]:
     return [folder / name for name in names if (folder / name).is_file()]
 
 
-def _add_edges(digest: Any, files: Iterable[Path]) -> None:
-    """Adds names, sizes and both ends of files: tells checkpoints apart without reading them whole."""
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}\n".encode())
-        with file.open("rb") as opened:
-            digest.update(opened.read(_EDGE_BYTES))
-            opened.seek(max(size - _EDGE_BYTES, 0))
-            digest.update(opened.read(_EDGE_BYTES))
-
-
 def _download(model: str) -> Path:
     """The local copy of a hub repository: its config, tokenizer and weights, as safetensors where it has them."""
     import huggingface_hub
@@ -155,9 +281,9 @@ def _download(model: str) -> Path:
         return Path(huggingface_hub.snapshot_download(model, allow_patterns=list(patterns), ignore_patterns=["*/*"]))
 
     try:
-        folder = fetch("*.json", "tokenizer.model", "*.jinja", "model*.safetensors")
+        folder = fetch("*.json", "tokenizer.model", "*.jinja", "model*.safetensors", "adapter_model.safetensors")
         if not any(folder.glob("*.safetensors")):
-            folder = fetch("pytorch_model*.bin")
+            folder = fetch("pytorch_model*.bin", "adapter_model.bin")
     except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(

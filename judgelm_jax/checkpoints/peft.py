@@ -11,7 +11,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
-from judgelm_jax.checkpoints.conversion import replace_folder
+from judgelm_jax.checkpoints.folders import replace_folder
 from judgelm_jax.errors import InputError
 from judgelm_jax.training_config import LoraConfig
 

@@ -1,6 +1,7 @@
 """The weights in a training checkpoint, where all layers of a parameter are one array: read a layer at a time."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import jax
 import numpy as np
 import tensorstore
 
-from judgelm_jax.checkpoints.tensors import DTYPES, StoredTensor, TensorSpec, Weights, tensor_table
+from judgelm_jax.checkpoints.merging import Pair
+from judgelm_jax.checkpoints.tensors import DTYPES, StoredTensor, TensorSpec, tensor_table
 from judgelm_jax.checkpoints.training_run import STATE
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import lora
@@ -46,37 +48,28 @@ class StackedWeights:
         return array if spec.layer is None else array[spec.layer]
 
 
-class MergedWeights:
-    """A base checkpoint with the adapters of a training checkpoint merged in, in the dtype of the base's tensors."""
+def saved_pairs(folder: Path, config: ModelConfig, settings: LoraConfig) -> dict[str, Callable[[], Pair]]:
+    """Readers of the adapters of a training checkpoint, by the Hugging Face name of the weight that each belongs to.
 
-    def __init__(self, base: Weights, folder: Path, config: ModelConfig, settings: LoraConfig):
-        self._base, self._table = base, tensor_table(config)
-        self.tensors = base.tensors
-        self._scale = lora.scale(settings)
-        self._adapters = {
-            spec.path: [_open(folder, (*spec.path[:-1], half)) for half in ("lora_a", "lora_b")]
-            for spec in self._table.values()
-            if len(spec.path) > 2 and spec.path[-2] in settings.targets
-        }
+    Raises:
+      InputError: the checkpoint is broken.
+    """
+    scale = lora.scale(settings)
+    adapted = {
+        name: spec
+        for name, spec in tensor_table(config).items()
+        if len(spec.path) > 2 and spec.path[-2] in settings.targets and spec.path[0] == "layers"
+    }
+    opened = {
+        path: [_open(folder, (*path[:-1], half)) for half in ("lora_a", "lora_b")]
+        for path in {spec.path for spec in adapted.values()}
+    }
 
-    def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        return {name: self._merged(name, weight) for name, weight in self._base.read(names).items()}
+    def pair(spec: TensorSpec) -> Pair:
+        a, b = (half[spec.layer].read().result() for half in opened[spec.path])
+        return a, b, scale
 
-    def arrays(self, shardings: Mapping[str, jax.sharding.Sharding]) -> dict[str, jax.Array]:
-        placed = {}
-        for name, sharding in shardings.items():
-            if self._table[name].path in self._adapters:
-                placed[name] = jax.device_put(self.read([name])[name], sharding)
-            else:
-                placed |= self._base.arrays({name: sharding})
-        return placed
-
-    def _merged(self, name: str, weight: np.ndarray) -> np.ndarray:
-        spec = self._table[name]
-        if spec.path not in self._adapters:
-            return weight
-        a, b = (half[spec.layer].read().result() for half in self._adapters[spec.path])
-        return lora.merged(weight, a, b, self._scale)
+    return {name: functools.partial(pair, spec) for name, spec in adapted.items()}
 
 
 def read_adapters(folder: Path, config: ModelConfig, settings: LoraConfig) -> dict[str, Any]:

@@ -6,22 +6,27 @@
 No bit of a weight changes, either way. Tokenizer files go along. The target appears when it is complete.
 """
 
+import json
 import sys
 import time
 from pathlib import Path
 
 from absl import flags
 
-from judgelm_jax.commands.command_line import check_json, run, write_json
+from judgelm_jax.commands.command_line import run
 from judgelm_jax.errors import InputError
+from judgelm_jax.records import check_output, write_atomically
 
 FLAGS = flags.FlagValues()
 SOURCE = flags.DEFINE_string(
     "source",
     None,
-    "a Hugging Face folder, a hub id, or a converted folder",
+    "a Hugging Face folder, a hub id, a GGUF, a PEFT adapter, or a converted folder",
     flag_values=FLAGS,
     required=True,
+)
+BASE = flags.DEFINE_string(
+    "base", None, "the base of an adapter, in place of the one that it names: folder or hub id", flag_values=FLAGS
 )
 TARGET = flags.DEFINE_string("target", None, "the folder to write", flag_values=FLAGS, required=True)
 TO = flags.DEFINE_enum(
@@ -47,25 +52,25 @@ JSON = flags.DEFINE_string("json", None, "also write the summary to this file, a
 
 def main() -> None:
     """Converts, verifies if asked to, and prints a summary."""
-    check_json(JSON.value, OVERWRITE.value, [Path(SOURCE.value), Path(TARGET.value)])
+    if JSON.value:
+        check_output(Path(JSON.value), OVERWRITE.value)
     if VERIFY.value:
         _require_torch()
     from judgelm_jax.checkpoints import open_checkpoint
     from judgelm_jax.checkpoints.conversion import convert
-    from judgelm_jax.checkpoints.orbax_store import is_store
     from judgelm_jax.checkpoints.tensors import stored_bytes, tensor_table
-    from judgelm_jax.checkpoints.verification import TOLERANCE, largest_difference
+    from judgelm_jax.checkpoints.verification import TOLERANCE, largest_difference, transformers_reads
     from judgelm_jax.tokenization import VOCABULARY_FILES, load_tokenizer
 
-    start = time.monotonic()
-    source = open_checkpoint(SOURCE.value)
-    if VERIFY.value and TO.value == "orbax" and is_store(source.folder):
+    start, target = time.monotonic(), Path(TARGET.value)
+    source = open_checkpoint(SOURCE.value, BASE.value)
+    theirs = source.folder if transformers_reads(source) else target
+    if VERIFY.value and TO.value == "orbax" and theirs == target:
         raise InputError("--verify needs a Hugging Face checkpoint on one side; leave it out, or use --to=hf")
     if VERIFY.value or any(file.name in VOCABULARY_FILES for file in source.companions()):
         load_tokenizer(source.tokenizer_folder)  # raises if it is broken
     else:
         print(f"judgelm-convert: {source.folder} has no tokenizer, which judging needs", file=sys.stderr)
-    target = Path(TARGET.value)
     convert(source, target, TO.value, overwrite=OVERWRITE.value, shard_bytes=int(SHARD_SIZE.value * 1e9))
     tensors, size = len(tensor_table(source.config)), stored_bytes(source.weights, source.config)
     seconds = time.monotonic() - start
@@ -79,12 +84,13 @@ def main() -> None:
     }
     print(f"{target}: {tensors} tensors, {size / 1e9:.3f} GB, written in {seconds:.1f} s")
     if VERIFY.value:
-        written = open_checkpoint(str(target))
-        ours, theirs = (written, source) if TO.value == "orbax" else (source, written)
-        difference = largest_difference(ours, theirs.folder)
+        ours = source if theirs == target else open_checkpoint(str(target))
+        difference = largest_difference(ours, theirs)
         summary["largest_logit_difference"] = difference
         print(f"largest difference to the logits of PyTorch, float32: {difference:.2e}")
-    write_json(JSON.value, summary)
+    if JSON.value:
+        with write_atomically(Path(JSON.value)) as file:
+            file.write(json.dumps(summary, indent=2) + "\n")
     if VERIFY.value and not difference <= TOLERANCE:
         raise InputError(
             f"{target}: its logits differ from those of PyTorch by {difference:.2e}, more than {TOLERANCE:.0e}; "

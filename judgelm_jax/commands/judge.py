@@ -6,23 +6,31 @@ OUTPUT.partial/ and OUTPUT appears when all is done; after a kill, the same comm
   judgelm-judge --model=judge --input=records.jsonl --output=judgments.jsonl --orders=both
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from judgelm_jax.commands.command_line import check_json, run, write_json
+from judgelm_jax.commands.command_line import run
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.records import check_output
+from judgelm_jax.records import check_output, write_atomically
 
 FLAGS = flags.FlagValues()
 
 _DEFAULTS = JudgeConfig()
 MODEL = flags.DEFINE_string(
-    "model", None, "an Orbax directory, a Hugging Face directory or a hub id", required=True, flag_values=FLAGS
+    "model",
+    None,
+    "an Orbax directory, a Hugging Face directory, a GGUF, a PEFT adapter or a hub id",
+    required=True,
+    flag_values=FLAGS,
+)
+BASE = flags.DEFINE_string(
+    "base", None, "the base of an adapter, in place of the one that it names: folder or hub id", flag_values=FLAGS
 )
 INPUT = flags.DEFINE_string("input", None, "judge records, JSON Lines", required=True, flag_values=FLAGS)
 OUTPUT = flags.DEFINE_string("output", None, "where the judgments go, JSON Lines", required=True, flag_values=FLAGS)
@@ -94,7 +102,6 @@ SHARD = flags.DEFINE_string(
 )
 RESUME = flags.DEFINE_boolean("resume", False, "go on with an unfinished run, or start one", flag_values=FLAGS)
 JSON = flags.DEFINE_string("json", None, "also write the summary as JSON to this file", flag_values=FLAGS)
-OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the file of --json if it exists", flag_values=FLAGS)
 
 
 def main() -> None:
@@ -118,8 +125,8 @@ def main() -> None:
     references = Path(REFERENCES.value) if REFERENCES.value else None
     read = [records, *([references] if references else [])]
     check_output(target, True, read)
-    own = {"command": "judge", "output": str(target), "shard": SHARD.value}
-    check_json(JSON.value, OVERWRITE.value, [target, *read], own if RESUME.value else None)
+    if JSON.value:
+        check_output(Path(JSON.value), True, [target, *read])
 
     from judgelm_jax.judging import output
 
@@ -148,16 +155,18 @@ def main() -> None:
     require_devices()
     enable_compilation_cache()
     model_id = MODEL_ID.value or Path(MODEL.value).resolve().name
-    fingerprint = runner.fingerprint(job, settings, checked, open_checkpoint(MODEL.value).fingerprint, model_id)
+    fingerprint = runner.fingerprint(job, settings, checked, open_checkpoint(MODEL.value, BASE.value).fingerprint, model_id)
     with output.open_shard(target, fingerprint, checked.records, part, parts, RESUME.value) as shard:
         if shard is None:
             print(f"{target}: was completed by another process, nothing to do")
             return
-        judge = Judge.load(MODEL.value, MESH.value, settings, model_id)
+        judge = Judge.load(MODEL.value, MESH.value, settings, model_id, BASE.value)
         print(f"judging {shard.remaining()} of {checked.records} records", flush=True)
         summary = runner.run(job, checked, shard, judge)
     _report(summary, target)
-    write_json(JSON.value, own | summary)
+    if JSON.value:
+        with write_atomically(Path(JSON.value)) as file:
+            json.dump(summary, file, indent=1)
 
 
 def entry() -> int:

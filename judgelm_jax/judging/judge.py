@@ -69,19 +69,24 @@ class Judge:
 
     @staticmethod
     def load(
-        model: str, mesh: str | Mesh = "data:-1", settings: JudgeConfig | None = None, model_id: str | None = None
+        model: str,
+        mesh: str | Mesh = "data:-1",
+        settings: JudgeConfig | None = None,
+        model_id: str | None = None,
+        base: str | None = None,
     ) -> "Judge":
-        """Loads an Orbax directory, a Hugging Face directory or a hub id.
+        """Loads an Orbax directory, a Hugging Face directory, a GGUF, a PEFT adapter or a hub id.
 
         Args:
           mesh: devices along each mesh axis, as `data:2,tensor:4` (-1 takes those that remain), or a mesh with these axes.
           model_id: the name in the judgments; default: the last part of `model`.
+          base: of an adapter, in place of the one that it names.
 
         Raises:
           InputError: the checkpoint is broken or not supported, or the mesh does not divide it.
         """
         settings = settings or JudgeConfig()
-        checkpoint = open_checkpoint(model)
+        checkpoint = open_checkpoint(model, base)
         tokenizer = load_tokenizer(checkpoint.tokenizer_folder)
         config = checkpoint.config
         if tokenizer.vocab_size > config.vocab_size:

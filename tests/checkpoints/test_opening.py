@@ -21,8 +21,8 @@ def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path: Path, monkeypatch: py
     for name in (str(tmp_path / "nowhere"), "./org/name", "../name", "a b/c", "org/name/more", ""):
         with pytest.raises(InputError, match=r"no such folder|no such file|no model is named"):
             open_checkpoint(name)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="no such folder"):
+    (tmp_path / "file").write_text("{}")
+    with pytest.raises(InputError, match="file: is neither a folder nor a GGUF"):
         open_checkpoint(str(tmp_path / "file"))
 
 

@@ -1,1 +1,0 @@
-"""Files that other tools read and write: one module a format. Nothing here imports JAX."""

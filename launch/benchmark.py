@@ -1,3 +1,0 @@
-from judgelm_jax.commands.benchmark import entry
-
-raise SystemExit(entry())

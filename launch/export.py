@@ -1,3 +1,0 @@
-from judgelm_jax.commands.export import entry
-
-raise SystemExit(entry())

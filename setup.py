@@ -5,7 +5,7 @@ import pathlib
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
-COMMANDS = ("convert", "prepare", "train", "judge", "evaluate", "ablate", "bench", "quickstart")
+COMMANDS = ("convert", "prepare", "train", "judge", "evaluate", "benchmark", "export", "ablate", "bench", "quickstart")
 
 setup(
     name="judgelm-jax",
@@ -45,9 +45,12 @@ setup(
     ],
     extras_require={
         "test": [
+            "evalica>=0.4.2,<0.5",
             "hypothesis>=6.100,<7",
             "mypy>=1.15,<3",
+            "pandas>=2.2,<4",
             "peft>=0.18.1,<0.22",
+            "pyarrow>=17,<27",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.12,<1",
@@ -55,6 +58,7 @@ setup(
             "tensorboard>=2.18,<3",
             "torch==2.13.0",
         ],
+        "parquet": ["pyarrow>=17,<27"],
         "torch": ["torch>=2.6,<3"],
         "cuda": ["jax[cuda13]>=0.10,<0.12"],
         "tpu": ["jax[tpu]>=0.10,<0.12"],

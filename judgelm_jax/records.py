@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -248,7 +249,8 @@ def dump_line(record: Record) -> str:
 
 
 def check_output(path: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
-    """Refuses, before any work, an output that exists (unless `overwrite`), is no plain file, or is one of the inputs.
+    """Refuses, before any work, an output that exists (unless `overwrite`), is no plain file, is one of the inputs, or whose
+    folder cannot be written to. A folder that is missing is no error: it is made.
 
     Raises:
       InputError: says what stands there.
@@ -256,12 +258,17 @@ def check_output(path: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> No
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise InputError(f"{path}: {parent} is no folder; choose another place for the output")
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path}: stands there and is no plain file; choose another name for the output")
     if any(path.resolve() == other.resolve() for other in inputs):
         raise InputError(f"{path}: is also read or written by this command; choose another name for the output")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: stands there and is no plain file; choose another name for the output")
     if path.exists() and not overwrite:
         raise InputError(f"{path}: exists already; choose another name, or pass --overwrite to replace it")
+    try:
+        with tempfile.TemporaryFile(dir=parent):  # permissions alone do not tell of file systems that are read only
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: nothing can be written to {parent} ({error.strerror}); choose another place") from error
 
 
 @contextlib.contextmanager

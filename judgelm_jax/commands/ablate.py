@@ -22,7 +22,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from judgelm_jax.commands.command_line import run
+from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
 from judgelm_jax.records import Record, read_jsonl, write_atomically
 from judgelm_jax.training_config import TrainConfig
@@ -38,6 +38,8 @@ PAIRS = flags.DEFINE_integer("pairs", 512, "held-out pairs of each seed", lower_
 STEPS = flags.DEFINE_integer(
     "steps", 0, "end each training after so many steps, to try the way; 0: all", lower_bound=0, flag_values=FLAGS
 )
+JSON = flags.DEFINE_string("json", None, "also write all numbers as JSON to this file", flag_values=FLAGS)
+OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the file of --json if it exists", flag_values=FLAGS)
 config_flags.DEFINE_config_file(
     "config",
     None,
@@ -65,6 +67,8 @@ def main() -> None:
     config = _config()
     seeds = range(1 if QUICK.value else SEEDS.value)
     folder = Path(OUTPUT.value)
+    own = {"command": "ablate", "output": str(folder)}
+    check_json(JSON.value, OVERWRITE.value, [folder], own)  # the same command always goes on
     _claim(folder, config)
 
     from judgelm_jax.runtime import enable_compilation_cache, require_devices
@@ -79,7 +83,7 @@ def main() -> None:
     except Stopped as stopped:
         print(f"judgelm-ablate: stopped; run the same command again to go on in {folder}", file=sys.stderr)
         raise SystemExit(stopped.exit_code) from None
-    _report(folder, runs)
+    write_json(JSON.value, own | _report(folder, runs))
 
 
 def entry() -> int:
@@ -196,7 +200,7 @@ def _judge(model: Path, pairs: list, reference: bool, path: Path) -> None:
     laboratory.write_records(path, (judgment.row for judgment in judge.judge(pair.record for pair in pairs)))
 
 
-def _report(folder: Path, runs: list) -> None:
+def _report(folder: Path, runs: list) -> dict[str, Any]:
     from judgelm_jax.laboratory import ablation, ablation_report
 
     summary = ablation.summarize(runs)
@@ -207,3 +211,4 @@ def _report(folder: Path, runs: list) -> None:
     ablation.save(summary, folder / "ablation.json")
     ablation_report.plot(summary, folder / "ablation.png")
     print(f"\n{table}\n\nThe tables, all numbers and a plot: {folder}/table.txt, table.md, ablation.json, ablation.png")
+    return summary

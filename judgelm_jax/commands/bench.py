@@ -10,16 +10,15 @@ PyTorch; on an accelerator they run there if PyTorch can use it, else they are l
   judgelm-bench --suite=train --size=15m --rows=8 --steps=2
 """
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from judgelm_jax.commands.command_line import run
+from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
-from judgelm_jax.records import check_records, read_jsonl, write_atomically
+from judgelm_jax.records import check_records, read_jsonl
 
 FLAGS = flags.FlagValues()
 
@@ -52,12 +51,14 @@ PEAK_TFLOPS = flags.DEFINE_float(
     "peak_tflops", None, "of all devices together, for the share of peak: 989 for an H100 in bfloat16", flag_values=FLAGS
 )
 JSON = flags.DEFINE_string("json", None, "also write the results as JSON to this file", flag_values=FLAGS)
+OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the file of --json if it exists", flag_values=FLAGS)
 
 
 def main() -> None:
     modes = MODES.value
     if not modes or not set(modes) <= {"scores", "explain", "distribution"}:
         raise InputError(f"--modes={','.join(modes)}: must be of scores, explain, distribution")
+    check_json(JSON.value, OVERWRITE.value, [Path(INPUT.value)] if INPUT.value else [])
     if INPUT.value is not None and SUITE.value == "judge":
         check_records(Path(INPUT.value), kind="pair")
     if TOKENIZER.value is not None:
@@ -72,9 +73,7 @@ def main() -> None:
             results = _measure(Path(scratch), modes)
             for result in results["modes"]:
                 _print(result)
-    if JSON.value is not None:
-        with write_atomically(Path(JSON.value)) as file:
-            json.dump(results, file, indent=1)
+    write_json(JSON.value, results)
 
 
 def entry() -> int:

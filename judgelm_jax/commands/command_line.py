@@ -1,18 +1,24 @@
-"""How every command starts and ends: flags, `--help`, and exit code 2 with one line for what the user can mend."""
+"""How every command starts and ends: flags, `--help`, `--version`, `--json`, and exit code 2 with one line for bad input."""
 
 import contextlib
 import errno
 import inspect
+import json
 import logging
+import math
 import os
+import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from absl import flags
 
+import judgelm_jax
 from judgelm_jax.errors import InputError
+from judgelm_jax.records import check_output, write_atomically
 
 EXIT_OK = 0
 EXIT_INPUT = 2
@@ -43,6 +49,47 @@ def run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, argv
     return code
 
 
+def check_json(
+    path: str | None, overwrite: bool, others: Sequence[Path] = (), resumed: Mapping[str, Any] | None = None
+) -> None:
+    """Refuses, before any work, a `--json` that exists (unless `overwrite`), cannot be written, or is one of the `others`.
+
+    A command with `--resume` passes in `resumed` what tells its run from others, as it stands in the summary (`output`, …):
+    the summary of that same run may be replaced, so that a command can be given again as it is. None: not resumed.
+
+    Raises:
+      InputError: says what is wrong and what to do.
+    """
+    if path is None:
+        return
+    file = Path(path)
+    check_output(file, overwrite or (resumed is not None and _is_summary_of(file, resumed)), others)
+
+
+def write_json(path: str | None, summary: Mapping[str, Any]) -> None:
+    """Writes the summary of a command to its `--json`, if there is one. NaN and infinities become null, which JSON has."""
+    if path is None:
+        return
+    with write_atomically(Path(path)) as file:
+        file.write(json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
+
+
+def _is_summary_of(file: Path, run: Mapping[str, Any]) -> bool:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and all(name in found and found[name] == value for name, value in run.items())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class _Stdout:
     """Standard output that does not end the work when nobody reads it (`| head`, `>&-`) or its disk is full."""
 
@@ -51,7 +98,7 @@ class _Stdout:
         self.failure: OSError | None = None
 
     def write(self, text: str) -> int:
-        return self._try(lambda stream: stream.write(text))
+        return self._try(lambda stream: stream.write(_encodable(text, stream.encoding)))
 
     def flush(self) -> None:
         self._try(lambda stream: stream.flush())
@@ -69,9 +116,18 @@ class _Stdout:
         return getattr(self._stream, name)
 
 
+def _encodable(text: str, encoding: str | None) -> str:
+    """The text with escapes for what the terminal cannot show, as lone surrogates in the name of a file."""
+    encoding = encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def _run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, arguments: Sequence[str]) -> int:
     if any(argument in ("--help", "-help", "-h", "-?") for argument in arguments):
         print(help_text(main, flag_values, name))
+        return EXIT_OK
+    if any(argument in ("--version", "-version") for argument in arguments):
+        print(f"judgelm-{name} {judgelm_jax.__version__}")
         return EXIT_OK
     try:
         flag_values.unparse_flags()  # an earlier call in this process leaves nothing behind
@@ -79,12 +135,13 @@ def _run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, arg
             rest = flag_values(argv)[1:]
         if rest:
             raise InputError(f"unexpected argument {rest[0]!r}; every setting is a flag, see --help")
+        _refuse_repeated(flag_values)
     except InputError as error:
         return _fail(name, str(error))
     except OSError as error:  # a file that a flag names and that is read at once
         return _fail(name, _describe(error))
     except (flags.Error, LookupError, AttributeError, TypeError, ValueError, SyntaxError, NameError, ImportError) as error:
-        return _fail(name, f"{' '.join(str(error).split())}; see --help")
+        return _fail(name, f"{_missing_flags(error) or ' '.join(str(error).split())}; see --help")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         main()
@@ -95,6 +152,22 @@ def _run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, arg
     except KeyboardInterrupt:
         return _fail(name, "interrupted", EXIT_INTERRUPTED)
     return EXIT_OK
+
+
+def _refuse_repeated(flag_values: flags.FlagValues) -> None:
+    """Without this the last of two values would win silently."""
+    for name in sorted(flag_values):
+        flag = flag_values[name]
+        if flag.present > 1 and not isinstance(flag, flags.MultiFlag):
+            raise InputError(f"--{name} is given {flag.present} times; give it once")
+
+
+def _missing_flags(error: Exception) -> str:
+    """Names the required flags that are missing, where that is what absl says; else nothing."""
+    missing = [f"--{name}" for name in re.findall(r"Flag --(\S+) must have a value other than None", str(error))]
+    if not missing:
+        return ""
+    return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
 
 
 @contextlib.contextmanager

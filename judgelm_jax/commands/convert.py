@@ -6,16 +6,14 @@
 No bit of a weight changes, either way. Tokenizer files go along. The target appears when it is complete.
 """
 
-import json
 import sys
 import time
 from pathlib import Path
 
 from absl import flags
 
-from judgelm_jax.commands.command_line import run
+from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
-from judgelm_jax.records import check_output, write_atomically
 
 FLAGS = flags.FlagValues()
 SOURCE = flags.DEFINE_string(
@@ -52,8 +50,7 @@ JSON = flags.DEFINE_string("json", None, "also write the summary to this file, a
 
 def main() -> None:
     """Converts, verifies if asked to, and prints a summary."""
-    if JSON.value:
-        check_output(Path(JSON.value), OVERWRITE.value)
+    check_json(JSON.value, OVERWRITE.value, [Path(SOURCE.value), Path(TARGET.value)])
     if VERIFY.value:
         _require_torch()
     from judgelm_jax.checkpoints import open_checkpoint
@@ -88,9 +85,7 @@ def main() -> None:
         difference = largest_difference(ours, theirs)
         summary["largest_logit_difference"] = difference
         print(f"largest difference to the logits of PyTorch, float32: {difference:.2e}")
-    if JSON.value:
-        with write_atomically(Path(JSON.value)) as file:
-            file.write(json.dumps(summary, indent=2) + "\n")
+    write_json(JSON.value, summary)
     if VERIFY.value and not difference <= TOLERANCE:
         raise InputError(
             f"{target}: its logits differ from those of PyTorch by {difference:.2e}, more than {TOLERANCE:.0e}; "

@@ -7,16 +7,14 @@ A judgment that does not parse counts as wrong unless --unparsed says otherwise.
 metric and is reported as missing.
 """
 
-import json
 import sys
 from pathlib import Path
 
 from absl import flags
 
-from judgelm_jax.commands.command_line import run
+from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.joining import PARSERS, join_files
-from judgelm_jax.records import check_output, write_atomically
 
 FLAGS = flags.FlagValues()
 LABELS = flags.DEFINE_string(
@@ -47,9 +45,8 @@ def main() -> None:
         raise InputError("--parser=upstream counts what does not parse as a tie; leave out --unparsed")
     labels, predictions = Path(LABELS.value), Path(PREDICTIONS.value)
     reversed_predictions = Path(REVERSED_PREDICTIONS.value) if REVERSED_PREDICTIONS.value else None
-    if JSON.value:
-        inputs = [labels, predictions, *([reversed_predictions] if reversed_predictions else [])]
-        check_output(Path(JSON.value), OVERWRITE.value, inputs)
+    inputs = [labels, predictions, *([reversed_predictions] if reversed_predictions else [])]
+    check_json(JSON.value, OVERWRITE.value, inputs)
     joined = join_files(labels, predictions, reversed_predictions, PARSER.value)
 
     from judgelm_jax.evaluation.metrics import metrics_table, summarize
@@ -62,9 +59,7 @@ def main() -> None:
             file=sys.stderr,
         )
     print(metrics_table(summary))
-    if JSON.value:
-        with write_atomically(Path(JSON.value)) as file:
-            file.write(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_json(JSON.value, summary)
 
 
 def entry() -> int:

@@ -6,18 +6,17 @@ OUTPUT.partial/ and OUTPUT appears when all is done; after a kill, the same comm
   judgelm-judge --model=judge --input=records.jsonl --output=judgments.jsonl --orders=both
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from judgelm_jax.commands.command_line import run
+from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.records import check_output, write_atomically
+from judgelm_jax.records import check_output
 
 FLAGS = flags.FlagValues()
 
@@ -102,6 +101,7 @@ SHARD = flags.DEFINE_string(
 )
 RESUME = flags.DEFINE_boolean("resume", False, "go on with an unfinished run, or start one", flag_values=FLAGS)
 JSON = flags.DEFINE_string("json", None, "also write the summary as JSON to this file", flag_values=FLAGS)
+OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the file of --json if it exists", flag_values=FLAGS)
 
 
 def main() -> None:
@@ -125,8 +125,8 @@ def main() -> None:
     references = Path(REFERENCES.value) if REFERENCES.value else None
     read = [records, *([references] if references else [])]
     check_output(target, True, read)
-    if JSON.value:
-        check_output(Path(JSON.value), True, [target, *read])
+    own = {"command": "judge", "output": str(target), "shard": SHARD.value}
+    check_json(JSON.value, OVERWRITE.value, [target, *read], own if RESUME.value else None)
 
     from judgelm_jax.judging import output
 
@@ -164,9 +164,7 @@ def main() -> None:
         print(f"judging {shard.remaining()} of {checked.records} records", flush=True)
         summary = runner.run(job, checked, shard, judge)
     _report(summary, target)
-    if JSON.value:
-        with write_atomically(Path(JSON.value)) as file:
-            json.dump(summary, file, indent=1)
+    write_json(JSON.value, own | summary)
 
 
 def entry() -> int:

@@ -2,242 +2,183 @@
 
   judgelm-prepare --answers=model_a.jsonl --answers=model_b.jsonl --output=records.jsonl
   judgelm-prepare --answers=a.jsonl --answers=b.jsonl --answers=c.jsonl --pairs=all --output=pairs.jsonl
+  judgelm-prepare --answers=vicuna.jsonl --answers=claude.jsonl --questions=question.jsonl --output=records.jsonl
+  judgelm-prepare --answers=a.csv --answers=b.csv --map=question_body=prompt --map=text=reply --output=records.jsonl
   judgelm-prepare --benchmark=pandalm --data=testset-v1.json --output=records.jsonl --labels=labels.jsonl
 
-Answer files are joined by question_id, and every question must stand in all of them; records come in the order of the first
-file. With --pairs=all each question gives a record for every two of its answers, with a pair_id (question 7, first and third
-file: 7/1-3). Values that should be texts and are not become their JSON text and are counted.
+Answer files are our own, or MT-Bench's, AlpacaEval's, Arena-Hard's or LLMBar's, as JSON Lines, a JSON list, CSV or Parquet, the
+text ones also as .gz. They are joined by question_id, and records come in the order of the first model. With --pairs each
+question gives a record for each pair that is chosen, with a pair_id (question 7, first and third model: 7/1-3). Values that
+should be texts and are not become their JSON text and are counted.
 """
 
-import dataclasses
-import itertools
-import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from judgelm_jax.commands.command_line import run
+from judgelm_jax import prompts
+from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.benchmarks import pandalm
+from judgelm_jax.evaluation.benchmarks.catalog import BENCHMARKS
+from judgelm_jax.evaluation.formats import mt_bench
+from judgelm_jax.evaluation.formats.answers import FORMATS, Reading, read_answers, read_references
+from judgelm_jax.evaluation.formats.joining import join_answers, pairs_of
+from judgelm_jax.evaluation.formats.rows import read_rows
 from judgelm_jax.records import (
     Record,
     answers_of,
     check_output,
-    check_reference,
     dump_line,
     question_identity,
-    read_jsonl,
-    read_references,
     reference_of,
     write_atomically,
 )
 
 FLAGS = flags.FlagValues()
 ANSWERS = flags.DEFINE_multi_string(
-    "answers", [], "answers of one model; give the flag once for each model, in the order of the answers", flag_values=FLAGS
+    "answers", [], "answers of one model; give the flag once for each file, in the order of the answers", flag_values=FLAGS
 )
+FORMAT = flags.DEFINE_enum("format", "auto", list(FORMATS), "of the answer files; auto: as their fields say", flag_values=FLAGS)
+MAP = flags.DEFINE_multi_string(
+    "map", [], "FIELD=COLUMN: what a field of ours (question_id, question_body, text, model, …) is called", flag_values=FLAGS
+)
+QUESTIONS = flags.DEFINE_string("questions", None, "question.jsonl of MT-Bench, whose answers do not say it", flag_values=FLAGS)
+TURNS = flags.DEFINE_integer(
+    "turns", None, "cut conversations after so many turns; all when not given", lower_bound=1, flag_values=FLAGS
+)
+JOIN = flags.DEFINE_enum(
+    "join", "all", ["all", "inner"], "all: every model answers every question; inner: leave out and count others",
+    flag_values=FLAGS,
+)  # fmt: skip
 REFERENCES = flags.DEFINE_string(
     "references", None, "reference answers by question_id, instead of those in the answer files", flag_values=FLAGS
 )
-PAIRS = flags.DEFINE_enum(
+PAIRS = flags.DEFINE_string(
     "pairs",
     None,
-    ["all"],
-    "all: a record for every two answers to a question; when not given, one record with all answers",
+    "all: a record for every two answers to a question; baseline:NAME: one model against each other; sample:K: K pairs a "
+    "question, drawn by its id. When not given, one record with all answers",
     flag_values=FLAGS,
 )
-BENCHMARK = flags.DEFINE_enum("benchmark", None, ["pandalm"], "the benchmark whose files are read", flag_values=FLAGS)
+BENCHMARK = flags.DEFINE_enum("benchmark", None, list(BENCHMARKS), "the benchmark whose files are read", flag_values=FLAGS)
 DATA = flags.DEFINE_string("data", None, "the benchmark's original file, or the folder it lies in", flag_values=FLAGS)
-REDUCTION = flags.DEFINE_enum(
-    "reduction", "majority", list(pandalm.REDUCTIONS), "how several annotators become one label", flag_values=FLAGS
+REDUCTION = flags.DEFINE_string(
+    "reduction", None, "how several annotators become one label; the benchmark's first when not given", flag_values=FLAGS
 )
 OUTPUT = flags.DEFINE_string("output", None, "the judge records to write", flag_values=FLAGS, required=True)
 LABELS = flags.DEFINE_string("labels", None, "the labels of the benchmark to write", flag_values=FLAGS)
 JSON = flags.DEFINE_string("json", None, "also write the counts to this file, as JSON", flag_values=FLAGS)
 OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace outputs that exist", flag_values=FLAGS)
 
-
-# What a joined record holds of each answer, in fields `answerK_…`.
-_OF_ANSWER = ("body", "model_id", "metadata")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Answers:
-    """One answer file: its rows and their line numbers by question, and how many values became strings."""
-
-    path: Path
-    rows: dict[str, Record]
-    lines: dict[str, int]
-    converted: int
+_OF_ANSWERS = (REFERENCES, QUESTIONS, MAP, PAIRS, TURNS)  # flags that say nothing of a benchmark
 
 
 def main() -> None:
     if bool(ANSWERS.value) == bool(BENCHMARK.value):
         raise InputError("give either --answers (once for each model) or --benchmark with --data and --labels")
-    if PAIRS.value and len(ANSWERS.value) < 2:
-        raise InputError("--pairs=all pairs the answers of two models or more; give --answers once for each")
+    stray = next((flag.name for flag in _OF_ANSWERS if BENCHMARK.value and flag.value), None)
+    if stray:
+        raise InputError(f"--{stray} goes with --answers (of two models or more); a benchmark brings its own")
     if BENCHMARK.value and not (DATA.value and LABELS.value):
         raise InputError("--benchmark needs --data (its original files) and --labels (the file to write labels to)")
-    if BENCHMARK.value and REFERENCES.value:
-        raise InputError("--references goes with --answers; a benchmark brings its own")
     if ANSWERS.value and (DATA.value or LABELS.value):
         raise InputError("--data and --labels go with --benchmark; answer files have no labels")
-    outputs = [Path(name) for name in (OUTPUT.value, LABELS.value, JSON.value) if name]
-    inputs = [Path(name) for name in (*ANSWERS.value, REFERENCES.value, DATA.value) if name]
+    _check_pairs(PAIRS.value)
+    outputs = [Path(name) for name in (OUTPUT.value, LABELS.value) if name]
+    inputs = [Path(name) for name in (*ANSWERS.value, REFERENCES.value, QUESTIONS.value, DATA.value) if name]
     for position, output in enumerate(outputs):
         check_output(output, OVERWRITE.value, [*inputs, *outputs[:position]])
-    counts = _prepare_pandalm() if BENCHMARK.value else _prepare_answers()
-    if JSON.value:
-        with write_atomically(Path(JSON.value)) as file:
-            file.write(json.dumps(counts, indent=2) + "\n")
+    check_json(JSON.value, OVERWRITE.value, [*inputs, *outputs])
+    counts = _prepare_benchmark() if BENCHMARK.value else _prepare_answers()
+    write_json(JSON.value, counts)
 
 
-def join_answers(paths: Sequence[Path], references: dict[str, str] | None) -> tuple[list[Record], int]:
-    """Judge records of the answers of one or more models, in the order of the first file.
-
-    Args:
-      paths: one file a model, with `question_id`, `question_body`, `text`, optional `model`, `decoding_method`, `scores`
-        (statistics of the generation) and `reference`. A file without `model` gives its own name as the model's.
-      references: texts by question_id, instead of those in the files; None to take those.
-
-    Returns the records, and the number of values that were no strings and became their JSON text.
-
-    Raises:
-      InputError: a question that is missing or double in a file, or whose text or reference differs between files.
-    """
-    files = [_read_answers(path) for path in paths]
-    first = files[0]
-    for other in files[1:]:
-        for one, two in ((first, other), (other, first)):
-            missing = next((key for key in one.rows if key not in two.rows), None)
-            if missing is not None:
-                raise InputError(
-                    f"{one.path}:{one.lines[missing]}: question_id {missing!r} is not in {two.path}; every file needs an "
-                    "answer to it"
-                )
-    records = [_join_question(key, files, references) for key in first.rows]
-    return records, sum(file.converted for file in files)
+def _check_pairs(value: str | None) -> None:
+    kind, _, detail = (value or "all").partition(":")
+    wrong = detail if kind == "all" else not detail if kind == "baseline" else not (detail.isdecimal() and int(detail))
+    if wrong or kind not in ("all", "baseline", "sample"):
+        raise InputError(f"--pairs={value}: it is all, baseline:NAME or sample:K with a whole number K above 0")
 
 
-def all_pairs(record: Record) -> list[Record]:
-    """Of a record with N answers, the N (N - 1) / 2 records with two of them each, in the order of the answers.
-
-    Each has the `pair_id` QUESTION/FIRST-SECOND, with the answers counted from 1. Pairs with one first answer follow each
-    other.
-    """
-    count = len(answers_of(record))
-    answered = {f"answer{number}_{field}" for number in range(1, count + 1) for field in _OF_ANSWER}
-    common = {name: value for name, value in record.items() if name not in answered and name != "score"}
-    pairs = []
-    for chosen in itertools.combinations(range(1, count + 1), 2):
-        pair = {"pair_id": f"{question_identity(record)}/{chosen[0]}-{chosen[1]}", **common}
-        for place, number in enumerate(chosen, start=1):
-            pair |= {f"answer{place}_{field}": record[f"answer{number}_{field}"] for field in _OF_ANSWER}
-        if "score" in record:
-            pair["score"] = [record["score"][number - 1] for number in chosen]
-        pairs.append(pair)
-    return pairs
-
-
-def _join_question(key: str, files: Sequence[_Answers], references: dict[str, str] | None) -> Record:
-    first = files[0]
-    rows = [file.rows[key] for file in files]
-    record: Record = {"question_id": rows[0]["question_id"], "question_body": rows[0]["question_body"]}
-    given: Record | None = None
-    for number, (file, row) in enumerate(zip(files, rows, strict=True), start=1):
-        place = f"{file.path}:{file.lines[key]}"
-        if row["question_body"] != record["question_body"]:
-            raise InputError(
-                f"{place}: question_body differs from that in {first.path}:{first.lines[key]}; all models must answer one "
-                "question"
-            )
-        record[f"answer{number}_body"] = row["text"]
-        record[f"answer{number}_model_id"] = row.get("model") or file.path.stem
-        record[f"answer{number}_metadata"] = {"decoding_method": row["decoding_method"]} if row.get("decoding_method") else {}
-        if reference_of(row) is not None:
-            if given is not None and references is None and reference_of(row) != reference_of(given):
-                raise InputError(f"{place}: reference differs from that in another file; keep one, or pass --references")
-            given = given or row
-    if any("scores" in row for row in rows):
-        record["score"] = [row.get("scores") for row in rows]
-    if references is not None and key in references:
-        record["reference"] = {"text": references[key]}
-    elif references is None and given is not None:
-        record["reference"] = given["reference"]
-    return record
-
-
-def _read_answers(path: Path) -> _Answers:
-    rows: dict[str, Record] = {}
-    lines: dict[str, int] = {}
-    converted = 0
-    for line, row in read_jsonl(path):
-        try:
-            key = question_identity(row)
-            if key in lines:
-                raise InputError(f"question_id {key!r} stands already in line {lines[key]}; keep one answer to each question")
-            for field in ("question_body", "text"):
-                if field not in row:
-                    raise InputError(f"the field {field!r} is missing; add it as a string")
-                if not isinstance(row[field], str):
-                    row[field] = json.dumps(row[field])
-                    converted += 1
-            check_reference(row)
-        except InputError as error:
-            raise InputError(f"{path}:{line}: {error}") from error
-        rows[key], lines[key] = row, line
-    return _Answers(path, rows, lines, converted)
+def _columns() -> dict[str, str]:
+    pairs = [item.partition("=") for item in MAP.value]
+    wrong = next((item for item, (field, _, column) in zip(MAP.value, pairs, strict=True) if not (field and column)), None)
+    if wrong is not None:
+        raise InputError(f"--map={wrong}: it is FIELD=COLUMN, as text=reply")
+    return {field: column for field, _, column in pairs}
 
 
 def _prepare_answers() -> dict[str, Any]:
-    paths = [Path(name) for name in ANSWERS.value]
-    references = read_references(Path(REFERENCES.value)) if REFERENCES.value else None
-    records, converted = join_answers(paths, references)
-    each = len(paths)
-    if PAIRS.value == "all":
-        records, each = [pair for record in records for pair in all_pairs(record)], 2
+    questions = mt_bench.questions(read_rows(Path(QUESTIONS.value))) if QUESTIONS.value else {}
+    reading = Reading(FORMAT.value, _columns(), questions, TURNS.value)
+    groups = [group for name in ANSWERS.value for group in read_answers(Path(name), reading)]
+    if PAIRS.value and len(groups) < 2:
+        raise InputError(f"--pairs={PAIRS.value} pairs the answers of two models or more; give --answers once for each")
+    references = read_references(Path(REFERENCES.value), TURNS.value) if REFERENCES.value else None
+    joined, left_out = join_answers(groups, references, JOIN.value == "inner")
+    records, each = joined, len(groups)
+    if PAIRS.value:
+        records, each = [pair for record in joined for pair in pairs_of(record, PAIRS.value)], 2
+    characters = sum(_characters(record) for record in records) if each == 2 else None
+    if characters is not None:
+        print(
+            f"{len(joined)} questions and {len(groups)} models give {len(records)} pairs: as many prompts an order, "
+            f"{characters:,} characters in all."
+        )
     _write(Path(OUTPUT.value), records)
     with_reference = sum(reference_of(record) is not None for record in records)
-    asked = {question_identity(record) for record in records}
+    asked = {question_identity(record) for record in joined}
     unused = sum(key not in asked for key in references or ())
+    converted = sum(group.converted for group in groups)
     print(
         f"{len(records)} records with {each} answers each, {with_reference} of them with a reference, are in "
         f"{OUTPUT.value}."
         + ("" if each == 2 else " judgelm-judge --kind=pair takes records with two answers.")
+        + (f" {left_out} questions that not all models answered are left out." if left_out else "")
         + (f" {converted} values were no strings and became their JSON text." if converted else "")
         + (f" {unused} references belong to no question." if unused else "")
     )
     return {
         "records": len(records),
+        "questions": len(joined),
+        "models": [group.model for group in groups],
         "answers": each,
+        "prompt_characters": characters,
         "with_reference": with_reference,
+        "left_out": left_out,
         "converted": converted,
         "unused_references": unused,
     }
 
 
-def _prepare_pandalm() -> dict[str, Any]:
-    benchmark = pandalm.read_pandalm(Path(DATA.value), REDUCTION.value)
-    _write(Path(OUTPUT.value), benchmark.records)
-    _write(Path(LABELS.value), benchmark.labels)
-    first, second, ties = (sum(label["winner"] == winner for label in benchmark.labels) for winner in (1, 2, 0))
+def _characters(record: Record) -> int:
+    """Of the prompt of a pair, in one order."""
+    return len(prompts.render("pair", record["question_body"], answers_of(record), reference_of(record)))
+
+
+def _prepare_benchmark() -> dict[str, Any]:
+    benchmark = BENCHMARKS[BENCHMARK.value]
+    reduction = REDUCTION.value or next(iter(benchmark.reductions))
+    if reduction not in benchmark.reductions:
+        raise InputError(f"--reduction={reduction}: {benchmark.name} knows {', '.join(benchmark.reductions)}")
+    loaded = benchmark.read(Path(DATA.value), reduction)
+    _write(Path(OUTPUT.value), loaded.records)
+    _write(Path(LABELS.value), loaded.labels)
+    counts: dict[str, Any] = {"records": len(loaded.records), "reduction": reduction}
+    if loaded.kind == "pair":
+        winners = Counter(label["winner"] for label in loaded.labels)
+        counts |= {"first": winners[1], "second": winners[2], "ties": winners[0], "without_label": winners[None]}
+    counts |= loaded.counts
+    outcomes = "".join(f", {counts[name]} {name}" for name in ("first", "second", "ties") if name in counts)
     print(
-        f"{len(benchmark.records)} records are in {OUTPUT.value}, their labels ({REDUCTION.value} of three annotators: "
-        f"{first} first, {second} second, {ties} ties, {benchmark.without_majority} without majority taken as ties) "
-        f"in {LABELS.value}. "
-        f"{benchmark.converted} values were no strings and became their JSON text."
+        f"{len(loaded.records)} records of the kind {loaded.kind} are in {OUTPUT.value}, their labels "
+        f"({benchmark.reductions[reduction]}{outcomes}) in {LABELS.value}. "
+        f"{loaded.counts['converted']} values were no strings and became their JSON text."
     )
-    return {
-        "records": len(benchmark.records),
-        "reduction": REDUCTION.value,
-        "first": first,
-        "second": second,
-        "ties": ties,
-        "without_majority": benchmark.without_majority,
-        "converted": benchmark.converted,
-    }
+    return counts
 
 
 def _write(path: Path, rows: Iterable[Record]) -> None:

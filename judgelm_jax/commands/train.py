@@ -11,7 +11,6 @@ On several hosts run the same command on each, with --coordinator, --processes a
 cluster says those (Slurm, GKE, TPU pods).
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,8 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from judgelm_jax.commands.command_line import describe, run
+from judgelm_jax.commands.command_line import check_json, describe, run, write_json
 from judgelm_jax.errors import InputError
-from judgelm_jax.records import check_output, write_atomically
 from judgelm_jax.training_config import TrainConfig
 
 FLAGS = flags.FlagValues()
@@ -43,6 +41,7 @@ COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, 
 PROCESSES = flags.DEFINE_integer("processes", None, "how many there are", lower_bound=1, flag_values=FLAGS)
 PROCESS = flags.DEFINE_integer("process", None, "which of them this is, from 0", lower_bound=0, flag_values=FLAGS)
 JSON = flags.DEFINE_string("json", None, "also write the summary as JSON to this file", flag_values=FLAGS)
+OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the file of --json if it exists", flag_values=FLAGS)
 
 
 def main() -> None:
@@ -58,8 +57,9 @@ def main() -> None:
     if set(str(output.absolute())) & set("*?[]"):
         raise InputError(f"{output}: Orbax cannot write to a path with *, ?, [ or ] in it; choose another --output")
     evaluation = Path(EVALUATION.value) if EVALUATION.value else None
-    if JSON.value:
-        check_output(Path(JSON.value), True, [data, *([evaluation] if evaluation else [])])
+    own = {"command": "train", "output": str(output)}
+    read = [data, output, *([evaluation] if evaluation else [])]
+    check_json(JSON.value, OVERWRITE.value, read, own if RESUME.value else None)
 
     tokenizer = Path(TOKENIZER.value) if TOKENIZER.value else None
 
@@ -83,9 +83,7 @@ def main() -> None:
                 raise SystemExit(stopped.exit_code) from None
             if runtime.is_first_process():
                 _report(summary, output)
-                if JSON.value:
-                    with write_atomically(Path(JSON.value)) as file:
-                        json.dump(summary, file, indent=1)
+                write_json(JSON.value, own | summary)
 
 
 def _tell_others(line: str, code: int) -> None:

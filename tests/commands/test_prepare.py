@@ -7,6 +7,7 @@ import pytest
 
 from judgelm_jax.commands import prepare
 from judgelm_jax.commands.command_line import run
+from judgelm_jax.prompts import render
 from judgelm_jax.records import check_records
 
 
@@ -131,7 +132,7 @@ def test_questions_that_do_not_meet_are_named_and_nothing_is_written(tmp_path: P
     other = write(tmp_path / "c.jsonl", {"question_id": 1, "question_body": "another", "text": ""})
     assert f"{other}:1: question_body" in refusal(capsys, f"--answers={two}", f"--answers={other}", f"--output={output}")
     double = answers(tmp_path / "d.jsonl", [1, 1])
-    assert f"{double}:2: question_id '1' stands already in line 1" in refusal(
+    assert f"{double}:2: question_id '1' stands already in {double}:1" in refusal(
         capsys, f"--answers={double}", f"--output={output}"
     )
     differing = [answers(tmp_path / f"{text}.jsonl", [1], reference=text) for text in ("r", "s")]
@@ -164,3 +165,65 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(tmp_path: Path, cap
     assert "a.jsonl" in refusal(capsys, f"--answers={one}", f"--output={one}", "--overwrite")
     assert run_prepare(f"--answers={one}", f"--output={output}", "--overwrite") == 0
     assert len(read(output)) == 1
+
+
+def test_four_files_of_mt_bench_become_pairs_with_their_size_said(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder, output, counts = shared / "data/benchmarks/mt_bench", tmp_path / "S.jsonl", tmp_path / "c.json"
+    files = [f"--answers={path}" for path in sorted((folder / "model_answer").iterdir())]
+    flags = (*files, f"--questions={folder / 'question.jsonl'}", f"--output={output}", f"--json={counts}")
+    assert run_prepare(*flags, "--pairs=all") == 0
+    rows = read(output)
+    assert check_records(output, kind="pair").records == len(rows) == 80 * 6
+    assert "80 questions and 4 models give 480 pairs" in capsys.readouterr().out
+    characters = sum(
+        len(
+            render(
+                "pair", row["question_body"], [row["answer1_body"], row["answer2_body"]], row.get("reference", {}).get("text")
+            )
+        )
+        for row in rows
+    )
+    assert json.loads(counts.read_text())["prompt_characters"] == characters
+    assert {row["answer1_model_id"] for row in rows} < {Path(name).stem for name in files}
+    assert run_prepare(*flags, "--pairs=baseline:llama-13b", "--overwrite") == 0
+    assert [row["answer1_model_id"] for row in read(output)] == ["llama-13b"] * 240
+    assert run_prepare(*flags, "--pairs=sample:2", "--overwrite", "--turns=1") == 0
+    assert len(read(output)) == 160
+    assert "[Turn 2]" not in output.read_text()
+
+
+def test_questions_that_not_all_answered_are_left_out_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    one, two = answers(tmp_path / "a.jsonl", [1, 2, 3]), answers(tmp_path / "b.jsonl", [3, 1, 9])
+    output, counts = tmp_path / "S.jsonl", tmp_path / "c.json"
+    flags = (f"--answers={one}", f"--answers={two}", "--join=inner", f"--output={output}", f"--json={counts}")
+    assert run_prepare(*flags) == 0
+    assert [row["question_id"] for row in read(output)] == [1, 3]
+    assert json.loads(counts.read_text())["left_out"] == 2
+    assert "2 questions that not all models answered are left out" in capsys.readouterr().out
+
+
+def test_a_table_with_its_own_names_is_mapped(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.csv").write_text(f"nr,prompt,reply\n1,why?,because {name}\n")
+    columns = [
+        f"--map={field}={column}" for field, column in (("question_id", "nr"), ("question_body", "prompt"), ("text", "reply"))
+    ]
+    files = [f"--answers={tmp_path / f'{name}.csv'}" for name in "ab"]
+    assert run_prepare(*files, *columns, f"--output={tmp_path / 'S.jsonl'}") == 0
+    (row,) = read(tmp_path / "S.jsonl")
+    assert (row["question_body"], row["answer1_body"], row["answer2_body"]) == ("why?", "because a", "because b")
+    assert (row["answer1_model_id"], row["answer2_model_id"]) == ("a", "b")
+
+
+@pytest.mark.parametrize("value", ["some", "baseline:", "sample:0", "sample:x", "sample:-1", "all:2", "sample"])
+def test_pairs_that_nobody_knows_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture, value: str) -> None:
+    files = [f"--answers={answers(tmp_path / f'{name}.jsonl', [1])}" for name in "ab"]
+    assert "all, baseline:NAME or sample:K" in refusal(capsys, *files, f"--pairs={value}", f"--output={tmp_path / 'S'}")
+
+
+def test_a_map_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    one = answers(tmp_path / "a.jsonl", [1])
+    for value in ("text", "=x", "text="):
+        assert "FIELD=COLUMN" in refusal(capsys, f"--answers={one}", f"--map={value}", f"--output={tmp_path / 'S'}")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from judgelm_jax import Judge, laboratory
-from judgelm_jax.commands.prepare import all_pairs
+from judgelm_jax.evaluation.formats.joining import pairs_of
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.sharding import make_mesh
@@ -20,7 +20,7 @@ def pairs():
         for place in range(1, 5):
             text = pair.record[f"answer{1 + place % 2}_body"] + " It is so." * (20 + place)
             record |= {f"answer{place}_body": text, f"answer{place}_model_id": str(place), f"answer{place}_metadata": {}}
-        records += all_pairs(record)
+        records += pairs_of(record, "all")
     return records
 
 

@@ -1,102 +1,67 @@
 """PandaLM's 999 pairs with three human annotators each (arXiv 2306.05087), from the original `testset-v1.json`."""
 
-import dataclasses
-import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from judgelm_jax.errors import InputError
+from judgelm_jax.evaluation.benchmarks import rules
+from judgelm_jax.evaluation.benchmarks.benchmark import (
+    Baseline,
+    Benchmark,
+    Loaded,
+    convert,
+    find_file,
+    imported,
+    require,
+    text_id,
+    texts_of,
+)
+from judgelm_jax.evaluation.formats.rows import read_rows
 from judgelm_jax.records import Record
 
-FILE_NAME = "testset-v1.json"
 ANNOTATORS = ("annotator1", "annotator2", "annotator3")
-REDUCTIONS = ("majority", *ANNOTATORS)
 
 _TEXTS = ("instruction", "input", "response1", "response2")
+_WINNERS = {"1": 1, "2": 2, "0": 0, "tie": 0}
 
 
-@dataclasses.dataclass(frozen=True)
-class Benchmark:
-    """Judge records and their labels, side by side. `converted`: values that were no strings and became their JSON text."""
+def read_pandalm(path: Path, reduction: str = "majority") -> Loaded:
+    """Reads the original file, or finds it below a folder.
 
-    records: list[Record]
-    labels: list[Record]
-    converted: int
-    without_majority: int
-
-
-def read_pandalm(path: Path, reduction: str = "majority") -> Benchmark:
-    """Reads the original file, or the folder in which it lies.
-
-    The question is the instruction, and after an empty line the input where there is one.
-
-    Args:
-      path: the file or its folder.
-      reduction: how three annotators become one label: their `majority` (a tie where all three differ), or one of them.
+    The question is the instruction, and after an empty line the input where there is one. Pairs of one question share the
+    `question_id`; `pair_id` is `idx`.
 
     Raises:
       InputError: the file is not what the benchmark published; names the item.
     """
-    file = path / FILE_NAME if path.is_dir() else path
-    benchmark = Benchmark([], [], 0, 0)
-    seen: dict[str, int] = {}
-    for position, item in enumerate(_read_list(file)):
-        try:
-            record, label, converted = _convert(item, reduction)
-        except InputError as error:
-            raise InputError(f"{file}: item {position}: {error}") from error
-        key = str(record["question_id"])
-        if key in seen:
-            raise InputError(f"{file}: item {position}: idx {key} stands already in item {seen[key]}; fetch the file again")
-        seen[key] = position
-        benchmark.records.append(record)
-        benchmark.labels.append(label)
-        split = reduction == "majority" and len(set(label["annotators"])) == len(ANNOTATORS)
-        benchmark = dataclasses.replace(
-            benchmark,
-            converted=benchmark.converted + converted,
-            without_majority=benchmark.without_majority + split,
-        )
-    return benchmark
+    file = find_file(path, "testset-v1.json")
+    loaded = convert(file, read_rows(file), lambda _, item: _pair(item, reduction))
+    split = sum(len(set(label["annotators"])) == len(ANNOTATORS) for label in loaded.labels)
+    loaded.counts["without_majority"] = split if reduction == "majority" else 0
+    return loaded
 
 
-def _read_list(file: Path) -> list[Any]:
-    try:
-        items = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not valid JSON ({error}); fetch the file again") from error
-    if not isinstance(items, list):
-        raise InputError(f"{file}: holds no JSON list; it should be PandaLM's {FILE_NAME}")
-    return items
-
-
-def _convert(item: object, reduction: str) -> tuple[Record, Record, int]:
-    """The record and the label of one item, and the number of its texts that were no strings."""
-    if not isinstance(item, dict):
-        raise InputError("is no JSON object; fetch the file again")
-    missing = [name for name in ("idx", "cmp_key", *_TEXTS, *ANNOTATORS) if name not in item]
-    if missing:
-        raise InputError(f"the field {missing[0]!r} is missing; fetch the file again")
+def _pair(item: Record, reduction: str) -> tuple[Record, Record, int]:
+    require(item, "idx", "cmp_key", *_TEXTS, *ANNOTATORS)
     votes = [item[name] for name in ANNOTATORS]
     if any(type(vote) is not int or vote not in (0, 1, 2) for vote in votes):
         raise InputError(f"the annotators say {votes}; each says 0 (tie), 1 or 2")
     if type(item["idx"]) is not int:
         raise InputError(f"idx is {item['idx']!r}; it is a whole number")
-    texts = {name: item[name] if isinstance(item[name], str) else json.dumps(item[name]) for name in _TEXTS}
-    question = texts["instruction"] + (f"\n\n{texts['input']}" if texts["input"] else "")
+    (instruction, context, first, second), converted = texts_of(item, *_TEXTS)
     first_model, _, second_model = str(item["cmp_key"]).partition("_")
+    identity = {"question_id": text_id(instruction, context), "pair_id": item["idx"]}
     record = {
-        "question_id": item["idx"],
-        "question_body": question,
-        "answer1_body": texts["response1"],
-        "answer2_body": texts["response2"],
+        **identity,
+        "question_body": instruction + (f"\n\n{context}" if context else ""),
+        "answer1_body": first,
+        "answer2_body": second,
         "answer1_model_id": first_model,
         "answer2_model_id": second_model,
         "motivation_app": item.get("motivation_app"),
     }
-    label = {"question_id": item["idx"], "winner": _reduce(votes, reduction), "annotators": votes}
-    return record, label, sum(not isinstance(item[name], str) for name in _TEXTS)
+    return record, {**identity, "winner": _reduce(votes, reduction), "annotators": votes}, converted
 
 
 def _reduce(votes: list[int], reduction: str) -> int:
@@ -104,3 +69,44 @@ def _reduce(votes: list[int], reduction: str) -> int:
         return votes[ANNOTATORS.index(reduction)]
     winner, count = Counter(votes).most_common(1)[0]
     return winner if count > 1 else 0
+
+
+def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
+    """The published form: a list of `idx`, `JUDGE_result` (1, 2, 0 or Tie) and `JUDGE_reason`. Anything else did not parse."""
+    records = {record["pair_id"]: record for record in loaded.records}
+    judgments = []
+    for place, item in read_rows(paths[0]):
+        field = next((name for name in item if name.endswith("_result")), None)
+        if field is None or item.get("idx") not in records:
+            raise InputError(f"{place}: it has no field …_result, or its idx is none of the benchmark; check the file")
+        judge = field.removesuffix("_result")
+        winner = _WINNERS.get(str(item[field]).strip().lower())
+        reason = item.get(f"{judge}_reason")
+        judgments.append(imported(records[item["idx"]], judge, winner, text=reason if isinstance(reason, str) else ""))
+    return judgments
+
+
+BENCHMARK = Benchmark(
+    name="pandalm",
+    title="PandaLM test set: 999 pairs, 170 questions, three annotators",
+    source="arXiv 2306.05087",
+    reductions={
+        "majority": "the majority of three annotators; a tie where all three differ",
+        **{name: f"{name} alone" for name in ANNOTATORS},
+    },
+    protocols={
+        "one_order": rules.agreement("forward", "the verdict of the order of the file names the label's winner", rules.forward),
+        "both_orders": rules.agreement(
+            "both",
+            "the verdict of both orders, a tie where they name different winners, names the label's",
+            rules.conflict_is_tie,
+        ),
+    },
+    read=read_pandalm,
+    read_predictions=read_predictions,
+    baselines=(
+        Baseline("gpt-3.5-turbo", "agreement", 0.6977, "the published gpt-3.5-turbo-testset-v1.json, one order"),
+        Baseline("PandaLM-7B", "agreement", 0.6677, "the published pandalm-7b-testset-v1.json, one order"),
+        Baseline("PandaLM-7B", "f1", 0.5743, "the published pandalm-7b-testset-v1.json, one order"),
+    ),
+)

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.benchmarks.pandalm import read_pandalm
-from judgelm_jax.evaluation.joining import join_files
-from judgelm_jax.evaluation.metrics import summarize
+from judgelm_jax.evaluation.benchmarks.pandalm import BENCHMARK, read_pandalm, read_predictions
+from judgelm_jax.evaluation.benchmarks.scoring import summarize_benchmark
 from judgelm_jax.records import check_records, dump_line
 
 ITEM = {
@@ -31,12 +30,26 @@ def write(path: Path, *items: object) -> Path:
 
 
 def test_the_original_file_has_the_published_label_counts(shared: Path) -> None:
-    benchmark = read_pandalm(shared / "data/benchmarks/pandalm")
-    winners = [label["winner"] for label in benchmark.labels]
+    loaded = read_pandalm(shared / "data/benchmarks/pandalm")
+    winners = [label["winner"] for label in loaded.labels]
     assert (len(winners), winners.count(1), winners.count(2), winners.count(0)) == (999, 422, 472, 105)
-    assert (benchmark.converted, benchmark.without_majority) == (6, 0)
-    assert [row["question_id"] for row in benchmark.records] == [row["question_id"] for row in benchmark.labels]
-    assert sum(row["answer1_body"] == "true" for row in benchmark.records) >= 4
+    assert loaded.counts == {"converted": 6, "without_majority": 0}
+    assert [(row["question_id"], row["pair_id"]) for row in loaded.records] == [
+        (row["question_id"], row["pair_id"]) for row in loaded.labels
+    ]
+    assert sum(row["answer1_body"] == "true" for row in loaded.records) >= 4
+
+
+def test_pairs_of_one_question_share_its_id(shared: Path) -> None:
+    path = shared / "data/benchmarks/pandalm/testset-v1.json"
+    items = json.loads(path.read_text(encoding="utf-8"))
+    loaded = read_pandalm(path)
+    questions = {(item["instruction"], item["input"]) for item in items}
+    assert len({row["question_id"] for row in loaded.records}) == len(questions) == 170
+    by_text: dict = {}
+    for item, row in zip(items, loaded.records, strict=True):
+        assert by_text.setdefault((item["instruction"], item["input"]), row["question_id"]) == row["question_id"]
+        assert row["pair_id"] == item["idx"]
 
 
 def test_its_records_pass_the_check_of_the_judge(shared: Path, tmp_path: Path) -> None:
@@ -47,39 +60,38 @@ def test_its_records_pass_the_check_of_the_judge(shared: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("name", "field", "agreement"),
-    [("gpt-3.5-turbo-testset-v1.json", "gpt_result", 0.6977), ("pandalm-7b-testset-v1.json", "pandalm_result", 0.6677)],
+    ("name", "agreement", "f1"),
+    [("gpt-3.5-turbo-testset-v1.json", 0.6977, None), ("pandalm-7b-testset-v1.json", 0.6677, 0.5743)],
 )
-def test_published_predictions_agree_as_published(
-    shared: Path, tmp_path: Path, name: str, field: str, agreement: float
-) -> None:
+def test_published_predictions_score_as_published(shared: Path, name: str, agreement: float, f1: float | None) -> None:
     folder = shared / "data/benchmarks/pandalm"
-    lines = {"1": "1 0", "2": "0 1", "Tie": "1 1", "0": "1 1"}
-    labels, predictions = tmp_path / "labels.jsonl", tmp_path / "predictions.jsonl"
-    labels.write_text("".join(dump_line(row) + "\n" for row in read_pandalm(folder).labels))
-    rows = json.loads((folder / name).read_text(encoding="utf-8"))
-    predictions.write_text(
-        "".join(dump_line({"question_id": row["idx"], "pred_text": lines.get(str(row[field]), "?")}) + "\n" for row in rows)
-    )
-    summary = summarize(join_files(labels, predictions, None, "tolerant"), parser="tolerant", unparsed="wrong")
-    assert round(summary["agreement"], 4) == agreement
-    assert summary["total"] == 999
+    loaded = read_pandalm(folder)
+    rows = read_predictions([folder / name], loaded)
+    summary = summarize_benchmark(BENCHMARK, loaded, rows, reduction="majority", protocol="one_order")
+    assert round(summary["score"], 4) == round(summary["metrics"]["agreement"], 4) == agreement
+    assert (summary["total"], summary["questions"]) == (999, 170)
+    if f1 is not None:
+        assert round(summary["metrics"]["f1"], 4) == f1
+    published = {(baseline["metric"], round(baseline["value"], 4)) for baseline in summary["baselines"]}
+    assert ("agreement", agreement) in published
+
+
+def test_pairs_of_one_question_widen_the_interval(shared: Path) -> None:
+    folder = shared / "data/benchmarks/pandalm"
+    loaded = read_pandalm(folder)
+    rows = read_predictions([folder / "gpt-3.5-turbo-testset-v1.json"], loaded)
+    summary = summarize_benchmark(BENCHMARK, loaded, rows, reduction="majority", protocol="one_order")
+    low, high = summary["score_interval"]
+    assert high - low == pytest.approx(0.090, abs=0.006)  # 0.057 if the pairs were independent
 
 
 def test_one_item_becomes_a_record_and_a_label(tmp_path: Path) -> None:
-    bare = {
-        **ITEM,
-        "idx": 4,
-        "input": "",
-        "response1": True,
-        "response2": None,
-        "annotator1": 1,
-        "annotator2": 2,
-        "annotator3": 0,
-    }
-    benchmark = read_pandalm(write(tmp_path / "testset-v1.json", ITEM, bare))
-    assert benchmark.records[0] == {
-        "question_id": 3,
+    bare = ITEM | {"idx": 4, "input": "", "response1": True, "response2": None, "annotator1": 1, "annotator3": 0}
+    loaded = read_pandalm(write(tmp_path / "testset-v1.json", ITEM, bare))
+    question = loaded.records[0]["question_id"]
+    assert loaded.records[0] == {
+        "question_id": question,
+        "pair_id": 3,
         "question_body": "Do it.\n\nWith this.",
         "answer1_body": "one",
         "answer2_body": "two",
@@ -87,13 +99,11 @@ def test_one_item_becomes_a_record_and_a_label(tmp_path: Path) -> None:
         "answer2_model_id": "cerebras-gpt-6.7B",
         "motivation_app": "Mail",
     }
-    assert [benchmark.records[1][name] for name in ("question_body", "answer1_body", "answer2_body")] == [
-        "Do it.",
-        "true",
-        "null",
-    ]
-    assert [label["winner"] for label in benchmark.labels] == [2, 0]
-    assert (benchmark.converted, benchmark.without_majority) == (2, 1)
+    assert loaded.labels[0] == {"question_id": question, "pair_id": 3, "winner": 2, "annotators": [1, 2, 2]}
+    texts = [loaded.records[1][name] for name in ("question_body", "answer1_body", "answer2_body")]
+    assert texts == ["Do it.", "true", "null"]
+    assert loaded.labels[1]["winner"] == 0
+    assert loaded.counts == {"converted": 2, "without_majority": 1}
 
 
 def test_one_annotator_can_be_the_label(tmp_path: Path) -> None:
@@ -103,7 +113,7 @@ def test_one_annotator_can_be_the_label(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "items",
-    [[3], [{**ITEM, "annotator2": 4}], [{**ITEM, "annotator2": True}], [{**ITEM, "idx": "a"}], [{"idx": 1}], [ITEM, ITEM]],
+    [[3], [ITEM | {"annotator2": 4}], [ITEM | {"annotator2": True}], [ITEM | {"idx": "a"}], [{"idx": 1}], [ITEM, ITEM]],
 )
 def test_what_the_benchmark_never_published_is_refused(tmp_path: Path, items: list) -> None:
     path = write(tmp_path / "x.json", *items)
@@ -111,9 +121,16 @@ def test_what_the_benchmark_never_published_is_refused(tmp_path: Path, items: li
         read_pandalm(path)
 
 
-@pytest.mark.parametrize("content", ['{"idx": 1}', "[", "\udcff"])
+@pytest.mark.parametrize("content", ['{"idx": 1}', "[", "\udcff", "", "[]"])
 def test_a_file_that_is_no_list_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(InputError, match=r"x\.json: "):
+    with pytest.raises(InputError, match=r"x\.json"):
         read_pandalm(path)
+
+
+def test_predictions_of_other_items_are_refused(tmp_path: Path) -> None:
+    loaded = read_pandalm(write(tmp_path / "t.json", ITEM))
+    for item in ({"idx": 9, "gpt_result": 1}, {"idx": 3}):
+        with pytest.raises(InputError, match=r"p\.json: item 0: "):
+            read_predictions([write(tmp_path / "p.json", item)], loaded)

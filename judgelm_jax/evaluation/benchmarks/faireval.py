@@ -1,0 +1,78 @@
+"""FairEval: 80 questions, ChatGPT against Vicuna-13B, labelled by people (arXiv 2305.17926)."""
+
+import re
+from pathlib import Path
+
+from judgelm_jax.errors import InputError
+from judgelm_jax.evaluation.benchmarks import rules
+from judgelm_jax.evaluation.benchmarks.benchmark import Benchmark, Loaded, convert, find_file, texts_of
+from judgelm_jax.evaluation.formats.rows import read_rows
+from judgelm_jax.records import Record, question_identity
+
+_LABELS = re.compile(r"review_(?P<first>[^_]+)_(?P<second>[^_]+)_human\.txt")
+_WINNERS = {"CHATGPT": 1, "VICUNA13B": 2, "TIE": 0}
+
+
+def read_faireval(path: Path, reduction: str = "human") -> Loaded:
+    """Reads `question.jsonl`, the two answer files that the name of the label file names, and the label file, below a folder.
+
+    Raises:
+      InputError: a file is missing or is not what the benchmark published; names the line.
+    """
+    root = path if path.is_dir() else path.parent
+    label_file = find_file(root, "review_*_human.txt")
+    models = _LABELS.fullmatch(label_file.name)
+    if models is None:
+        raise InputError(f"{label_file}: its name does not say which two models it compares; it is review_A_B_human.txt")
+    questions = read_rows(find_file(root, "question.jsonl"))
+    answers = [_texts(find_file(root, f"answer_{model}.jsonl", f"{model}.jsonl")) for model in models.groups()]
+    labels = label_file.read_text(encoding="utf-8", errors="replace").split()
+    if len(labels) != len(questions):
+        raise InputError(f"{label_file}: {len(labels)} labels for {len(questions)} questions; fetch both files again")
+
+    def pair(position: int, item: Record) -> tuple[Record, Record, int]:
+        if labels[position] not in _WINNERS:
+            raise InputError(f"the label in {label_file} is {labels[position]!r}; it is one of {', '.join(_WINNERS)}")
+        (question,), converted = texts_of(item, "text")
+        key = question_identity(item)
+        missing = next((model for model, texts in zip(models.groups(), answers, strict=True) if key not in texts), None)
+        if missing is not None:
+            raise InputError(f"{missing} has no answer to it; fetch the answer files again")
+        record: Record = {"question_id": item["question_id"], "question_body": question}
+        for number, (model, texts) in enumerate(zip(models.groups(), answers, strict=True), start=1):
+            record |= {f"answer{number}_body": texts[key][0], f"answer{number}_model_id": model}
+            converted += texts[key][1]
+        category = item.get("category")
+        label = {"question_id": item["question_id"], "winner": _WINNERS[labels[position]], "category": category}
+        return {**record, "category": category}, label, converted
+
+    return convert(path, questions, pair)
+
+
+def _texts(file: Path) -> dict[str, tuple[str, int]]:
+    texts = {}
+    for place, item in read_rows(file):
+        try:
+            (text,), converted = texts_of(item, "text")
+            texts[question_identity(item)] = text, converted
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from error
+    return texts
+
+
+BENCHMARK = Benchmark(
+    name="faireval",
+    title="FairEval: 80 questions, ChatGPT against Vicuna-13B",
+    source="arXiv 2305.17926",
+    reductions={"human": "the label that people agreed on"},
+    protocols={
+        "balanced": rules.agreement(
+            "both",
+            "balanced position calibration: the higher mean score of both orders names the winner",
+            rules.mean_of_both,
+        ),
+        "one_order": rules.agreement("forward", "the verdict of the order of the file names the label's winner", rules.forward),
+    },
+    read=read_faireval,
+    group="category",
+)

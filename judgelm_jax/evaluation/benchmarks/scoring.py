@@ -1,0 +1,184 @@
+"""From a benchmark's labels and judgments of its records to a summary: the score by its own rule, coverage, baselines."""
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from judgelm_jax import verdicts
+from judgelm_jax.errors import InputError
+from judgelm_jax.evaluation.benchmarks.benchmark import Benchmark, Loaded, Scored
+from judgelm_jax.evaluation.joining import join_rows
+from judgelm_jax.evaluation.metrics import summarize
+from judgelm_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, Interval
+from judgelm_jax.records import Record, identity, question_identity
+
+Summary = dict[str, Any]
+
+_DRAWS = 500  # of questions, for a score that is no mean
+
+
+def match(loaded: Loaded, judgments: Iterable[Record]) -> tuple[list[Record | None], int]:
+    """The judgment of each label, None where it is missing, and how many judgments belong to no label.
+
+    Raises:
+      InputError: two judgments of one id, or none of any.
+    """
+    rows: dict[str, Record] = {}
+    for row in judgments:
+        key = identity(row)
+        if key in rows:
+            raise InputError(f"two judgments have the id {key!r}; keep one")
+        rows[key] = row
+    keys = [identity(label) for label in loaded.labels]
+    aligned = [rows.get(key) for key in keys]
+    if all(row is None for row in aligned):
+        raise InputError("no judgment has an id of the benchmark; check that the predictions are of this benchmark")
+    return aligned, len(rows.keys() - set(keys))
+
+
+def summarize_benchmark(
+    benchmark: Benchmark, loaded: Loaded, judgments: Iterable[Record], *, reduction: str, protocol: str
+) -> Summary:
+    """The whole summary, in the form of `benchmark --json`.
+
+    `score` and each group's are fractions of 1 over the items judged; `coverage` says how many items there are, how many have a
+    label, a judgment, and a judgment that parsed. For pairs whose protocol gives one verdict an item, the metrics of `evaluate`
+    of these verdicts stand beside the score.
+    """
+    rule = benchmark.protocols[protocol]
+    rows, unlabelled = match(loaded, judgments)
+    scored = rule.score(loaded.labels, rows)
+    every = range(len(loaded.labels))
+    overall = _score(scored, loaded.labels, every) if scored.statistic is None else _drawn_score(scored, loaded.labels)
+    groups = _groups(benchmark, loaded, scored)
+    summary: Summary = {
+        "benchmark": benchmark.name,
+        "title": benchmark.title,
+        "source": benchmark.source,
+        "rule": rule.rule,
+        "protocol": protocol,
+        "reduction": reduction,
+        "reduction_rule": benchmark.reductions[reduction],
+        **overall,
+        "coverage": _coverage(loaded, rows, unlabelled),
+        **scored.extra,
+    }
+    if groups:
+        summary["groups"] = groups
+    if scored.decided is not None:
+        summary["metrics"] = _metrics(loaded.labels, rows, scored)
+    return summary | {"baselines": [dataclasses.asdict(baseline) for baseline in benchmark.baselines]}
+
+
+def _score(scored: Scored, labels: Sequence[Record], chosen: Iterable[int]) -> Summary:
+    kept = [index for index in chosen if scored.credits[index] is not None and scored.weights[index] > 0]
+    credits = np.array([scored.credits[index] for index in kept], dtype=float)
+    weights = np.array([scored.weights[index] for index in kept])
+    clusters = [question_identity(labels[index]) for index in kept]
+    counts = {"total": len(kept), "questions": len(set(clusters))}
+    if not kept:
+        return {"score": None, "score_interval": None, **counts}
+    value = float(credits @ weights / weights.sum())
+    return {"score": value, "score_interval": clustered_interval(credits, weights, clusters), **counts}
+
+
+def _drawn_score(scored: Scored, labels: Sequence[Record]) -> Summary:
+    """The score that is no mean, with the interval of drawing whole questions anew."""
+    statistic = scored.statistic
+    assert statistic is not None
+    kept = np.array([credit is not None for credit in scored.credits])
+    clusters = np.array([question_identity(label) for label in labels])
+    names, members = np.unique(clusters[kept], return_inverse=True)
+    value, random, values = statistic(np.ones(len(labels))), np.random.default_rng(0), []
+    for _ in range(_DRAWS if value is not None else 0):
+        counts = np.zeros(len(labels))
+        counts[kept] = np.bincount(random.integers(len(names), size=len(names)), minlength=len(names))[members]
+        drawn = statistic(counts)
+        if drawn is not None:
+            values.append(drawn)
+    quantiles = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]) if values else None
+    interval = None if quantiles is None else (float(quantiles[0]), float(quantiles[1]))
+    return {"score": value, "score_interval": interval, "total": int(kept.sum()), "questions": len(names)}
+
+
+def clustered_interval(credits: np.ndarray, weights: np.ndarray, clusters: Sequence[str], seed: int = 0) -> Interval | None:
+    """The 95 % percentile interval of a weighted mean when whole clusters are drawn with replacement."""
+    if not len(credits):
+        return None
+    _, members = np.unique(np.array(clusters), return_inverse=True)
+    earned, possible = np.bincount(members, credits * weights), np.bincount(members, weights)  # [clusters]
+    count = len(possible)
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    values = (draws @ earned) / (draws @ possible)
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def _groups(benchmark: Benchmark, loaded: Loaded, scored: Scored) -> dict[str, Summary]:
+    if benchmark.group is None:
+        return {}
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, label in enumerate(loaded.labels):
+        members[str(label.get(benchmark.group))].append(index)
+    groups = {name: _score(scored, loaded.labels, indices) for name, indices in members.items()}
+    return {name: group for name, group in groups.items() if group["total"]}
+
+
+def _coverage(loaded: Loaded, rows: Sequence[Record | None], unlabelled: int) -> Summary:
+    statuses = Counter(str(row.get("status", "ok")) for row in rows if row is not None)
+    return {
+        "records": len(loaded.records),
+        "without_label": sum(label.get("winner", 0) is None for label in loaded.labels),
+        "judged": sum(row is not None for row in rows),
+        "missing": sum(row is None for row in rows),
+        "unlabelled": unlabelled,
+        **{status: statuses[status] for status in verdicts.STATUSES},
+        **loaded.counts,
+    }
+
+
+def _metrics(labels: Sequence[Record], rows: Sequence[Record | None], scored: Scored) -> Summary:
+    """The metrics of `evaluate`, with the protocol's verdict in the place of the row's own."""
+    assert scored.decided is not None
+    kept = [
+        (label["winner"], row, judged)
+        for label, row, judged in zip(labels, rows, scored.decided, strict=True)
+        if row is not None and judged is not None
+    ]
+    joined = join_rows([winner for winner, _, _ in kept], [row for _, row, _ in kept])
+    predictions = [
+        dataclasses.replace(row, headline=judged) for row, (_, _, judged) in zip(joined.predictions, kept, strict=True)
+    ]
+    joined = dataclasses.replace(joined, predictions=predictions)
+    return summarize(joined, parser="tolerant", unparsed="wrong")
+
+
+def summary_text(summary: Summary) -> str:
+    """The summary for people: score and interval, rule, coverage, groups, and published figures beside it."""
+    score, counts = _percent(summary["score"], summary["score_interval"]), f"{summary['total']} items"
+    lines = [
+        f"{summary['title']} ({summary['source']})",
+        f"rule       {summary['rule']}; label: {summary['reduction_rule']}",
+        f"score      {score}, {counts}, {summary['questions']} questions",
+    ]
+    for name, group in summary.get("groups", {}).items():
+        lines.append(f"  {name:<28} {_percent(group['score'], group['score_interval'])}, {group['total']} items")
+    metrics = summary.get("metrics", {})
+    for name in ("precision", "recall", "f1", "consistency", "delta_bias", "total_bias"):
+        if metrics.get(name) is not None:
+            lines.append(f"{name:<11} {_percent(metrics[name], metrics[f'{name}_interval'])}")
+    lines.append("coverage   " + ", ".join(f"{name} {count}" for name, count in summary["coverage"].items()))
+    for baseline in summary["baselines"]:
+        where = baseline["source"] + (", second hand" if baseline["second_hand"] else "")
+        lines.append(f"published  {baseline['judge']}: {baseline['metric']} {100 * baseline['value']:.2f} % ({where})")
+    return "\n".join(lines)
+
+
+def _percent(value: float | None, interval: Sequence[float] | None) -> str:
+    if value is None:
+        return "-"
+    between = "" if interval is None else f" ({100 * interval[0]:.2f} to {100 * interval[1]:.2f})"
+    return f"{100 * value:.2f} %{between}"

@@ -1,0 +1,3 @@
+from judgelm_jax.commands.benchmark import entry
+
+raise SystemExit(entry())

@@ -1,0 +1,3 @@
+from judgelm_jax.commands.export import entry
+
+raise SystemExit(entry())

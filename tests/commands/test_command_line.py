@@ -85,7 +85,8 @@ def test_a_single_flag_given_twice_is_an_error(name: str, flag: str, capfd: pyte
     else:
         one = getattr(value.parser, "enum_values", None) or ["100", "101"]
         twice = [f"--{flag}={one[0]}", f"--{flag}", str(one[-1])]
-    others = [f"--{other}={'orbax' if other == 'to' else 'x'}" for other in required(name) if other not in ("config", flag)]
+    known = {"to": "orbax", "format": "csv"}
+    others = [f"--{other}={known.get(other, 'x')}" for other in required(name) if other not in ("config", flag)]
     if name == "train":
         others.append(f"--config={Path(__file__).parents[2] / 'configs' / 'tiny.py'}")
     assert run(name, *others, *twice) == 2
@@ -115,6 +116,7 @@ def arguments_of(name: str, folder: Path) -> list[str]:
         ],
         "convert": [f"--source={folder / 's'}", f"--target={folder / 't'}", "--to=orbax"],
         "evaluate": [f"--labels={folder / 'l.jsonl'}", f"--predictions={folder / 'p.jsonl'}"],
+        "export": [f"--judgments={folder / 'j.jsonl'}", "--format=csv", f"--output={folder / 'o.csv'}"],
         "judge": [f"--model={folder / 'm'}", f"--input={folder / 'i.jsonl'}", f"--output={folder / 'o.jsonl'}"],
         "prepare": [f"--answers={folder / 'a.jsonl'}", f"--output={folder / 'o.jsonl'}"],
         "train": [
@@ -147,7 +149,9 @@ def test_json_never_replaces_a_file_unasked(name: str, tmp_path: Path, capfd: py
     assert kept.read_text(encoding="utf-8") == '{"output": "mine"}'
 
 
-@pytest.mark.parametrize("name", [name for name in WITH_JSON if name in ("convert", "evaluate", "judge", "prepare", "train")])
+@pytest.mark.parametrize(
+    "name", [name for name in WITH_JSON if name in ("convert", "evaluate", "export", "judge", "prepare", "train")]
+)
 def test_json_is_none_of_the_inputs_and_outputs(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for argument in arguments_of(name, tmp_path):
         path = argument.partition("=")[2]

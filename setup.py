@@ -5,7 +5,7 @@ import pathlib
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
-COMMANDS = ("convert", "prepare", "train", "judge", "evaluate", "benchmark", "export", "ablate", "bench", "quickstart")
+COMMANDS = sorted({path.stem for path in (ROOT / "judgelm_jax/commands").glob("*.py")} - {"__init__", "command_line"})
 
 setup(
     name="judgelm-jax",
@@ -55,6 +55,7 @@ setup(
             "pytest-xdist>=3.6,<4",
             "ruff>=0.12,<1",
             "scikit-learn>=1.5,<2",
+            "statsmodels>=0.14,<1",
             "tensorboard>=2.18,<3",
             "torch==2.13.0",
         ],

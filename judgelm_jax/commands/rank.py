@@ -1,0 +1,69 @@
+"""Ranks the models behind judgments: strengths, win rates, and in how many resamples one beats another.
+
+  judgelm-rank --judgments=judgments.jsonl --output=ranking.json [--report=DIR]
+
+The judgments are those of `judgelm-judge`, of pairs or of several answers; each answer needs its model's name
+(`answer1_model_id`, as `judgelm-prepare` writes it). Strengths are Bradley and Terry's, in log-odds; a tie is half a win.
+Questions are resampled, not pairs: pairs of one question are not independent.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from judgelm_jax.commands.command_line import run
+from judgelm_jax.errors import InputError
+from judgelm_jax.records import check_output, write_atomically
+
+FLAGS = flags.FlagValues()
+JUDGMENTS = flags.DEFINE_multi_string(
+    "judgments", None, "a file of judgments; repeat for several", flag_values=FLAGS, required=True
+)
+OUTPUT = flags.DEFINE_string("output", None, "write the ranking to this file, as JSON", flag_values=FLAGS)
+JSON = flags.DEFINE_string("json", None, "the same as --output", flag_values=FLAGS)
+BY = flags.DEFINE_string("by", None, "a field of the records; also rank within each of its values", flag_values=FLAGS)
+CLUSTER = flags.DEFINE_string("cluster", "question_id", "the field that judgments of one question share", flag_values=FLAGS)
+CONTROL = flags.DEFINE_list(
+    "control", [], "rank at equal `length` (words), `style` (headers, lists, bold), or both: length,style", flag_values=FLAGS
+)
+SEED = flags.DEFINE_integer("seed", 0, "of the resampling", flag_values=FLAGS)
+OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the output if it exists", flag_values=FLAGS)
+
+
+def main() -> None:
+    from judgelm_jax.evaluation.ranking.covariates import CONTROLS
+
+    unknown = set(CONTROL.value) - set(CONTROLS)
+    if unknown:
+        raise InputError(f"--control={','.join(CONTROL.value)}: {unknown.pop()!r} is none of {', '.join(CONTROLS)}")
+    inputs = [Path(path) for path in JUDGMENTS.value]
+    outputs = [Path(path) for path in (OUTPUT.value, JSON.value) if path]
+    for output in outputs:
+        check_output(output, OVERWRITE.value, inputs)
+
+    from judgelm_jax.evaluation.ranking.comparisons import read_comparisons
+    from judgelm_jax.evaluation.ranking.ranking import rank
+    from judgelm_jax.evaluation.ranking.text import in_words, table
+
+    read = read_comparisons(inputs, CLUSTER.value, BY.value)
+    ranking: dict[str, Any] = {**rank(read.rows, CONTROL.value, SEED.value), "undecided": read.undecided}
+    if BY.value:
+        values = sorted({row.group for row in read.rows if row.group is not None})
+        ranking["groups"] = {
+            value: rank([row for row in read.rows if row.group == value], CONTROL.value, SEED.value) for value in values
+        }
+    print(in_words(ranking))
+    print()
+    print(table(ranking))
+    for value, group in ranking.get("groups", {}).items():
+        print(f"\n{BY.value} = {value}: {in_words(group)}\n\n{table(group)}")
+    for output in outputs:
+        with write_atomically(output) as file:
+            file.write(json.dumps(ranking, indent=2, allow_nan=False) + "\n")
+
+
+def entry() -> int:
+    """The console command `judgelm-rank`."""
+    return run(main, FLAGS, "rank")

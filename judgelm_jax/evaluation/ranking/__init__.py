@@ -1,0 +1,1 @@
+"""From judgments of pairs to an order of the models, and how sure it is."""

@@ -1,0 +1,115 @@
+"""Judgments as comparisons of two models: who was compared, on which question, with which result."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from judgelm_jax.errors import InputError
+from judgelm_jax.evaluation.joining import read_predictions
+from judgelm_jax.records import Record, answers_of, identity, read_jsonl
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two models on one question. `result` is 1 where `first` won, 0 where `second` won, 0.5 for a tie.
+
+    `cluster` is the question; comparisons of one question are not independent. `texts` are the two answers.
+    `group` is the value of the field that results are split by; None without one.
+    """
+
+    first: str
+    second: str
+    result: float
+    cluster: str
+    texts: tuple[str, str]
+    group: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparisons:
+    """All comparisons of some judgment files, and how many judgments gave none: `undecided` have no verdict."""
+
+    rows: list[Comparison]
+    undecided: int
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the models, sorted."""
+        return sorted({name for row in self.rows for name in (row.first, row.second)})
+
+
+def read_comparisons(paths: Sequence[Path], cluster: str = "question_id", by: str | None = None) -> Comparisons:
+    """Reads judgment files. A judgment of N answers gives N (N - 1) / 2 comparisons, from its scores.
+
+    Args:
+      paths: judgments of pairs (by their `winner`) or of several answers (by their `scores`).
+      cluster: the field whose equal values mark judgments that are not independent; a row without it stands for itself.
+      by: a field to split by.
+
+    Raises:
+      InputError: a row without the models' names, with the same model twice, or without the field `by`.
+    """
+    rows: list[Comparison] = []
+    undecided = 0
+    for path in paths:
+        several = [(line, row) for line, row in read_jsonl(path) if len(answers_of(row)) != 2]
+        winners = {} if several else {key: row.headline.winner for key, row in read_predictions(path, "tolerant").items()}
+        for line, row in read_jsonl(path):
+            try:
+                results = list(_results(row, winners))
+                undecided += not results
+                rows.extend(_comparison(row, first, second, result, cluster, by) for first, second, result in results)
+            except InputError as error:
+                raise InputError(f"{path}:{line}: {error}") from error
+    return Comparisons(rows, undecided)
+
+
+def _results(row: Record, winners: dict[str, int | None]) -> Iterator[tuple[int, int, float]]:
+    """The numbers of two answers (from 1) and the result of the first of them, for every two answers of a judgment."""
+    count = len(answers_of(row))
+    if count < 2:
+        raise InputError(f"there are {count} answers (answer1_body, answer2_body, ...); a comparison needs two")
+    if count == 2 and (key := identity(row)) in winners:
+        winner = winners[key]
+        if winner is not None:
+            yield 1, 2, {1: 1.0, 2: 0.0, 0: 0.5}[winner]
+        return
+    scores = row.get("scores")
+    if scores is None:
+        return
+    if not (isinstance(scores, list) and len(scores) == count and all(map(_is_score, scores))):
+        raise InputError(f"scores is {scores!r}; it must be a list of {count} numbers")
+    for first, second in itertools.combinations(range(count), 2):
+        if scores[first] is not None and scores[second] is not None:
+            difference = scores[first] - scores[second]
+            yield first + 1, second + 1, 0.5 if difference == 0 else float(difference > 0)
+
+
+def _is_score(value: object) -> bool:
+    return value is None or (type(value) in (int, float) and math.isfinite(value))  # type: ignore[arg-type]
+
+
+def _comparison(row: Record, first: int, second: int, result: float, cluster: str, by: str | None) -> Comparison:
+    names = [row.get(f"answer{number}_model_id") for number in (first, second)]
+    for number, name in zip((first, second), names, strict=True):
+        if not isinstance(name, str) or not name:
+            raise InputError(
+                f"answer{number}_model_id is missing or no text; a ranking needs the name of the model behind each answer "
+                "(`judgelm-prepare` takes it from the field 'model' of the answers)"
+            )
+    if names[0] == names[1]:
+        raise InputError(f"both answers are of the model {names[0]!r}; rename one of them, or leave the record out")
+    if by is not None and by not in row:
+        raise InputError(f"the field {by!r} is missing; every row needs it to be split by it")
+    question = row.get(cluster)
+    answers = answers_of(row)
+    return Comparison(
+        str(names[0]),
+        str(names[1]),
+        result,
+        identity(row) if question is None else str(question),
+        (answers[first - 1], answers[second - 1]),
+        None if by is None else str(row[by]),
+    )

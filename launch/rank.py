@@ -1,0 +1,3 @@
+from judgelm_jax.commands.rank import entry
+
+raise SystemExit(entry())

@@ -318,7 +318,19 @@ def _id_text(record: Record, field: str) -> str:
     value = record[field]
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise InputError(f"{field} is of type {_type_name(value)}; an id is a string or a number")
-    return str(value)
+    return plain_text(value)
+
+
+def plain_text(value: object) -> str:
+    """A field's value as text that is the same for the same JSON value: 1.0 is 1 (one JSON number), true is `true`.
+
+    A string stays as it is, so the text "1.0" is not the number 1.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if type(value) in (int, float) else json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def _answer_number(key: str) -> int:

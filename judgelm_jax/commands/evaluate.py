@@ -1,10 +1,10 @@
-"""Holds judgments against labels: agreement, precision, recall, F1, and with both orders consistency and biases.
+"""How good and how fair is a judge? Agreement with labels, consistency and bias over both orders, wins; with intervals.
 
-  judgelm-evaluate --labels=labels.jsonl --predictions=judgments.jsonl [--reversed_predictions=reversed.jsonl]
+  judgelm-evaluate --predictions=judgments.jsonl [--labels=labels.jsonl] [--reversed_predictions=reversed.jsonl]
 
 Files are joined by id. Judgments that `judgelm-judge --orders=both` wrote hold both orders; others can be given as two files.
-A judgment that does not parse counts as wrong unless --unparsed says otherwise. A label without a prediction counts in no
-metric and is reported as missing.
+Without --labels it says what needs none. A judgment that does not parse counts as wrong unless --unparsed says otherwise. A
+label without a prediction counts in no metric and is reported as missing; one out of range is dropped and counted.
 """
 
 import sys
@@ -14,17 +14,39 @@ from absl import flags
 
 from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.joining import PARSERS, join_files
+from judgelm_jax.evaluation.joining import DECISIONS, PARSERS, Fields, Joined, join_files
 
 FLAGS = flags.FlagValues()
 LABELS = flags.DEFINE_string(
-    "labels", None, "JSON Lines with an id and 'winner', 'text' or 'score'", flag_values=FLAGS, required=True
+    "labels", None, "JSON Lines with an id and 'winner', 'text' or 'score'; left out: what needs no labels", flag_values=FLAGS
 )
 PREDICTIONS = flags.DEFINE_string(
     "predictions", None, "judgments; rows that say no order are taken as forward", flag_values=FLAGS, required=True
 )
 REVERSED_PREDICTIONS = flags.DEFINE_string(
     "reversed_predictions", None, "judgments of the reversed order, where they stand in a second file", flag_values=FLAGS
+)
+AGAINST = flags.DEFINE_string(
+    "against", None, "judgments of another judge or run, compared with --predictions on the records of both", flag_values=FLAGS
+)
+CLUSTER = flags.DEFINE_string(
+    "cluster",
+    "question_id",
+    "the field that records of one question share, of the judgments or else of the labels; intervals are by it",
+    flag_values=FLAGS,
+)
+BY = flags.DEFINE_string(
+    "by",
+    None,
+    "a field of the records (dots lead into objects): the figures once more for each of its values",
+    flag_values=FLAGS,
+)
+DECIDE = flags.DEFINE_enum(
+    "decide",
+    "winner",
+    list(DECISIONS),
+    "how a distribution over scores names a winner: its most likely winner, the larger mean score, or the most likely line",
+    flag_values=FLAGS,
 )
 PARSER = flags.DEFINE_enum(
     "parser", "tolerant", list(PARSERS), "'upstream' reads scores as the published metric code does", flag_values=FLAGS
@@ -43,23 +65,43 @@ OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the file of --json
 def main() -> None:
     if PARSER.value == "upstream" and UNPARSED.value not in (None, "tie"):
         raise InputError("--parser=upstream counts what does not parse as a tie; leave out --unparsed")
-    labels, predictions = Path(LABELS.value), Path(PREDICTIONS.value)
-    reversed_predictions = Path(REVERSED_PREDICTIONS.value) if REVERSED_PREDICTIONS.value else None
-    inputs = [labels, predictions, *([reversed_predictions] if reversed_predictions else [])]
+    if PARSER.value == "upstream" and DECIDE.value != "winner":
+        raise InputError("--parser=upstream reads scores from the text; leave out --decide")
+    labels, predictions, reversed_predictions, against = (
+        Path(flag.value) if flag.value else None for flag in (LABELS, PREDICTIONS, REVERSED_PREDICTIONS, AGAINST)
+    )
+    assert predictions is not None
+    inputs = [path for path in (labels, predictions, reversed_predictions, against) if path is not None]
     check_json(JSON.value, OVERWRITE.value, inputs)
-    joined = join_files(labels, predictions, reversed_predictions, PARSER.value)
+    fields = Fields(CLUSTER.value, BY.value)
+    joined = join_files(labels, predictions, reversed_predictions, PARSER.value, decide=DECIDE.value, fields=fields)
+    _check_fields(joined, predictions)
+    other = None if against is None else join_files(labels, against, None, PARSER.value, decide=DECIDE.value, fields=fields)
 
-    from judgelm_jax.evaluation.metrics import metrics_table, summarize
+    from judgelm_jax.evaluation.plain_text import in_plain_words, metrics_table
+    from judgelm_jax.evaluation.summary import full_summary
 
-    summary = summarize(joined, parser=PARSER.value, unparsed=UNPARSED.value or "wrong")
+    summary = full_summary(joined, fields, parser=PARSER.value, unparsed=UNPARSED.value or "wrong", against=other)
     if joined.missing or joined.unlabelled:
         print(
             f"judgelm-evaluate: {joined.missing} labels without a prediction and {joined.unlabelled} predictions without a "
             "label are left out",
             file=sys.stderr,
         )
+    if joined.labels_out_of_range:
+        print(f"judgelm-evaluate: {joined.labels_out_of_range} labels are out of range and dropped", file=sys.stderr)
+    print(in_plain_words(summary) + "\n")
     print(metrics_table(summary))
     write_json(JSON.value, summary)
+
+
+def _check_fields(joined: Joined, path: Path) -> None:
+    """A field that no record has is a slip, but the default may be missing: ids then stand in `pair_id`."""
+    facts = [row.facts for row in joined.predictions]
+    if CLUSTER.value != CLUSTER.default and facts and all(fact.cluster is None for fact in facts):
+        raise InputError(f"{path}: no record has the field {CLUSTER.value!r} of --cluster; name one that the records have")
+    if BY.value and facts and all(fact.group is None for fact in facts):
+        raise InputError(f"{path}: no record has the field {BY.value!r} of --by; name one that the records have")
 
 
 def entry() -> int:

@@ -1,14 +1,17 @@
 """Labels and judgments, read from their files and joined by identity."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from judgelm_jax import verdicts
 from judgelm_jax.errors import InputError
-from judgelm_jax.records import Record, identity, read_jsonl
+from judgelm_jax.evaluation.labels import Label, number_as_int, read_label
+from judgelm_jax.records import Record, answers_of, identity, plain_text, read_jsonl
 
 PARSERS = ("tolerant", "upstream")
+DECISIONS = ("winner", "mean", "mode")
 
 _SHOWN_REVERSED = {1: 2, 2: 1, 0: 0, None: None}
 
@@ -22,51 +25,103 @@ class Judged:
 
 
 @dataclasses.dataclass(frozen=True)
+class Facts:
+    """What a record says beside its verdict. `lengths` in characters, `models` the ids of the two answers' models.
+
+    `cluster` is None where the record lacks the field by which intervals are computed; it is then a cluster of its own.
+    """
+
+    cluster: str | None = None
+    group: str | None = None
+    lengths: tuple[int, int] | None = None
+    models: tuple[str, str] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Prediction:
-    """One row of a judgment file. `headline` is what is held against the label; single orders are None where not judged."""
+    """One row of a judgment file. `headline` is what is held against the label; single orders are None where not judged.
+
+    `scores` (of the two answers, expected scores where there are any) and `probabilities` (first wins, tie, second wins) are in
+    the record's own order.
+    """
 
     line: int
     headline: Judged
     forward: Judged | None
     reversed: Judged | None
+    scores: tuple[float, float] | None = None
+    probabilities: tuple[float, float, float] | None = None
+    facts: Facts = Facts()
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """The fields of a record (dots lead into objects) that name its cluster and its group."""
+
+    cluster: str = "question_id"
+    group: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Joined:
     """Labels (1, 2, 0) and their predictions, side by side, and the counts of what did not meet.
 
-    `labels_dropped`: the teacher failed. `missing`: labels without a prediction. `unlabelled`: predictions without a label.
+    `labels` is None where judgments are looked at without labels. `labels_dropped`: the teacher failed, or the label is out of
+    range (`labels_out_of_range` of them). `missing`: labels without a prediction. `unlabelled`: predictions without a label.
+    `people`: what the single annotators said, where labels carry them. `teacher_scores`: the labels' own two scores.
     """
 
-    labels: list[int]
+    labels: list[int] | None
     predictions: list[Prediction]
     labels_dropped: int
     missing: int
     unlabelled: int
+    labels_out_of_range: int = 0
+    people: list[tuple[int | None, ...] | None] = dataclasses.field(default_factory=list)
+    teacher_scores: list[tuple[float, float] | None] = dataclasses.field(default_factory=list)
+    keys: list[str] = dataclasses.field(default_factory=list)
+
+    def clusters(self) -> list[Hashable]:
+        """One a prediction; a record that lacks the field is a cluster of its own."""
+        return [
+            ("without", number) if row.facts.cluster is None else row.facts.cluster
+            for number, row in enumerate(self.predictions)
+        ]
+
+    def only(self, places: Sequence[int]) -> "Joined":
+        """These of its predictions, with what stands beside them; the counts of what did not meet are none."""
+        return Joined(
+            labels=None if self.labels is None else [self.labels[place] for place in places],
+            predictions=[self.predictions[place] for place in places],
+            labels_dropped=0,
+            missing=0,
+            unlabelled=0,
+            people=[self.people[place] for place in places] if self.people else [],
+            teacher_scores=[self.teacher_scores[place] for place in places] if self.teacher_scores else [],
+            keys=[self.keys[place] for place in places] if self.keys else [],
+        )
 
 
-def read_labels(path: Path, parser: str) -> dict[str, int | None]:
-    """The winner (1, 2, 0 for a tie) by identity, in file order; None where the teacher failed.
-
-    A row has `winner`, or `text` (its first line holds the scores), or `score`. A score of -1 says that the teacher failed, and
-    so does a text that does not parse, unless a `score` from 0 to 10 stands beside it.
+def read_labels(path: Path, parser: str, fields: Fields = Fields()) -> dict[str, tuple[Label, Facts]]:
+    """The label of each identity, in file order, and what else its row says; see `labels.read_label`.
 
     Raises:
-      InputError: a row with none of them, a value out of range, or two rows with one id.
+      InputError: a row that is no label, or two rows with one id.
     """
-    read = _upstream_label if parser == "upstream" else _label
-    labels: dict[str, int | None] = {}
+    labels: dict[str, tuple[Label, Facts]] = {}
     lines: dict[str, int] = {}
     for line, row in read_jsonl(path):
         try:
             key = _new_key(row, lines, line)
-            labels[key] = read(row)
+            labels[key] = read_label(row, parser), _facts(row, fields)
         except InputError as error:
             raise InputError(f"{path}:{line}: {error}") from error
     return labels
 
 
-def read_predictions(path: Path, parser: str, order: str = "forward") -> dict[str, Prediction]:
+def read_predictions(
+    path: Path, parser: str, order: str = "forward", decide: str = "winner", fields: Fields = Fields()
+) -> dict[str, Prediction]:
     """The rows of a judgment file by identity, in file order.
 
     Args:
@@ -74,6 +129,9 @@ def read_predictions(path: Path, parser: str, order: str = "forward") -> dict[st
       parser: `tolerant` takes `winner` and `status` where a row has them and parses `pred_text` where it has not;
         `upstream` parses `pred_text` as the published metric code does, for merged rows that of the forward order.
       order: the order in which answers were shown in rows that do not say it, `forward` or `reversed`.
+      decide: how a row with a distribution over scores becomes a winner: as it says itself, by the larger of the `mean`
+        (expected) scores, or by the `mode` (the scores of the most likely line). Needs `expected_scores` or `scores`.
+      fields: which fields name cluster and group.
 
     Raises:
       InputError: a row without `pred_text`, with a field of the wrong type, or two rows with one id.
@@ -83,45 +141,61 @@ def read_predictions(path: Path, parser: str, order: str = "forward") -> dict[st
     for line, row in read_jsonl(path):
         try:
             key = _new_key(row, lines, line)
-            predictions[key] = _prediction(row, line, parser, order)
+            predictions[key] = dataclasses.replace(_prediction(row, line, parser, order, decide), facts=_facts(row, fields))
         except InputError as error:
             raise InputError(f"{path}:{line}: {error}") from error
     return predictions
 
 
-def join_files(labels_path: Path, predictions_path: Path, reversed_path: Path | None, parser: str) -> Joined:
-    """Reads and joins a label file, a judgment file, and where there is one the judgments of the reversed order.
+def join_files(
+    labels_path: Path | None,
+    predictions_path: Path,
+    reversed_path: Path | None,
+    parser: str,
+    *,
+    decide: str = "winner",
+    fields: Fields = Fields(),
+) -> Joined:
+    """Reads and joins a label file (if any), a judgment file, and where there is one the judgments of the reversed order.
 
     A label counts as missing where one of the judgment files has no row for it; it then counts in no metric.
 
     Raises:
       InputError: see `read_labels` and `read_predictions`; orders that do not go together; no id in common.
     """
-    labels = read_labels(labels_path, parser)
-    predictions = read_predictions(predictions_path, parser)
+    labels = {} if labels_path is None else read_labels(labels_path, parser, fields)
+    predictions = read_predictions(predictions_path, parser, decide=decide, fields=fields)
     unlabelled = sum(key not in labels for key in predictions)
     if reversed_path is not None:
-        others = read_predictions(reversed_path, parser, "reversed")
+        others = read_predictions(reversed_path, parser, "reversed", decide, fields)
         unlabelled += sum(key not in labels and key not in predictions for key in others)
         predictions = _pair_orders(predictions_path, predictions, reversed_path, others)
     elif len({(row.forward is None, row.reversed is None) for row in predictions.values()}) > 1:
         raise InputError(f"{predictions_path}: rows of different orders are mixed; evaluate each order by itself")
+    if labels_path is None:
+        return Joined(None, list(predictions.values()), 0, 0, 0, keys=list(predictions))
     matched = [key for key in labels if key in predictions]
     if labels and not matched:
         raise InputError(f"{predictions_path}: no row has an id of {labels_path}; check that the files belong together")
-    kept = [(winner, predictions[key]) for key in matched if (winner := labels[key]) is not None]
+    kept = [key for key in matched if labels[key][0].winner is not None]
     return Joined(
-        labels=[winner for winner, _ in kept],
-        predictions=[prediction for _, prediction in kept],
-        labels_dropped=sum(winner is None for winner in labels.values()),
-        missing=sum(winner is not None and key not in predictions for key, winner in labels.items()),
+        labels=[winner for key in kept if (winner := labels[key][0].winner) is not None],
+        predictions=[_with_facts(predictions[key], labels[key][1]) for key in kept],
+        labels_dropped=sum(label.winner is None for label, _ in labels.values()),
+        missing=sum(label.winner is not None and key not in predictions for key, (label, _) in labels.items()),
         unlabelled=unlabelled,
+        labels_out_of_range=sum(label.out_of_range for label, _ in labels.values()),
+        people=[labels[key][0].annotators for key in kept],
+        teacher_scores=[labels[key][0].scores for key in kept],
+        keys=kept,
     )
 
 
 def join_rows(labels: Sequence[int], rows: Sequence[Record]) -> Joined:
     """Judgments just made beside the winners (1, 2, 0) that they should name, in the same order."""
-    predictions = [_prediction(row, 0, "tolerant", "forward") for row in rows]
+    predictions = [
+        dataclasses.replace(_prediction(row, 0, "tolerant", "forward", "winner"), facts=_facts(row, Fields())) for row in rows
+    ]
     return Joined(list(labels), predictions, labels_dropped=0, missing=0, unlabelled=0)
 
 
@@ -135,7 +209,40 @@ def _pair_orders(
     for row in others.values():
         if row.forward is not None:
             raise InputError(f"{reversed_path}:{row.line}: order is not 'reversed'; --reversed_predictions takes no other")
-    return {key: dataclasses.replace(row, reversed=others[key].reversed) for key, row in predictions.items() if key in others}
+    return {
+        key: _with_facts(dataclasses.replace(row, reversed=others[key].reversed), others[key].facts)
+        for key, row in predictions.items()
+        if key in others
+    }
+
+
+def _with_facts(row: Prediction, others: Facts) -> Prediction:
+    """Facts that the prediction lacks are those of another row of the same record."""
+    own = {name: value for name, value in vars(row.facts).items() if value is not None}
+    return dataclasses.replace(row, facts=dataclasses.replace(others, **own))
+
+
+def _facts(row: Record, fields: Fields) -> Facts:
+    answers = answers_of(row)
+    models = [row.get("answer1_model_id"), row.get("answer2_model_id")]
+    both_texts = len(answers) >= 2 and isinstance(answers[0], str) and isinstance(answers[1], str)
+    return Facts(
+        cluster=_field_text(row, fields.cluster),
+        group=None if fields.group is None else _field_text(row, fields.group),
+        lengths=(len(answers[0]), len(answers[1])) if both_texts else None,
+        models=None if None in models else (plain_text(models[0]), plain_text(models[1])),
+    )
+
+
+def _field_text(row: Record, field: str) -> str | None:
+    """The value of a field as text, `metadata.category` of the object `metadata`; None where it is missing or null."""
+    if field in row:
+        value: Any = row[field]
+    else:
+        value = row
+        for part in field.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+    return None if value is None else plain_text(value)
 
 
 def _new_key(row: Record, lines: dict[str, int], line: int) -> str:
@@ -146,69 +253,82 @@ def _new_key(row: Record, lines: dict[str, int], line: int) -> str:
     return key
 
 
-def _label(row: Record) -> int | None:
-    if row.get("winner") is not None:
-        return _winner(row["winner"])
-    score = _score_pair(row)
-    if score is not None and -1 in score:
-        return None
-    scores = (verdicts.parse_scores(_text(row, "text"), 2) or score) if "text" in row else score
-    if scores is not None:
-        return verdicts.winner_of(scores)
-    if "text" in row:
-        return None
-    if row.get("score") is not None:
-        raise InputError("score is no pair of numbers from 0 to 10 (or -1); mend it, or give 'text' or 'winner'")
-    if "winner" in row:
-        return None
-    raise InputError("none of the fields 'winner', 'text' and 'score' is there; a label needs one of them")
-
-
-def _upstream_label(row: Record) -> int | None:
-    if "text" not in row:
-        return _label(row)
-    scores = verdicts.parse_scores_upstream(_text(row, "text"))
-    return None if -1 in scores else verdicts.winner_of(scores)
-
-
-def _score_pair(row: Record) -> list[float] | None:
-    """The teacher's `score`; None for anything else, for in published files it may be a list of generation statistics."""
-    score = row.get("score")
-    if not isinstance(score, list) or len(score) != 2:
-        return None
-    usable = all(type(value) in (int, float) and (0 <= value <= 10 or value == -1) for value in score)
-    return score if usable else None
-
-
-def _prediction(row: Record, line: int, parser: str, order: str) -> Prediction:
-    shown = row.get("order", order)
+def _prediction(row: Record, line: int, parser: str, order: str, decide: str) -> Prediction:
+    shown = order if row.get("order") is None else row["order"]
     if shown not in ("forward", "reversed", "both"):
         raise InputError(f"order is {shown!r}; it is 'forward', 'reversed' or 'both'")
+    scores, probabilities = _own_scores(row, shown, parser), _probabilities(row)
     if shown != "both":
-        judged = _judged(row, parser, shown)
-        return Prediction(line, judged, judged if shown == "forward" else None, judged if shown == "reversed" else None)
+        judged = _judged(row, parser, shown, decide)
+        forward, back = (judged, None) if shown == "forward" else (None, judged)
+        return Prediction(line, judged, forward, back, scores, probabilities)
     for side in ("forward", "reversed"):
         if not isinstance(row.get(side), dict):
             raise InputError(f"order is 'both' but the object {side!r} is missing; judge the record again")
-    forward, back = _judged(row["forward"], parser, "forward"), _judged(row["reversed"], parser, "reversed")
+    forward, back = _judged(row["forward"], parser, "forward", decide), _judged(row["reversed"], parser, "reversed", decide)
     # The published code reads the `pred_text` of a merged row, which is that of the forward order.
-    headline = _judged(row, parser, "forward")
-    return Prediction(line, headline, forward, back)
+    headline = _judged(row, parser, "forward", decide)
+    return Prediction(line, headline, forward, back, scores, probabilities)
 
 
-def _judged(row: Record, parser: str, shown: str) -> Judged:
+def _judged(row: Record, parser: str, shown: str, decide: str) -> Judged:
     """The outcome of a row, or of one order of a merged row; `shown` is the order of its `pred_text`."""
-    text = _text(row, "pred_text")
+    text = row.get("pred_text")
+    if not isinstance(text, str):
+        raise InputError("the field 'pred_text' is missing or no string; every row needs it")
     status = row.get("status")
     if status is not None and status not in verdicts.STATUSES:
         raise InputError(f"status is {status!r}; it is one of {', '.join(verdicts.STATUSES)}")
-    if parser == "tolerant" and status is not None and "winner" in row:
+    winner: int | None
+    if decide != "winner":
+        winner = None if status in ("unparsed", "overflow") else _decided(row, decide)
+    elif parser == "tolerant" and status is not None and "winner" in row:
         winner = None if row["winner"] is None else _winner(row["winner"])
     else:
         winner = _parsed_winner(text, parser, shown)
     if winner is not None:
         return Judged("truncated" if status == "truncated" else "ok", winner)
     return Judged("overflow" if status == "overflow" else "unparsed", None)
+
+
+def _decided(row: Record, decide: str) -> int:
+    """The winner by mean or mode of the distribution over scores."""
+    field = "expected_scores" if decide == "mean" else "scores"
+    if "expected_scores" not in row:
+        raise InputError(f"--decide={decide} needs 'expected_scores', which `judgelm-judge --mode=distribution` writes")
+    scores = _pair_of_numbers(row.get(field))
+    if scores is None:
+        raise InputError(f"{field} is {row.get(field)!r}; it is a list of two numbers")
+    return verdicts.winner_of(scores)
+
+
+def _own_scores(row: Record, shown: str, parser: str) -> tuple[float, float] | None:
+    for field in ("expected_scores", "scores"):
+        if row.get(field) is not None and (scores := _pair_of_numbers(row[field])) is not None:
+            return scores
+    text = row.get("pred_text")
+    if parser != "tolerant" or not isinstance(text, str) or (parsed := verdicts.parse_scores(text, 2)) is None:
+        return None
+    return (parsed[1], parsed[0]) if shown == "reversed" else (parsed[0], parsed[1])
+
+
+def _probabilities(row: Record) -> tuple[float, float, float] | None:
+    """First wins, tie, second wins."""
+    values = row.get("probabilities")
+    if values is None:
+        return None
+    if not isinstance(values, dict) or any(type(values.get(name)) not in (int, float) for name in ("1", "0", "2")):
+        raise InputError("probabilities is no object with the numbers '1', '0' and '2'; judge the record again")
+    first, tie, second = (float(values[name]) for name in ("1", "0", "2"))
+    if min(first, tie, second) < 0 or abs(first + tie + second - 1) > 1e-6:
+        raise InputError(f"the probabilities {first}, {tie}, {second} are negative or do not sum to 1; judge the record again")
+    return first, tie, second
+
+
+def _pair_of_numbers(value: object) -> tuple[float, float] | None:
+    if not isinstance(value, list) or len(value) != 2 or any(type(item) not in (int, float) for item in value):
+        return None
+    return float(value[0]), float(value[1])
 
 
 def _parsed_winner(text: str, parser: str, shown: str) -> int | None:
@@ -221,12 +341,7 @@ def _parsed_winner(text: str, parser: str, shown: str) -> int | None:
 
 
 def _winner(value: object) -> int:
-    if type(value) is not int or value not in (0, 1, 2):
+    number = number_as_int(value)
+    if number not in (0, 1, 2):
         raise InputError(f"winner is {value!r}; for a pair it is 1, 2 or 0 for a tie")
-    return value
-
-
-def _text(row: Record, field: str) -> str:
-    if not isinstance(row.get(field), str):
-        raise InputError(f"the field {field!r} is missing or no string; every row needs it")
-    return row[field]
+    return number

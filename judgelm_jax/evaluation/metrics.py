@@ -1,21 +1,34 @@
-"""Agreement with labels, and consistency and bias over the two orders, each with an interval."""
+"""Agreement with labels, and consistency and bias over the two orders, each with an interval by question."""
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
 from judgelm_jax import verdicts
 from judgelm_jax.evaluation.joining import Joined, Judged
-from judgelm_jax.evaluation.statistics import Interval, absolute_interval, bootstrap_interval, wilson_interval
+from judgelm_jax.evaluation.statistics import (
+    Interval,
+    bootstrap_interval,
+    cluster_sums,
+    design_effect,
+    edge_of,
+    effective_count,
+    magnitude_interval,
+    proportion_interval,
+    share_interval,
+)
 
 UNPARSED_POLICIES = ("wrong", "exclude", "tie")
 
-_OUTCOMES: tuple[int | None, ...] = (1, 2, 0, None)  # columns of a confusion matrix; its rows are the first three
+OUTCOMES: tuple[int | None, ...] = (1, 2, 0, None)  # columns of a confusion matrix; its rows are the first three
+
+_ENOUGH_FOR_RARE_OUTCOMES = 300  # an outcome of 1 % is missed in 5 % of the samples of so many
 
 Summary = dict[str, Any]
+Clusters = Sequence[Hashable]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,74 +46,93 @@ class OrderCounts:
 
 
 def summarize(joined: Joined, *, parser: str, unparsed: str) -> Summary:
-    """Every metric of the joined files, in the form of `evaluate --json`.
+    """Every metric of the joined files, in the form of `evaluate --json`, without baselines, wins and groups.
 
     Args:
-      joined: labels beside predictions.
+      joined: labels beside predictions, or predictions alone; then there is no agreement.
       parser: with `upstream` a judgment that does not parse is a tie, as in the published numbers; `unparsed` is then ignored.
       unparsed: what a judgment without a winner counts as. `wrong`: it agrees with no label and is consistent with nothing;
         `exclude`: it does not count; `tie`.
 
     Fractions are None where nothing counts. `total` is the number of records behind `agreement`, `pairs` that behind the
-    consistency and the biases.
+    consistency and the biases, `clusters` the number of questions behind `total`.
     """
-    policy = "tie" if parser == "upstream" else unparsed
-    rows = joined.predictions
-    matrix = confusion(joined.labels, [row.headline for row in rows], policy)
+    policy = policy_of(parser, unparsed)
+    rows, clusters = joined.predictions, joined.clusters()
+    headline = [row.headline for row in rows]
     summary: Summary = {"parser": parser, "unparsed_policy": policy}
-    summary |= _proportion("agreement", int(np.trace(matrix)), int(matrix.sum()))
-    for name, statistic in (("precision", macro_precision), ("recall", macro_recall), ("f1", macro_f1)):
-        value = float(statistic(matrix[None])[0]) if matrix.sum() else None
-        summary |= {name: value, f"{name}_interval": bootstrap_interval(matrix, statistic)}
+    if joined.labels is not None:
+        summary |= _label_metrics(joined.labels, headline, clusters, policy)
     forward = [row.forward for row in rows if row.forward is not None]
     back = [row.reversed for row in rows if row.reversed is not None]
     if forward and back:
-        for name, single in (("agreement_forward", forward), ("agreement_reversed", back)):
-            single_matrix = confusion(joined.labels, single, policy)
-            summary |= _proportion(name, int(np.trace(single_matrix)), int(single_matrix.sum()))
-        summary |= _order_metrics(count_orders(forward, back, policy))
+        if joined.labels is not None:
+            for name, single in (("agreement_forward", forward), ("agreement_reversed", back)):
+                summary |= share(name, *agreement_hits(joined.labels, single, clusters, policy))
+        summary |= _order_metrics(forward, back, clusters, policy)
         summary["unparsed_reversed"] = sum(judged.winner is None for judged in back)
-    statuses = Counter(row.headline.status for row in rows)
-    summary["total"] = int(matrix.sum())
+    counted = [cluster for cluster, judged in zip(clusters, headline, strict=True) if outcome(judged, policy) != "excluded"]
+    statuses = Counter(judged.status for judged in headline)
+    summary |= {"total": len(counted), "clusters": len(set(counted))}
     summary |= {status: statuses[status] for status in verdicts.STATUSES}
     return summary | {
         "labels_dropped": joined.labels_dropped,
+        "labels_out_of_range": joined.labels_out_of_range,
         "missing": joined.missing,
         "unlabelled": joined.unlabelled,
     }
 
 
+def policy_of(parser: str, unparsed: str) -> str:
+    """What a judgment without a winner counts as."""
+    return "tie" if parser == "upstream" else unparsed
+
+
+def outcome(judged: Judged, policy: str) -> int | str | None:
+    """The winner that counts: 1, 2, 0, None for none, `excluded` where the record does not count."""
+    if judged.winner is not None:
+        return judged.winner
+    return 0 if policy == "tie" else "excluded" if policy == "exclude" else None
+
+
 def confusion(labels: Sequence[int], judged: Sequence[Judged], policy: str) -> np.ndarray:
     """Counts `[3, 4]`: rows are the labels first, second, tie; columns the verdicts first, second, tie, none."""
-    matrix = np.zeros((3, 4), dtype=np.int64)
-    for label, verdict in zip(labels, judged, strict=True):
-        winner = 0 if verdict.winner is None and policy == "tie" else verdict.winner
-        if winner is None and policy == "exclude":
-            continue
-        matrix[_OUTCOMES.index(label), _OUTCOMES.index(winner)] += 1
-    return matrix
+    return cells(labels, judged, policy).sum(axis=0)
+
+
+def cells(labels: Sequence[int], judged: Sequence[Judged], policy: str) -> np.ndarray:
+    """Which cell of the confusion matrix each record belongs to: `[N, 3, 4]`, one 1 each; none where it does not count."""
+    marks = np.zeros((len(labels), 3, 4), np.int64)
+    for number, (label, verdict) in enumerate(zip(labels, judged, strict=True)):
+        winner = outcome(verdict, policy)
+        if winner != "excluded":
+            marks[number, OUTCOMES.index(label), OUTCOMES.index(winner)] = 1
+    return marks
 
 
 def macro_precision(matrices: np.ndarray) -> np.ndarray:
-    """Macro precision `[R]` of confusion counts `[R, 3, 4]`.
+    """Macro precision `[R]` of confusion counts or weights `[R, 3, 4]`.
 
     This and the next two take the mean over the outcomes that occur among labels or verdicts, and count 0/0 as 0, as
     scikit-learn does.
     """
     hits, _, predicted = _margins(matrices)
-    return _mean_over_occurring(hits / np.maximum(predicted, 1), matrices)
+    return _mean_over_occurring(_ratio(hits, predicted), matrices)
 
 
 def macro_recall(matrices: np.ndarray) -> np.ndarray:
     """Macro recall `[R]` of confusion counts `[R, 3, 4]`; see `macro_precision`."""
     hits, actual, _ = _margins(matrices)
-    return _mean_over_occurring(hits / np.maximum(actual, 1), matrices)
+    return _mean_over_occurring(_ratio(hits, actual), matrices)
 
 
 def macro_f1(matrices: np.ndarray) -> np.ndarray:
     """Macro F1 `[R]` of confusion counts `[R, 3, 4]`; see `macro_precision`."""
     hits, actual, predicted = _margins(matrices)
-    return _mean_over_occurring(2 * hits / np.maximum(actual + predicted, 1), matrices)
+    return _mean_over_occurring(_ratio(2 * hits, actual + predicted), matrices)
+
+
+MACRO_SCORES = (("precision", macro_precision), ("recall", macro_recall), ("f1", macro_f1))
 
 
 def _margins(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -108,59 +140,116 @@ def _margins(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.diagonal(matrices[:, :, :3], axis1=1, axis2=2), matrices.sum(axis=2), matrices[:, :, :3].sum(axis=1)
 
 
+def _ratio(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+    return np.divide(parts, wholes, out=np.zeros(wholes.shape), where=wholes > 0)
+
+
 def _mean_over_occurring(values: np.ndarray, matrices: np.ndarray) -> np.ndarray:
     _, actual, predicted = _margins(matrices)
     return values.sum(axis=1) / np.maximum((actual + predicted > 0).sum(axis=1), 1)  # [R]
 
 
+def macro_interval(statistic: Any, table: np.ndarray) -> Interval | None:
+    """The interval of a macro score of confusion counts by question `[G, 3, 4]`.
+
+    For each outcome that occurs one pseudo-question with that label is wrong at the lower end, in equal parts for each other
+    outcome, and one is right at the upper end. An outcome that did not occur may still exist: among fewer than 300 questions
+    one of a hundred records can be missed. Then the lower end counts it with a score of 0, as a single wrong verdict would.
+    """
+    occurring = [number for number in range(3) if table[:, number].any() or table[:, :, number].any()]
+    size = table.sum() / max(len(table), 1)  # records a question
+    wrong, right = np.zeros((len(occurring), 3, 4)), np.zeros((len(occurring), 3, 4))
+    edges = np.zeros(len(occurring))
+    for place, number in enumerate(occurring):
+        others = [other for other in occurring if other != number] or [number]
+        wrong[place, number, others] = size / len(others)
+        right[place, number, number] = size
+        hits = table[:, number, number]
+        misses = table[:, number].sum(axis=1) - hits
+        edges[place] = edge_of(min(effective_count(hits), effective_count(misses)))
+    interval = bootstrap_interval(statistic, table, worst=wrong, best=right, edges=edges)
+    if len(occurring) == 1:  # then every macro score is the share of hits
+        hits, sizes = table[:, occurring[0], occurring[0]], table.sum(axis=(1, 2))
+        interval = share_interval(hits, sizes)
+    if interval is None or len(table) >= _ENOUGH_FOR_RARE_OUTCOMES:
+        return interval
+    return interval[0] * len(occurring) / 3, interval[1]
+
+
 def count_orders(forward: Sequence[Judged], back: Sequence[Judged], policy: str) -> OrderCounts:
-    """Compares the winners of both orders, which are in the record's own order.
+    """Compares the winners of both orders, which are in the record's own order; see `order_changes`."""
+    counts = Counter(order_changes(forward, back, policy))
+    return OrderCounts(counts["same"], counts["first"], counts["second"], counts["undecided"])
+
+
+def order_changes(forward: Sequence[Judged], back: Sequence[Judged], policy: str) -> list[str]:
+    """`same`, `first`, `second`, `undecided` or `excluded` for each pair; one that did not fit the context is excluded.
 
     The second place is preferred where the record's first answer fares worse when it is shown first than when it is shown
     second.
     """
     worth = {1: 1, 0: 0, 2: -1}  # of a verdict to the record's first answer
-    counts: Counter[str] = Counter()
+    changes = []
     for one, other in zip(forward, back, strict=True):
-        pair = [0 if judged.winner is None and policy == "tie" else judged.winner for judged in (one, other)]
-        if pair[0] is None or pair[1] is None:
-            counts["excluded" if policy == "exclude" else "undecided"] += 1
+        winners = [outcome(judged, policy) for judged in (one, other)]
+        if not all(winner in worth for winner in winners):
+            unseen = "overflow" in (one.status, other.status)  # the judge never saw the pair
+            changes.append("excluded" if unseen or policy == "exclude" else "undecided")
             continue
-        shown_first, shown_second = worth[pair[0]], worth[pair[1]]
-        counts["same" if shown_first == shown_second else "first" if shown_first > shown_second else "second"] += 1
-    return OrderCounts(counts["same"], counts["first"], counts["second"], counts["undecided"])
+        shown_first, shown_second = (worth[winner] for winner in winners)  # type: ignore[index]
+        changes.append("same" if shown_first == shown_second else "first" if shown_first > shown_second else "second")
+    return changes
 
 
-def metrics_table(summary: Summary) -> str:
-    """The summary as aligned text for people: fractions with their intervals, then the counts."""
-    lines = [f"{'metric':<20}{'value':>8}   95 % interval"]
-    for name in summary:
-        if f"{name}_interval" not in summary:
-            continue
-        value, interval = summary[name], summary[f"{name}_interval"]
-        shown = "-" if value is None else f"{value:.4f}"
-        between = "-" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
-        lines.append(f"{name:<20}{shown:>8}   {between}")
-    lines += ["", f"parser {summary['parser']}; a judgment without a winner counts as: {summary['unparsed_policy']}"]
-    counts = ("total", *verdicts.STATUSES, "labels_dropped", "missing", "unlabelled", "pairs", "unparsed_reversed")
-    lines.append("   ".join(f"{name} {summary[name]}" for name in counts if name in summary))
-    return "\n".join(lines)
+def agreement_hits(
+    labels: Sequence[int], judged: Sequence[Judged], clusters: Clusters, policy: str
+) -> tuple[np.ndarray, list[Hashable]]:
+    """Whether each record that counts agrees with its label, and its cluster."""
+    rows = [
+        (outcome(verdict, policy) == label, cluster)
+        for label, verdict, cluster in zip(labels, judged, clusters, strict=True)
+        if outcome(verdict, policy) != "excluded"
+    ]
+    return np.array([hit for hit, _ in rows], np.float64), [cluster for _, cluster in rows]
 
 
-def _order_metrics(counts: OrderCounts) -> Summary:
-    pairs = counts.same + counts.first + counts.second + counts.undecided
-    cells = np.array([counts.same, counts.first, counts.second, counts.undecided])
-    difference: Interval | None = bootstrap_interval(cells, lambda draws: (draws[:, 1] - draws[:, 2]) / pairs)
-    return {
-        **_proportion("consistency", counts.same, pairs),
-        **_proportion("bias_first", counts.first, pairs),
-        **_proportion("bias_second", counts.second, pairs),
-        "delta_bias": abs(counts.first - counts.second) / pairs if pairs else None,
-        "delta_bias_interval": absolute_interval(difference),
-        **_proportion("total_bias", counts.first + counts.second, pairs),
-        "pairs": pairs,
+def share(name: str, hits: np.ndarray | Sequence[float], clusters: Clusters) -> Summary:
+    """A fraction and its interval, under `name` and `name_interval`; None where nothing counts."""
+    value = float(np.mean(hits)) if len(hits) else None
+    return {name: value, f"{name}_interval": proportion_interval(hits, clusters)}
+
+
+def _label_metrics(labels: Sequence[int], judged: Sequence[Judged], clusters: Clusters, policy: str) -> Summary:
+    marks = cells(labels, judged, policy)
+    matrix = marks.sum(axis=0)
+    hits, counted = agreement_hits(labels, judged, clusters, policy)
+    summary = share("agreement", hits, counted)
+    table = cluster_sums(marks, clusters) if len(marks) else np.zeros((0, 3, 4))
+    table = table[table.sum(axis=(1, 2)) > 0]
+    for name, statistic in MACRO_SCORES:
+        value = float(statistic(matrix[None])[0]) if matrix.sum() else None
+        summary |= {name: value, f"{name}_interval": macro_interval(statistic, table)}
+    verdict_names = [*map(str, OUTCOMES[:3]), "none"]
+    summary["confusion"] = {
+        str(OUTCOMES[row]): dict(zip(verdict_names, map(int, matrix[row]), strict=True)) for row in range(3)
     }
+    return summary | {"design_effect": design_effect(hits, counted)}
 
 
-def _proportion(name: str, successes: int, total: int) -> Summary:
-    return {name: successes / total if total else None, f"{name}_interval": wilson_interval(successes, total)}
+def _order_metrics(forward: Sequence[Judged], back: Sequence[Judged], clusters: Clusters, policy: str) -> Summary:
+    rows = [
+        (change, cluster)
+        for change, cluster in zip(order_changes(forward, back, policy), clusters, strict=True)
+        if change != "excluded"
+    ]
+    changes, counted = [change for change, _ in rows], [cluster for _, cluster in rows]
+    signs = np.array([(change == "first") - (change == "second") for change in changes], np.float64)
+    return {
+        **share("consistency", [change == "same" for change in changes], counted),
+        **share("bias_first", [change == "first" for change in changes], counted),
+        **share("bias_second", [change == "second" for change in changes], counted),
+        "delta_bias": abs(int(signs.sum())) / len(rows) if rows else None,
+        "delta_bias_interval": magnitude_interval(signs, counted),
+        **share("total_bias", [change in ("first", "second") for change in changes], counted),
+        "pairs": len(rows),
+    }

@@ -85,6 +85,10 @@ def test_what_the_user_can_mend_ends_with_code_2_and_one_line(
     assert "broken.jsonl:2: " in refusal(capsys, files[0], f"--predictions={broken}")
     assert "nowhere.jsonl" in refusal(capsys, files[0], "--predictions=nowhere.jsonl")
     assert "predictions" in refusal(capsys, files[0])
+    assert "--cluster" in refusal(capsys, *files, "--cluster=nowhere")
+    assert "--by" in refusal(capsys, *files, "--by=nowhere")
+    assert "--decide" in refusal(capsys, *files, "--parser=upstream", "--decide=mean")
+    assert "p.jsonl:1: --decide=mean" in refusal(capsys, *files, "--decide=mean")
     assert "nope" in refusal(capsys, *files, "--nope=1")
     assert "upstream" in refusal(capsys, *files, "--parser=upstream", "--unparsed=wrong")
     kept = tmp_path / "m.json"
@@ -104,3 +108,72 @@ def test_help_explains_every_flag_and_ends_with_code_0() -> None:
     )
     assert result.returncode == 0
     assert all(f"--{name}: " in result.stdout for name in evaluate.FLAGS)
+
+
+def records(path: Path, winners: list[int], **fields: object) -> Path:
+    """Judgments as `judge --orders=both` writes them, two records a question, by two models in two groups."""
+    rows = []
+    for number, winner in enumerate(winners):
+        one = {"pred_text": "x", "status": "ok", "winner": winner}
+        rows.append(
+            {
+                "question_id": number // 2,
+                "pair_id": number,
+                "answer1_body": "long answer",
+                "answer2_body": "short",
+                "answer1_model_id": "a",
+                "answer2_model_id": "b",
+                "metadata": {"topic": "sea" if number % 4 < 2 else "sky"},
+                **one,
+                "order": "both",
+                "forward": one,
+                "reversed": one | {"winner": 1},
+                **fields,
+            }
+        )
+    return write(path, *rows)
+
+
+def test_without_labels_there_are_consistency_and_wins_by_question_and_group(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    judgments = records(tmp_path / "j.jsonl", [1, 1, 2, 1] * 10)
+    target = tmp_path / "m.json"
+    assert run_evaluate(f"--predictions={judgments}", "--by=metadata.topic", f"--json={target}") == 0
+    summary = json.loads(target.read_text())
+    assert (summary["consistency"], summary["first_wins"], summary["tie_rate"]) == (0.75, 0.75, 0.0)
+    assert (summary["total"], summary["clusters"]) == (40, 20)
+    assert summary["models"]["a"]["win_rate"] == 0.75
+    assert {name: group["consistency"] for name, group in summary["groups"].items()} == {"sea": 1.0, "sky": 0.5}
+    assert {name: group["clusters"] for name, group in summary["groups"].items()} == {"sea": 10, "sky": 10}
+    assert "agreement" not in summary
+    text = capsys.readouterr().out
+    assert text.startswith("With the answers exchanged it names the same winner in 75.0 % of 40 pairs")
+    assert "Intervals are by question_id: 20 clusters among 40 records" in text
+
+
+def test_a_judge_is_compared_with_another_and_with_trivial_ones(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    labels = write(
+        tmp_path / "l.jsonl", *({"pair_id": n, "question_id": n // 2, "winner": 1 + (n % 4 == 2)} for n in range(40))
+    )
+    one, other = records(tmp_path / "a.jsonl", [1, 1, 2, 1] * 10), records(tmp_path / "b.jsonl", [1, 1, 1, 1] * 10)
+    target = tmp_path / "m.json"
+    command = [f"--labels={labels}", f"--predictions={one}", f"--against={other}", f"--json={target}"]
+    assert run_evaluate(*command) == 0
+    summary = json.loads(target.read_text())
+    assert (summary["agreement"], summary["against"]["agreement_other"], summary["against"]["difference"]) == (1, 0.75, 0.25)
+    assert summary["against"]["mcnemar_p"] == pytest.approx(2 / 2**10)
+    assert summary["baselines"]["always_first"] == summary["baselines"]["longer_answer"] == 0.75
+    assert summary["confusion"]["2"] == {"1": 0, "2": 10, "0": 0, "none": 0}
+    text = capsys.readouterr().out
+    assert "better than the best judge that does not read, 'always_first': 75.0 %" in text
+    assert "+25.0 points" in text
+    by_pair = run_evaluate(*command, "--cluster=pair_id", "--overwrite")
+    assert (by_pair, json.loads(target.read_text())["clusters"]) == (0, 40)
+
+
+def test_a_file_without_the_cluster_field_says_so(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    labels = write(tmp_path / "l.jsonl", *({"pair_id": n, "winner": 1} for n in range(5)))
+    predictions = write(tmp_path / "p.jsonl", *({"pair_id": n, "pred_text": "9 1"} for n in range(5)))
+    assert run_evaluate(f"--labels={labels}", f"--predictions={predictions}") == 0
+    assert "none has the field 'question_id'" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import pytest
 from judgelm_jax import verdicts
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation import metrics
-from judgelm_jax.evaluation.joining import Judged, join_files, read_labels, read_predictions
+from judgelm_jax.evaluation.joining import Fields, Judged, join_files, read_labels, read_predictions
 
 
 def write(path: Path, *rows: dict) -> Path:
@@ -17,10 +17,18 @@ def write(path: Path, *rows: dict) -> Path:
     return path
 
 
+def winners(path: Path, parser: str) -> dict[str, int | None]:
+    return {key: label.winner for key, (label, _) in read_labels(path, parser).items()}
+
+
 @pytest.mark.parametrize(
     ("row", "winner"),
     [
         ({"winner": 2}, 2),
+        ({"winner": 2.0}, 2),
+        ({"winner": -0.0}, 0),
+        ({"winner": None, "text": None, "score": [1.0, 7]}, 2),
+        ({"text": None, "score": [-1.0, -1.0]}, None),
         ({"winner": 0, "text": "9 1"}, 0),
         ({"text": "9 1\nbecause"}, 1),
         ({"text": "7, 7"}, 0),
@@ -37,12 +45,31 @@ def write(path: Path, *rows: dict) -> Path:
 )
 def test_the_forms_of_a_label(tmp_path: Path, row: dict, winner: int | None) -> None:
     path = write(tmp_path / "labels.jsonl", {"question_id": 5, **row})
-    assert read_labels(path, "tolerant") == {"5": winner}
+    assert winners(path, "tolerant") == {"5": winner}
 
 
 @pytest.mark.parametrize(
-    "row", [{}, {"winner": 3}, {"winner": "1"}, {"winner": True}, {"score": [11, 2]}, {"score": 3}, {"text": 3}]
+    "row",
+    [
+        {"winner": 3},
+        {"winner": -1},
+        {"winner": 1.5},
+        {"score": [11, 2]},
+        {"score": [50.0, 2.0]},
+        {"score": [3, -2]},
+        {"text": "50 2\nbecause", "score": [50.0, 2.0]},
+        {"text": "50 2"},
+        {"text": "In prose", "score": [50, 2]},
+    ],
 )
+def test_a_label_out_of_range_is_dropped_and_counted_whatever_its_form(tmp_path: Path, row: dict) -> None:
+    labels = write(tmp_path / "labels.jsonl", {"question_id": 1, **row}, {"question_id": 2, "score": [1, 7]})
+    predictions = write(tmp_path / "p.jsonl", *({"question_id": number, "pred_text": "1 7"} for number in (1, 2)))
+    joined = join_files(labels, predictions, None, "tolerant")
+    assert (joined.labels, joined.labels_dropped, joined.labels_out_of_range, joined.unlabelled) == ([2], 1, 1, 0)
+
+
+@pytest.mark.parametrize("row", [{}, {"winner": "1"}, {"winner": True}, {"score": 3}, {"score": ["1", "2"]}, {"text": 3}])
 def test_a_row_without_a_usable_label_is_named(tmp_path: Path, row: dict) -> None:
     path = write(tmp_path / "labels.jsonl", {"question_id": 4, "winner": 1}, {"question_id": 5, **row})
     with pytest.raises(InputError) as caught:
@@ -52,8 +79,8 @@ def test_a_row_without_a_usable_label_is_named(tmp_path: Path, row: dict) -> Non
 
 def test_upstream_labels_fail_where_the_published_parser_fails(tmp_path: Path) -> None:
     path = write(tmp_path / "labels.jsonl", {"question_id": 1, "text": "8, 9"}, {"question_id": 2, "text": "8 9"})
-    assert read_labels(path, "upstream") == {"1": None, "2": 2}
-    assert read_labels(path, "tolerant") == {"1": 2, "2": 2}
+    assert winners(path, "upstream") == {"1": None, "2": 2}
+    assert winners(path, "tolerant") == {"1": 2, "2": 2}
 
 
 def test_a_row_with_only_pred_text_is_taken_in_the_order_of_its_file(tmp_path: Path) -> None:
@@ -93,7 +120,9 @@ def test_merged_rows_and_two_files_give_the_same_orders(tmp_path: Path, parser: 
         for path in (forward, back)
         if (rows := [json.loads(line) for line in path.read_text().splitlines()])
     ]
-    assert join_files(labels, bare[0], bare[1], parser).predictions == apart.predictions
+    assert [(row.headline, row.forward, row.reversed) for row in join_files(labels, bare[0], bare[1], parser).predictions] == [
+        (row.headline, row.forward, row.reversed) for row in apart.predictions
+    ]
 
 
 def test_the_headline_of_merged_rows_is_the_merged_verdict_but_upstream_the_forward_one(tmp_path: Path) -> None:
@@ -140,6 +169,86 @@ def test_what_does_not_meet_is_counted(tmp_path: Path) -> None:
     assert (joined.labels, joined.labels_dropped, joined.missing, joined.unlabelled) == ([1], 1, 2, 2)
 
 
+def floats(value: object) -> object:
+    """Every whole number as a float, as pandas writes a column that holds a null."""
+    if isinstance(value, dict):
+        return {name: floats(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [floats(item) for item in value]
+    return float(value) if type(value) is int else value
+
+
+@pytest.mark.parametrize("which", ["labels", "predictions", "both"])
+@pytest.mark.parametrize("order", ["forward", "both"])
+def test_files_written_by_pandas_mean_the_same(tmp_path: Path, which: str, order: str) -> None:
+    rows = [{"question_id": number, "winner": number % 3, "annotators": [number % 3, 1, None]} for number in range(len(TEXTS))]
+    labels, predictions = write(tmp_path / "l.jsonl", *rows), judgments(tmp_path / "p.jsonl", order, TEXTS)
+    as_floats = {}
+    for name, path in (("labels", labels), ("predictions", predictions)):
+        made = [floats(json.loads(line)) for line in path.read_text().splitlines()]
+        as_floats[name] = write(tmp_path / f"{name}-floats.jsonl", *made) if which in (name, "both") else path
+    expected = join_files(labels, predictions, None, "tolerant")
+    assert join_files(as_floats["labels"], as_floats["predictions"], None, "tolerant") == expected
+    assert expected.people[1] == (1, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (1, 1.0, True),
+        (1.0, "1", True),
+        (1, "1", True),
+        (2.5, "2.5", True),
+        (10**17, 1e17, True),
+        (0, -0.0, True),
+        (1, "1.0", False),
+        (1, "01", False),
+    ],
+)
+def test_one_id_in_several_forms(tmp_path: Path, one: object, other: object, same: bool) -> None:
+    """1.0 is the JSON number 1; a string is an id as it is written, so "1.0" stays another."""
+    for field in ("question_id", "pair_id"):
+        fields = ({"question_id": "q", field: value} for value in (one, other))
+        labels = write(tmp_path / f"l-{field}.jsonl", {**next(fields), "winner": 1})
+        predictions = write(tmp_path / f"p-{field}.jsonl", {**next(fields), "pred_text": "9 1"})
+        if same:
+            assert join_files(labels, predictions, None, "tolerant").labels == [1]
+        else:
+            with pytest.raises(InputError, match="no row has an id"):
+                join_files(labels, predictions, None, "tolerant")
+
+
+def test_a_cluster_is_found_in_the_judgments_or_else_in_the_labels_under_any_field(tmp_path: Path) -> None:
+    labels = write(
+        tmp_path / "l.jsonl",
+        {"pair_id": 1, "question_id": 7.0, "winner": 1, "from": {"topic": "sea"}},
+        {"pair_id": 2, "question_id": 7, "winner": 1},
+        {"pair_id": 3, "question_id": None, "winner": 1},
+    )
+    bare = write(tmp_path / "p.jsonl", *({"pair_id": number, "pred_text": "9 1"} for number in (1, 2, 3)))
+    assert join_files(labels, bare, None, "tolerant").clusters() == ["7", "7", ("without", 2)]
+    by_topic = join_files(labels, bare, None, "tolerant", fields=Fields("from.topic", "from.topic"))
+    assert by_topic.clusters() == ["sea", ("without", 1), ("without", 2)]
+    assert [row.facts.group for row in by_topic.predictions] == ["sea", None, None]
+    full = write(tmp_path / "f.jsonl", *({"pair_id": n, "question_id": n % 2, "pred_text": "9 1"} for n in (1, 2, 3)))
+    assert join_files(labels, full, None, "tolerant").clusters() == ["1", "0", "1"]
+
+
+DISTRIBUTION = {"pred_text": "8 7", "status": "ok", "scores": [8, 7], "winner": 0, "expected_scores": [4.0, 4.5]}
+
+
+@pytest.mark.parametrize(("decide", "winner"), [("winner", 0), ("mode", 1), ("mean", 2)])
+def test_a_distribution_names_its_winner_as_asked(tmp_path: Path, decide: str, winner: int) -> None:
+    merged = {**DISTRIBUTION, "order": "both", "forward": DISTRIBUTION, "reversed": DISTRIBUTION}
+    path = write(tmp_path / "p.jsonl", {"question_id": 1, **merged})
+    row = read_predictions(path, "tolerant", decide=decide)["1"]
+    assert [judged and judged.winner for judged in (row.headline, row.forward, row.reversed)] == [winner] * 3
+    plain = write(tmp_path / "plain.jsonl", {"question_id": 1, "pred_text": "8 7", "status": "ok", "winner": 1})
+    if decide != "winner":
+        with pytest.raises(InputError, match="--mode=distribution"):
+            read_predictions(plain, "tolerant", decide=decide)
+
+
 def test_files_without_a_common_id_are_refused(tmp_path: Path) -> None:
     labels = write(tmp_path / "l.jsonl", {"question_id": 1, "winner": 1})
     with pytest.raises(InputError, match="no row has an id"):
@@ -165,6 +274,11 @@ def test_a_double_id_names_both_lines(tmp_path: Path, wrong: str) -> None:
         {"pred_text": "1 2", "status": "ok", "winner": 3},
         {"pred_text": "1 2", "order": "up"},
         {"pred_text": "1 2", "order": "both"},
+        {"pred_text": "1 2", "status": "ok", "winner": "1"},
+        {"pred_text": "1 2", "status": "ok", "winner": True},
+        {"pred_text": "1 2", "status": "ok", "winner": 1.5},
+        {"pred_text": "1 2", "probabilities": {"1": 0.5, "0": 0.4, "2": 0.2}},
+        {"pred_text": "1 2", "probabilities": {"1": 0.5}},
     ],
 )
 def test_a_broken_prediction_is_named(tmp_path: Path, row: dict) -> None:

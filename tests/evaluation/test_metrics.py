@@ -11,6 +11,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from judgelm_jax.evaluation import metrics
 from judgelm_jax.evaluation.joining import Joined, Judged, Prediction, join_files
+from judgelm_jax.evaluation.plain_text import metrics_table
 
 WINNERS = st.sampled_from([1, 2, 0])
 VERDICTS = st.sampled_from([1, 2, 0, None])
@@ -101,12 +102,13 @@ def test_every_fraction_lies_in_its_interval_and_every_record_is_counted(rows: l
         value, interval = summary[name], summary[f"{name}_interval"]
         assert (value is None) == (interval is None)
         if value is not None:
+            assert interval[1] - interval[0] > 1e-3
             assert 0 <= interval[0] <= value + 1e-12
             assert value - 1e-12 <= interval[1] <= 1
     for name in ("precision", "recall", "f1"):
         assert (summary[name] is None) == (summary["total"] == 0)
     json.dumps(summary, allow_nan=False)
-    assert f"total {summary['total']} " in metrics.metrics_table(summary)
+    assert f"total {summary['total']} " in metrics_table(summary)
 
 
 @given(st.lists(st.tuples(VERDICTS, VERDICTS), min_size=1, max_size=20))
@@ -133,4 +135,27 @@ def test_one_order_alone_has_no_consistency() -> None:
 def test_nothing_to_count_gives_no_numbers_and_no_crash() -> None:
     summary = metrics.summarize(Joined([], [], 3, 0, 0), parser="tolerant", unparsed="wrong")
     assert (summary["agreement"], summary["f1"], summary["agreement_interval"], summary["total"]) == (None, None, None, 0)
-    assert "labels_dropped 3" in metrics.metrics_table(summary)
+    assert "labels_dropped 3" in metrics_table(summary)
+
+
+def test_a_pair_that_did_not_fit_the_context_is_not_inconsistent() -> None:
+    lost = Judged("overflow", None)
+    forward, back = [judged(1), lost, judged(None)], [judged(1), lost, judged(None)]
+    counts = metrics.count_orders(forward, back, "wrong")
+    assert (counts.same, counts.first, counts.second, counts.undecided) == (1, 0, 0, 1)
+    assert metrics.count_orders(forward, back, "tie").same == 3  # as the published code counts
+
+
+def test_without_labels_there_is_consistency_but_no_agreement() -> None:
+    rows = joined([(1, 1, 1), (1, 1, 2), (1, 2, 2)]).predictions
+    summary = metrics.summarize(Joined(None, rows, 0, 0, 0), parser="tolerant", unparsed="wrong")
+    assert summary["consistency"] == 2 / 3
+    assert (summary["total"], summary["clusters"]) == (3, 3)
+    assert "agreement" not in summary
+    assert "confusion" not in summary
+
+
+def test_the_confusion_matrix_names_labels_and_verdicts() -> None:
+    summary = summarize([(1, 1, 1), (1, 2, 2), (0, None, None)], "wrong")
+    assert summary["confusion"]["1"] == {"1": 1, "2": 1, "0": 0, "none": 0}
+    assert summary["confusion"]["0"] == {"1": 0, "2": 0, "0": 0, "none": 1}

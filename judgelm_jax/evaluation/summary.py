@@ -1,0 +1,49 @@
+"""The whole summary of `judgelm-evaluate`: metrics, baselines, wins, groups, and another judge beside it."""
+
+from collections import defaultdict
+
+from judgelm_jax.evaluation.baselines import baselines, model_wins, wins
+from judgelm_jax.evaluation.comparison import compare
+from judgelm_jax.evaluation.joining import Fields, Joined
+from judgelm_jax.evaluation.metrics import Summary, policy_of, summarize
+
+WITHOUT_GROUP = "(without)"
+
+
+def full_summary(joined: Joined, fields: Fields, *, parser: str, unparsed: str, against: Joined | None = None) -> Summary:
+    """The form of `evaluate --json`.
+
+    Beside `metrics.summarize`: `first_wins`, `second_wins`, `tie_rate`; `models` (see `baselines.model_wins`); `baselines`;
+    `cluster_field`, and `without_cluster_field` of `looked_at` records that lack it; `groups`: the same figures for each value
+    of the field `by` (records without it under `(without)`); `against`, see `comparison.compare`.
+    """
+    policy = policy_of(parser, unparsed)
+    summary = _figures(joined, parser, unparsed)
+    summary |= {
+        "baselines": baselines(joined, policy),
+        "models": model_wins(joined, policy),
+        "cluster_field": fields.cluster,
+        "without_cluster_field": sum(row.facts.cluster is None for row in joined.predictions),
+        "looked_at": len(joined.predictions),
+        "by": fields.group,
+        "groups": {},
+    }
+    if fields.group is not None:
+        members: dict[str, list[int]] = defaultdict(list)
+        for place, row in enumerate(joined.predictions):
+            members[WITHOUT_GROUP if row.facts.group is None else row.facts.group].append(place)
+        summary["groups"] = {group: _group(joined.only(places), parser, unparsed) for group, places in sorted(members.items())}
+    if against is not None:
+        summary["against"] = compare(joined, against, policy)
+    return summary
+
+
+def _figures(joined: Joined, parser: str, unparsed: str) -> Summary:
+    return summarize(joined, parser=parser, unparsed=unparsed) | wins(joined, policy_of(parser, unparsed))
+
+
+def _group(joined: Joined, parser: str, unparsed: str) -> Summary:
+    figures = _figures(joined, parser, unparsed)
+    for about_the_files in ("parser", "unparsed_policy", "labels_dropped", "labels_out_of_range", "missing", "unlabelled"):
+        del figures[about_the_files]
+    return figures | {"baselines": baselines(joined, policy_of(parser, unparsed))}

@@ -4,6 +4,7 @@ Records of one question are not independent. Every function here takes, beside t
 labels, one a record, the same for records of the same question. Records that all have labels of their own are independent.
 
   proportion_interval(hits, clusters)        share of records: agreement, consistency, win rate (halves count, too)
+  weighted_interval(hits, weights, clusters) the same with weights
   share_interval(hits, sizes)                the same, from hits and numbers of records by question
   mean_interval(values, clusters, bounds)    mean of values, such as scores from 0 to 10
   difference_interval(values, clusters)      mean of values from -1 to 1: two judges on the same records, first minus second
@@ -55,6 +56,20 @@ def proportion_interval(hits: np.ndarray | Sequence[float], clusters: Sequence[H
     outcome it becomes Clopper and Pearson's, and records of one question count as one.
     """
     sums = cluster_sums(np.stack([np.asarray(hits, np.float64), np.ones(len(hits))], axis=-1), clusters)
+    return share_interval(sums[:, 0], sums[:, 1])
+
+
+def weighted_interval(
+    hits: np.ndarray | Sequence[float], weights: np.ndarray | Sequence[float], clusters: Sequence[Hashable]
+) -> Interval | None:
+    """As `proportion_interval`, of the weighted share; records of weight 0 do not count."""
+    weights = np.asarray(weights, np.float64)
+    total = float(weights.sum())
+    if total == 0:
+        return None
+    scaled = weights * (total / float((weights**2).sum()))  # their sum is Kish's effective number of records
+    sums = cluster_sums(np.stack([np.asarray(hits, np.float64) * scaled, scaled], axis=-1), clusters)
+    sums = sums[sums[:, 1] > 0]
     return share_interval(sums[:, 0], sums[:, 1])
 
 

@@ -23,6 +23,7 @@ from judgelm_jax.evaluation.statistics import (
     mean_interval,
     proportion_interval,
     question_weights,
+    weighted_interval,
 )
 
 
@@ -54,6 +55,18 @@ def test_records_of_one_question_that_are_all_alike_count_as_one() -> None:
     together = proportion_interval([hits[question] for question in clusters], clusters)
     assert together == pytest.approx(alone, abs=0.002)
     assert design_effect([hits[question] for question in clusters], clusters) == pytest.approx(each, rel=0.02)
+
+
+def test_a_weight_of_two_counts_for_the_share_but_is_no_second_record() -> None:
+    hits, weights = np.array([1.0, 0.0] * 40), np.array([1.0, 1.0, 3.0, 3.0] * 20)
+    low, high = weighted_interval(hits, weights, range(80)) or (0, 0)
+    assert weighted_interval(hits, np.full(80, 7.0), range(80)) == pytest.approx(proportion_interval(hits, range(80)))
+    assert (low + high) / 2 == pytest.approx(0.5, abs=1e-6)
+    # The variance of a weighted mean of 0 and 1, each half of the time: ¼ Σw² / (Σw)².
+    half = 1.96 * math.sqrt(0.25 * (weights**2).sum()) / weights.sum()
+    assert (high - low) / 2 == pytest.approx(half, rel=0.04)
+    assert weighted_interval([1.0, 0.0], [1.0, 0.0], [0, 1]) == proportion_interval([1.0], [0])
+    assert weighted_interval([1.0], [0.0], [0]) is None
 
 
 def test_the_variance_between_questions_is_that_of_statsmodels() -> None:

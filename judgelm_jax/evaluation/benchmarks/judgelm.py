@@ -31,7 +31,7 @@ def read_judgelm(path: Path, reduction: str = "without_reference") -> Loaded:
     for file in (records, label_file):
         if not file.is_file():
             raise InputError(f"{file}: no such file; the four files of the validation set lie in one folder")
-    winners = read_labels(label_file, "tolerant")
+    labels = read_labels(label_file, "tolerant")
     references = {}
     if reduction == "with_reference":
         references = read_references(folder / _REFERENCES)
@@ -40,14 +40,14 @@ def read_judgelm(path: Path, reduction: str = "without_reference") -> Loaded:
         texts, converted = texts_of(item, *_TEXTS)
         record: Record = item | dict(zip(_TEXTS, texts, strict=True))
         key = identity(record)
-        if key not in winners:
+        if key not in labels:
             raise InputError(f"there is no label for the id {key} in {label_file}; fetch both files again")
         if references:
             if question_identity(record) not in references:
                 raise InputError(f"there is no reference for it in {folder / _REFERENCES}; fetch both files again")
             record["reference"] = {"text": references[question_identity(record)]}
         ids: Record = {name: record[name] for name in ("question_id", "pair_id") if name in record}
-        return record, {**ids, "winner": winners[key]}, converted
+        return record, {**ids, "winner": labels[key][0].winner}, converted
 
     return convert(records, read_rows(records), pair)
 

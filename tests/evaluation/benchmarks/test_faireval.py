@@ -1,0 +1,65 @@
+"""FairEval in the layout of its repository."""
+
+from pathlib import Path
+
+import pytest
+from benchmark_files import score, summary_of, write_lines
+
+from judgelm_jax.errors import InputError
+from judgelm_jax.evaluation.benchmarks.faireval import BENCHMARK, read_faireval
+
+LABELS = ("CHATGPT", "VICUNA13B", "TIE")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    questions = [{"question_id": n, "text": f"q{n}", "category": "generic" if n < 3 else "math"} for n in (1, 2, 3)]
+    write_lines(tmp_path / "question.jsonl", *questions)
+    for model in ("gpt35", "vicuna-13b", "gpt-4", "alpaca-13b"):
+        write_lines(tmp_path / f"answer/answer_{model}.jsonl", *({"question_id": n, "text": f"{model} {n}"} for n in (3, 2, 1)))
+    (tmp_path / "review").mkdir()
+    (tmp_path / "review/review_gpt35_vicuna-13b_human.txt").write_text("\n".join(LABELS) + "\n")
+    return tmp_path
+
+
+def test_the_label_file_names_the_models_and_their_order(repository: Path) -> None:
+    loaded = read_faireval(repository)
+    assert [label["winner"] for label in loaded.labels] == [1, 2, 0]
+    assert [(record["answer1_body"], record["answer2_body"]) for record in loaded.records] == [
+        (f"gpt35 {n}", f"vicuna-13b {n}") for n in (1, 2, 3)
+    ]
+    assert read_faireval(repository / "question.jsonl").labels == loaded.labels
+
+
+def test_balanced_calibration_compares_the_mean_scores(repository: Path) -> None:
+    loaded = read_faireval(repository)
+    rows = []
+    for record, one, two, winner in zip(
+        loaded.records, ([9, 2], [7, 6], [3, 4]), ([4, 5], [5, 8], [4, 3]), (1, 2, 0), strict=True
+    ):
+        mean = [(first + second) / 2 for first, second in zip(one, two, strict=True)]
+        assert winner == (0 if mean[0] == mean[1] else 1 if mean[0] > mean[1] else 2)
+        single = {
+            name: {"pred_text": "", "status": "ok", "winner": 1 if scores[0] > scores[1] else 2}
+            for name, scores in (("forward", one), ("reversed", two))
+        }
+        rows.append({**record, "pred_text": "", "status": "ok", "winner": winner, "order": "both", **single})
+    assert summary_of(BENCHMARK, loaded, rows)["score"] == 1
+    assert score(BENCHMARK, loaded, [(1,), (1,), (2,)], "one_order")["score"] == pytest.approx(1 / 3)
+
+
+def test_files_that_do_not_fit_are_named(repository: Path) -> None:
+    labels = repository / "review/review_gpt35_vicuna-13b_human.txt"
+    labels.write_text("CHATGPT\nTIE\n")
+    with pytest.raises(InputError, match="2 labels for 3 questions"):
+        read_faireval(repository)
+    labels.write_text("CHATGPT\nVICUNA\nTIE\n")
+    with pytest.raises(InputError, match=r"question\.jsonl:2: the label in .* is 'VICUNA'"):
+        read_faireval(repository)
+    labels.write_text("\n".join(LABELS))
+    write_lines(repository / "answer/answer_gpt35.jsonl", {"question_id": 1, "text": "x"})
+    with pytest.raises(InputError, match=r"question\.jsonl:2: gpt35 has no answer"):
+        read_faireval(repository)
+    (repository / "answer/answer_gpt35.jsonl").unlink()
+    with pytest.raises(InputError, match=r"answer_gpt35\.jsonl"):
+        read_faireval(repository)

@@ -9,15 +9,17 @@ import numpy as np
 
 from judgelm_jax import verdicts
 from judgelm_jax.errors import InputError
+from judgelm_jax.evaluation.baselines import baselines
 from judgelm_jax.evaluation.benchmarks.benchmark import Benchmark, Loaded, Scored
 from judgelm_jax.evaluation.joining import join_rows
 from judgelm_jax.evaluation.metrics import summarize
-from judgelm_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, Interval
+from judgelm_jax.evaluation.statistics import CONFIDENCE, Interval, question_weights, weighted_interval
 from judgelm_jax.records import Record, identity, question_identity
 
 Summary = dict[str, Any]
 
-_DRAWS = 500  # of questions, for a score that is no mean
+_DRAWS = 500  # of weights of the questions, for a score that is no mean
+_TRIVIAL = ("always_first", "always_second", "majority", "longer_answer")
 
 
 def match(loaded: Loaded, judgments: Iterable[Record]) -> tuple[list[Record | None], int]:
@@ -46,7 +48,7 @@ def summarize_benchmark(
 
     `score` and each group's are fractions of 1 over the items judged; `coverage` says how many items there are, how many have a
     label, a judgment, and a judgment that parsed. For pairs whose protocol gives one verdict an item, the metrics of `evaluate`
-    of these verdicts stand beside the score.
+    of these verdicts, and the agreement of judges that do not read, stand beside the score.
     """
     rule = benchmark.protocols[protocol]
     rows, unlabelled = match(loaded, judgments)
@@ -82,38 +84,31 @@ def _score(scored: Scored, labels: Sequence[Record], chosen: Iterable[int]) -> S
     if not kept:
         return {"score": None, "score_interval": None, **counts}
     value = float(credits @ weights / weights.sum())
-    return {"score": value, "score_interval": clustered_interval(credits, weights, clusters), **counts}
+    return {"score": value, "score_interval": weighted_interval(credits, weights, clusters), **counts}
 
 
 def _drawn_score(scored: Scored, labels: Sequence[Record]) -> Summary:
-    """The score that is no mean, with the interval of drawing whole questions anew."""
+    """The score that is no mean, with the interval of the Bayesian bootstrap over questions (Rubin 1981)."""
     statistic = scored.statistic
     assert statistic is not None
-    kept = np.array([credit is not None for credit in scored.credits])
-    clusters = np.array([question_identity(label) for label in labels])
-    names, members = np.unique(clusters[kept], return_inverse=True)
-    value, random, values = statistic(np.ones(len(labels))), np.random.default_rng(0), []
-    for _ in range(_DRAWS if value is not None else 0):
+    kept = [index for index, credit in enumerate(scored.credits) if credit is not None]
+    clusters = [question_identity(labels[index]) for index in kept]
+    names = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
+    members = [names[cluster] for cluster in clusters]
+    value, values = statistic(np.ones(len(labels))), []
+    for weights in question_weights(len(names))[:_DRAWS] if value is not None else ():
         counts = np.zeros(len(labels))
-        counts[kept] = np.bincount(random.integers(len(names), size=len(names)), minlength=len(names))[members]
+        counts[kept] = weights[members]
         drawn = statistic(counts)
-        if drawn is not None:
-            values.append(drawn)
-    quantiles = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]) if values else None
-    interval = None if quantiles is None else (float(quantiles[0]), float(quantiles[1]))
-    return {"score": value, "score_interval": interval, "total": int(kept.sum()), "questions": len(names)}
+        values.append(value if drawn is None else drawn)
+    return {"score": value, "score_interval": _between(values), "total": len(kept), "questions": len(names)}
 
 
-def clustered_interval(credits: np.ndarray, weights: np.ndarray, clusters: Sequence[str], seed: int = 0) -> Interval | None:
-    """The 95 % percentile interval of a weighted mean when whole clusters are drawn with replacement."""
-    if not len(credits):
+def _between(values: Sequence[float | None]) -> Interval | None:
+    """Where 95 % of drawn values lie; None where all are the same, which says that too few questions were seen to know."""
+    if not values or min(values) == max(values):  # type: ignore[type-var]
         return None
-    _, members = np.unique(np.array(clusters), return_inverse=True)
-    earned, possible = np.bincount(members, credits * weights), np.bincount(members, weights)  # [clusters]
-    count = len(possible)
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    values = (draws @ earned) / (draws @ possible)
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(np.array(values, dtype=float), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 
@@ -153,7 +148,7 @@ def _metrics(labels: Sequence[Record], rows: Sequence[Record | None], scored: Sc
         dataclasses.replace(row, headline=judged) for row, (_, _, judged) in zip(joined.predictions, kept, strict=True)
     ]
     joined = dataclasses.replace(joined, predictions=predictions)
-    return summarize(joined, parser="tolerant", unparsed="wrong")
+    return summarize(joined, parser="tolerant", unparsed="wrong") | {"baselines": baselines(joined, "wrong")}
 
 
 def summary_text(summary: Summary) -> str:
@@ -171,6 +166,9 @@ def summary_text(summary: Summary) -> str:
         if metrics.get(name) is not None:
             lines.append(f"{name:<11} {_percent(metrics[name], metrics[f'{name}_interval'])}")
     lines.append("coverage   " + ", ".join(f"{name} {count}" for name, count in summary["coverage"].items()))
+    trivial = [(name, metrics["baselines"][name]) for name in _TRIVIAL if name in metrics.get("baselines", {})]
+    if trivial:
+        lines.append("unread     " + ", ".join(f"{name} {100 * value:.2f} %" for name, value in trivial))
     for baseline in summary["baselines"]:
         where = baseline["source"] + (", second hand" if baseline["second_hand"] else "")
         lines.append(f"published  {baseline['judge']}: {baseline['metric']} {100 * baseline['value']:.2f} % ({where})")

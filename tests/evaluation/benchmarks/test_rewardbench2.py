@@ -1,7 +1,6 @@
 """RewardBench 2 in the layout of its records: best of four by enumeration, Ties by a second reading of its definition."""
 
 import itertools
-import math
 from pathlib import Path
 
 import numpy as np
@@ -99,9 +98,10 @@ def test_ties_follow_their_definition(tmp_path_factory, prompts: list) -> None:
     assert summary["score"] == pytest.approx(expected)
     assert summary["ties_score"] == pytest.approx(expected)
     assert summary["questions"] == len(prompts)
-    low, high = summary["score_interval"]
-    assert low - 1e-9 <= expected <= high + 1e-9 or len(prompts) < 4
-    assert math.isfinite(low + high)
+    if summary["score_interval"] is not None:
+        low, high = summary["score_interval"]
+        assert low < high
+        assert low <= expected <= high or len(prompts) < 4
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import itertools
 from fractions import Fraction
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks import rules
 from judgelm_jax.evaluation.benchmarks.benchmark import Benchmark, Loaded, imported
-from judgelm_jax.evaluation.benchmarks.scoring import clustered_interval, summarize_benchmark
+from judgelm_jax.evaluation.benchmarks.scoring import summarize_benchmark
 
 WINNERS = (1, 2, 0, None)
 RECORD = {"question_id": "q", "question_body": "", "answer1_body": "", "answer2_body": ""}
@@ -96,15 +95,3 @@ def test_the_score_is_the_share_of_right_verdicts_among_labels_that_were_judged(
         assert summary["score"] == pytest.approx(float(Fraction(sum(a == b for a, b in counted), len(counted))))
     assert summary["coverage"]["judged"] == len(rows)
     assert summary["coverage"]["missing"] == len(items) - len(rows)
-
-
-def test_the_interval_is_that_of_clusters_drawn_one_by_one() -> None:
-    random = np.random.default_rng(3)
-    clusters = random.integers(0, 12, size=80)
-    credits, weights = random.integers(0, 2, size=80).astype(float), random.uniform(0.5, 2, size=80)
-    low, high = clustered_interval(credits, weights, [str(cluster) for cluster in clusters])
-    values = []
-    for _ in range(4000):
-        chosen = np.concatenate([np.flatnonzero(clusters == cluster) for cluster in random.choice(np.unique(clusters), 12)])
-        values.append(credits[chosen] @ weights[chosen] / weights[chosen].sum())
-    assert (low, high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.02)

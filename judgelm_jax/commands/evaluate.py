@@ -29,6 +29,9 @@ REVERSED_PREDICTIONS = flags.DEFINE_string(
 AGAINST = flags.DEFINE_string(
     "against", None, "judgments of another judge or run, compared with --predictions on the records of both", flag_values=FLAGS
 )
+REPEATED = flags.DEFINE_multi_string(
+    "repeated", [], "further judgments of the same records, such as with another --seed; may be given often", flag_values=FLAGS
+)
 CLUSTER = flags.DEFINE_string(
     "cluster",
     "question_id",
@@ -71,17 +74,28 @@ def main() -> None:
         Path(flag.value) if flag.value else None for flag in (LABELS, PREDICTIONS, REVERSED_PREDICTIONS, AGAINST)
     )
     assert predictions is not None
-    inputs = [path for path in (labels, predictions, reversed_predictions, against) if path is not None]
+    repeated = [Path(path) for path in REPEATED.value]
+    inputs = [path for path in (labels, predictions, reversed_predictions, against, *repeated) if path is not None]
     check_json(JSON.value, OVERWRITE.value, inputs)
     fields = Fields(CLUSTER.value, BY.value)
     joined = join_files(labels, predictions, reversed_predictions, PARSER.value, decide=DECIDE.value, fields=fields)
     _check_fields(joined, predictions)
-    other = None if against is None else join_files(labels, against, None, PARSER.value, decide=DECIDE.value, fields=fields)
+    other, *runs = (
+        None if path is None else join_files(labels, path, None, PARSER.value, decide=DECIDE.value, fields=fields)
+        for path in (against, *repeated)
+    )
 
     from judgelm_jax.evaluation.plain_text import in_plain_words, metrics_table
     from judgelm_jax.evaluation.summary import full_summary
 
-    summary = full_summary(joined, fields, parser=PARSER.value, unparsed=UNPARSED.value or "wrong", against=other)
+    summary = full_summary(
+        joined,
+        fields,
+        parser=PARSER.value,
+        unparsed=UNPARSED.value or "wrong",
+        against=other,
+        repeated=[run for run in runs if run is not None],
+    )
     if joined.missing or joined.unlabelled:
         print(
             f"judgelm-evaluate: {joined.missing} labels without a prediction and {joined.unlabelled} predictions without a "

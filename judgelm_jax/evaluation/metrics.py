@@ -156,7 +156,23 @@ def macro_interval(statistic: Any, table: np.ndarray) -> Interval | None:
     outcome, and one is right at the upper end. An outcome that did not occur may still exist: among fewer than 300 questions
     one of a hundred records can be missed. Then the lower end counts it with a score of 0, as a single wrong verdict would.
     """
-    occurring = [number for number in range(3) if table[:, number].any() or table[:, :, number].any()]
+    wrong, right, edges = pseudo_questions(table)
+    occurring = outcomes_of(table)
+    interval = bootstrap_interval(statistic, table, worst=wrong, best=right, edges=edges)
+    if len(occurring) == 1:  # then every macro score is the share of hits
+        hits, sizes = table[:, occurring[0], occurring[0]], table.sum(axis=(1, 2))
+        interval = share_interval(hits, sizes)
+    if interval is None or len(table) >= _ENOUGH_FOR_RARE_OUTCOMES:
+        return interval
+    return interval[0] * len(occurring) / 3, interval[1]
+
+
+def pseudo_questions(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For `bootstrap_interval` of confusion counts by question `[G, 3, 4]`.
+
+    A wrong and a right pseudo-question for each outcome that occurs, `[J, 3, 4]`, and how near each is to its edge, `[J]`.
+    """
+    occurring = outcomes_of(table)
     size = table.sum() / max(len(table), 1)  # records a question
     wrong, right = np.zeros((len(occurring), 3, 4)), np.zeros((len(occurring), 3, 4))
     edges = np.zeros(len(occurring))
@@ -167,13 +183,12 @@ def macro_interval(statistic: Any, table: np.ndarray) -> Interval | None:
         hits = table[:, number, number]
         misses = table[:, number].sum(axis=1) - hits
         edges[place] = edge_of(min(effective_count(hits), effective_count(misses)))
-    interval = bootstrap_interval(statistic, table, worst=wrong, best=right, edges=edges)
-    if len(occurring) == 1:  # then every macro score is the share of hits
-        hits, sizes = table[:, occurring[0], occurring[0]], table.sum(axis=(1, 2))
-        interval = share_interval(hits, sizes)
-    if interval is None or len(table) >= _ENOUGH_FOR_RARE_OUTCOMES:
-        return interval
-    return interval[0] * len(occurring) / 3, interval[1]
+    return wrong, right, edges
+
+
+def outcomes_of(table: np.ndarray) -> list[int]:
+    """Which of first, second, tie (0, 1, 2) occur among labels or verdicts of `[G, 3, 4]`."""
+    return [number for number in range(3) if table[:, number].any() or table[:, :, number].any()]
 
 
 def count_orders(forward: Sequence[Judged], back: Sequence[Judged], policy: str) -> OrderCounts:

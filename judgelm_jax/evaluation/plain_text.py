@@ -8,6 +8,14 @@ from judgelm_jax import verdicts
 Summary = dict[str, Any]
 
 _COUNTS = ("total", *verdicts.STATUSES, "labels_dropped", "missing", "unlabelled", "pairs", "unparsed_reversed")
+_PARTS = {
+    "baselines": "judges that do not read",
+    "people": "people among themselves, and the judge with them",
+    "scores": "scores beside the teacher's",
+    "length": "length of answers",
+    "stability": "judged again",
+    "against": "against the other judgments",
+}
 _NAMES = {"1": "first", "2": "second", "0": "tie", "none": "none"}
 
 
@@ -18,6 +26,7 @@ def in_plain_words(summary: Summary) -> str:
         for line in (
             _agreement_words(summary),
             _order_words(summary),
+            _people_words(summary.get("people")),
             _win_words(summary),
             _against_words(summary.get("against")),
             _interval_words(summary),
@@ -30,9 +39,9 @@ def in_plain_words(summary: Summary) -> str:
 def metrics_table(summary: Summary) -> str:
     """The summary as aligned text: fractions with their intervals, then the counts."""
     lines = [f"{'metric':<24}{'value':>8}   95 % interval", *_rows(summary)]
-    for title, part in (("baselines", summary.get("baselines")), ("against", summary.get("against"))):
-        if part:
-            lines += ["", title, *_rows(part)]
+    for title, heading in _PARTS.items():
+        if summary.get(title):
+            lines += ["", heading, *_rows(summary[title])]
     if summary.get("confusion"):
         lines += ["", *_confusion_lines(summary["confusion"])]
     if summary.get("models"):
@@ -125,6 +134,23 @@ def _order_words(summary: Summary) -> str:
     if even:
         return f"{line}; neither position is clearly preferred (first {_percent(first)}, second {_percent(second)})."
     return f"{line}; otherwise it prefers the answer shown {side} (first {_percent(first)}, second {_percent(second)})."
+
+
+def _people_words(people: Summary | None) -> str:
+    if not people:
+        return ""
+    line = (
+        f"On {people['records']} records people agree with each other in {_percent(people['people_agreement'])} of pairs, "
+        f"the judge with them in {_percent(people['judge_agreement'])}."
+    )
+    test = people["alternative_test"]
+    if test["winning_rate"] is None:
+        return line
+    may = "may" if test["passes"] else "may not"
+    return (
+        f"{line} By the alternative-annotator test it {may} stand in for one of them (it wins over "
+        f"{_percent(test['winning_rate'])} of the annotators, ε = {test['epsilon']})."
+    )
 
 
 def _win_words(summary: Summary) -> str:

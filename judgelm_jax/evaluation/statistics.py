@@ -188,8 +188,6 @@ def bootstrap_interval(
     table = np.asarray(table, np.float64)
     if table.sum() == 0 and not table.any():
         return None
-    from scipy.stats import norm
-
     questions = len(table)
     flat = table.reshape(questions, -1)
     against = np.zeros((0, flat.shape[1])) if worst is None else np.asarray(worst, np.float64).reshape(len(worst), -1)
@@ -201,11 +199,18 @@ def bootstrap_interval(
     sums = np.concatenate([weights @ flat for weights in _weight_blocks(questions, seed)])  # [R, K]
     lower = statistic((sums + one @ against + other @ in_favour).reshape(RESAMPLES, *table.shape[1:]))
     upper = statistic((sums + one @ in_favour + other @ against).reshape(RESAMPLES, *table.shape[1:]))
+    below, above = percentile_levels(questions, confidence)
+    own = float(statistic(table.sum(axis=0)[None])[0])
+    return min(own, float(np.quantile(lower, below))), max(own, float(np.quantile(upper, above)))
+
+
+def percentile_levels(questions: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Which quantiles of resamples of so many questions are the ends of an interval: wider than 2.5 % and 97.5 % for few."""
+    from scipy.stats import norm
+
     wanted = 1 - (1 - confidence) / 2
     wide = norm.ppf(wanted) if questions < 2 else _student(questions - 1, wanted) * np.sqrt((questions + 1) / (questions - 1))
-    tail = float(norm.cdf(-wide))
-    own = float(statistic(table.sum(axis=0)[None])[0])
-    return min(own, float(np.quantile(lower, tail))), max(own, float(np.quantile(upper, 1 - tail)))
+    return float(norm.cdf(-wide)), float(norm.cdf(wide))
 
 
 def question_weights(questions: int, seed: int = 0) -> np.ndarray:

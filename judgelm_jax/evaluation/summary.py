@@ -1,27 +1,43 @@
 """The whole summary of `judgelm-evaluate`: metrics, baselines, wins, groups, and another judge beside it."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from judgelm_jax.evaluation.baselines import baselines, model_wins, wins
 from judgelm_jax.evaluation.comparison import compare
 from judgelm_jax.evaluation.joining import Fields, Joined
 from judgelm_jax.evaluation.metrics import Summary, policy_of, summarize
+from judgelm_jax.evaluation.people import kappa, with_people
+from judgelm_jax.evaluation.scores import length_bias, score_correlation
+from judgelm_jax.evaluation.stability import stability
 
 WITHOUT_GROUP = "(without)"
 
 
-def full_summary(joined: Joined, fields: Fields, *, parser: str, unparsed: str, against: Joined | None = None) -> Summary:
+def full_summary(
+    joined: Joined,
+    fields: Fields,
+    *,
+    parser: str,
+    unparsed: str,
+    against: Joined | None = None,
+    repeated: Sequence[Joined] = (),
+) -> Summary:
     """The form of `evaluate --json`.
 
     Beside `metrics.summarize`: `first_wins`, `second_wins`, `tie_rate`; `models` (see `baselines.model_wins`); `baselines`;
     `cluster_field`, and `without_cluster_field` of `looked_at` records that lack it; `groups`: the same figures for each value
-    of the field `by` (records without it under `(without)`); `against`, see `comparison.compare`.
+    of the field `by` (records without it under `(without)`); `against`, see `comparison.compare`;
+    `kappa` and `people` (see `people`), `scores` and `length` (see `scores`); `stability` over `repeated` judgments.
     """
     policy = policy_of(parser, unparsed)
     summary = _figures(joined, parser, unparsed)
     summary |= {
         "baselines": baselines(joined, policy),
         "models": model_wins(joined, policy),
+        "people": with_people(joined, policy),
+        "scores": score_correlation(joined),
+        "length": length_bias(joined, policy),
         "cluster_field": fields.cluster,
         "without_cluster_field": sum(row.facts.cluster is None for row in joined.predictions),
         "looked_at": len(joined.predictions),
@@ -35,11 +51,14 @@ def full_summary(joined: Joined, fields: Fields, *, parser: str, unparsed: str, 
         summary["groups"] = {group: _group(joined.only(places), parser, unparsed) for group, places in sorted(members.items())}
     if against is not None:
         summary["against"] = compare(joined, against, policy)
+    if repeated:
+        summary["stability"] = stability([joined, *repeated], policy)
     return summary
 
 
 def _figures(joined: Joined, parser: str, unparsed: str) -> Summary:
-    return summarize(joined, parser=parser, unparsed=unparsed) | wins(joined, policy_of(parser, unparsed))
+    policy = policy_of(parser, unparsed)
+    return summarize(joined, parser=parser, unparsed=unparsed) | kappa(joined, policy) | wins(joined, policy)
 
 
 def _group(joined: Joined, parser: str, unparsed: str) -> Summary:

@@ -91,7 +91,7 @@ def test_pandalm_is_wider_by_question_than_by_record(shared: Path) -> None:
     """GPT-3.5's agreement: 0.6977, width about 0.090 by question and 0.057 by record (design effect 2.5)."""
     folder = shared / "data/benchmarks/pandalm"
     items = json.loads((folder / "testset-v1.json").read_text())
-    said = {row["idx"]: row["gpt_result"] for row in json.loads((folder / "gpt-3.5-turbo-testset-v1.json").read_text())}
+    said = {str(row["idx"]): row["gpt_result"] for row in json.loads((folder / "gpt-3.5-turbo-testset-v1.json").read_text())}
     names = {"1": 1, "2": 2, "Tie": 0}
     hits, clusters = [], []
     for item in items:

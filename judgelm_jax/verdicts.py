@@ -22,8 +22,8 @@ SCORE_STRINGS: tuple[str, ...] = (
 _SCORE = re.compile(r"([0-9]{1,2}(?:\.[0-9]*)?)(?:\s*/\s*10)?")
 _SEPARATOR = re.compile(r"\s*,\s*|\s+")
 
-# Everything that `judgment` may add to a record.
-_OUTPUT_FIELDS = (
+# Everything that `judgment` may add to a record, in any mode.
+OUTPUT_FIELDS = (
     "pred_text",
     "pred_id",
     "pred_model_id",
@@ -160,7 +160,7 @@ def judgment(
     follows from the mean, the status is the worse of the two, `pred_text` that of the forward order. Without scores in one of
     them there are none in the merged row. Fields of an earlier judgment of the same record are dropped.
     """
-    stale = _OUTPUT_FIELDS if "pred_text" in record else ()
+    stale = OUTPUT_FIELDS if "pred_text" in record else ()
     row = {name: value for name, value in record.items() if name not in stale}
     verdicts = verdict if isinstance(verdict, tuple) else (verdict,)
     first = verdicts[0]

@@ -132,13 +132,14 @@ def _prepare_answers() -> dict[str, Any]:
     with_reference = sum(reference_of(record) is not None for record in records)
     asked = {question_identity(record) for record in joined}
     unused = sum(key not in asked for key in references or ())
-    converted = sum(group.converted for group in groups)
+    converted, nulls = (sum(getattr(group, name) for group in groups) for name in ("converted", "nulls"))
     print(
         f"{len(records)} records with {each} answers each, {with_reference} of them with a reference, are in "
         f"{OUTPUT.value}."
         + ("" if each == 2 else " judgelm-judge --kind=pair takes records with two answers.")
         + (f" {left_out} questions that not all models answered are left out." if left_out else "")
         + (f" {converted} values were no strings and became their JSON text." if converted else "")
+        + (f" {nulls} answers were null and are empty." if nulls else "")
         + (f" {unused} references belong to no question." if unused else "")
     )
     return {
@@ -150,6 +151,7 @@ def _prepare_answers() -> dict[str, Any]:
         "with_reference": with_reference,
         "left_out": left_out,
         "converted": converted,
+        "null_answers": nulls,
         "unused_references": unused,
     }
 

@@ -103,8 +103,10 @@ def test_values_that_are_no_strings_become_strings_and_are_counted(tmp_path: Pat
     two = write(tmp_path / "b.jsonl", {"question_id": 1, "question_body": "5", "text": None})
     output = tmp_path / "S.jsonl"
     assert run_prepare(f"--answers={one}", f"--answers={two}", f"--output={output}") == 0
-    assert [read(output)[0][name] for name in ("question_body", "answer1_body", "answer2_body")] == ["5", "true", "null"]
-    assert "3 values were no strings" in capsys.readouterr().out
+    assert [read(output)[0][name] for name in ("question_body", "answer1_body", "answer2_body")] == ["5", "true", ""]
+    shown = capsys.readouterr().out
+    assert "2 values were no strings" in shown
+    assert "1 answers were null and are empty" in shown
 
 
 def test_pandalm_becomes_records_and_labels(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -20,6 +20,8 @@ def read_faireval(path: Path, reduction: str = "human") -> Loaded:
       InputError: a file is missing or is not what the benchmark published; names the line.
     """
     root = path if path.is_dir() else path.parent
+    if path.is_file() and not (root / "question.jsonl").is_file():
+        root = root.parent  # the label file lies in a folder of its own
     label_file = find_file(root, "review_*_human.txt")
     models = _LABELS.fullmatch(label_file.name)
     if models is None:
@@ -68,7 +70,7 @@ BENCHMARK = Benchmark(
     protocols={
         "balanced": rules.agreement(
             "both",
-            "balanced position calibration: the higher mean score of both orders names the winner",
+            "balanced position calibration: the higher mean score of both orders names the winner (accuracy, kappa)",
             rules.mean_of_both,
         ),
         "one_order": rules.agreement("forward", "the verdict of the order of the file names the label's winner", rules.forward),

@@ -29,7 +29,8 @@ def read_mt_bench(path: Path, reduction: str = "all_votes") -> Loaded:
     """Reads the votes; those on one question, pair of models and turn are the label of one record.
 
     The conversations are cut after the turn that was voted on and rendered into question and answers turn by turn; whole they
-    stand in `conversation_1` and `conversation_2`. The first vote decides which model is the first answer.
+    stand in `conversation_1` and `conversation_2`. The first vote decides which model is the first answer. Votes of the paper's
+    authors, which its agreement leaves out, are left out and counted.
 
     Raises:
       InputError: the file is not what the benchmark published; names the row.
@@ -38,7 +39,11 @@ def read_mt_bench(path: Path, reduction: str = "all_votes") -> Loaded:
     records: dict[str, Record] = {}
     turned_first: dict[str, bool] = {}
     votes: dict[str, list[int | None]] = {}
+    authors = 0
     for place, item in read_rows(file):
+        if str(item.get("judge")).startswith("author"):
+            authors += 1
+            continue
         try:
             key, turned, winner = _vote(item)
             if key not in records:
@@ -48,7 +53,7 @@ def read_mt_bench(path: Path, reduction: str = "all_votes") -> Loaded:
         votes.setdefault(key, []).append(exchanged(winner) if turned != turned_first[key] else winner)
     if not records:
         raise InputError(f"{file}: holds no votes; fetch the file again")
-    loaded = Loaded("pair", [], [], {"converted": 0})
+    loaded = Loaded("pair", [], [], {"converted": 0, "votes_of_authors": authors})
     for key, record in records.items():
         counted = [vote for vote in votes[key] if vote or reduction != "decided_votes"]
         (winner, count), *rest = Counter(votes[key]).most_common()

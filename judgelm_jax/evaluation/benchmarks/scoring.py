@@ -9,11 +9,10 @@ import numpy as np
 
 from judgelm_jax import verdicts
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.baselines import baselines
 from judgelm_jax.evaluation.benchmarks.benchmark import Benchmark, Loaded, Scored
-from judgelm_jax.evaluation.joining import join_rows
-from judgelm_jax.evaluation.metrics import summarize
+from judgelm_jax.evaluation.joining import Fields, join_rows
 from judgelm_jax.evaluation.statistics import CONFIDENCE, Interval, question_weights, weighted_interval
+from judgelm_jax.evaluation.summary import full_summary
 from judgelm_jax.records import Record, identity, question_identity
 
 Summary = dict[str, Any]
@@ -136,19 +135,21 @@ def _coverage(loaded: Loaded, rows: Sequence[Record | None], unlabelled: int) ->
 
 
 def _metrics(labels: Sequence[Record], rows: Sequence[Record | None], scored: Scored) -> Summary:
-    """The metrics of `evaluate`, with the protocol's verdict in the place of the row's own."""
+    """The summary of `evaluate`, with the protocol's verdict in the place of the row's own."""
     assert scored.decided is not None
     kept = [
-        (label["winner"], row, judged)
+        (label, row, judged)
         for label, row, judged in zip(labels, rows, scored.decided, strict=True)
         if row is not None and judged is not None
     ]
-    joined = join_rows([winner for winner, _, _ in kept], [row for _, row, _ in kept])
+    joined = join_rows([label["winner"] for label, _, _ in kept], [row for _, row, _ in kept])
     predictions = [
         dataclasses.replace(row, headline=judged) for row, (_, _, judged) in zip(joined.predictions, kept, strict=True)
     ]
-    joined = dataclasses.replace(joined, predictions=predictions)
-    return summarize(joined, parser="tolerant", unparsed="wrong") | {"baselines": baselines(joined, "wrong")}
+    people = [tuple(label["annotators"]) if "annotators" in label else None for label, _, _ in kept]
+    keys = [identity(label) for label, _, _ in kept]
+    joined = dataclasses.replace(joined, predictions=predictions, people=people, keys=keys)
+    return full_summary(joined, Fields(), parser="tolerant", unparsed="wrong")
 
 
 def summary_text(summary: Summary) -> str:
@@ -164,7 +165,16 @@ def summary_text(summary: Summary) -> str:
     metrics = summary.get("metrics", {})
     for name in ("precision", "recall", "f1", "consistency", "delta_bias", "total_bias"):
         if metrics.get(name) is not None:
-            lines.append(f"{name:<11} {_percent(metrics[name], metrics[f'{name}_interval'])}")
+            lines.append(f"{name:<11}{_percent(metrics[name], metrics[f'{name}_interval'])}")
+    if metrics.get("kappa") is not None:
+        low, high = metrics["kappa_interval"]
+        lines.append(f"kappa      {metrics['kappa']:.3f} ({low:.3f} to {high:.3f})")
+    people = metrics.get("people")
+    if people:
+        among, judge = people["people_agreement"], people["judge_agreement"]
+        lines.append(
+            f"people     agree with each other in {100 * among:.2f} % of pairs, the judge with them in {100 * judge:.2f} %"
+        )
     lines.append("coverage   " + ", ".join(f"{name} {count}" for name, count in summary["coverage"].items()))
     trivial = [(name, metrics["baselines"][name]) for name in _TRIVIAL if name in metrics.get("baselines", {})]
     if trivial:

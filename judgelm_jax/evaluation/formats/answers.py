@@ -13,17 +13,27 @@ from judgelm_jax.records import Record, check_reference, question_identity, refe
 FORMATS = ("auto", "judgelm", "mt_bench", "alpaca_eval", "arena_hard", "llmbar")
 
 
+# The fields that a form gives us under other names.
+_CONSUMED = {
+    "judgelm": frozenset(),
+    "mt_bench": frozenset({"choices"}),
+    "alpaca_eval": frozenset({"instruction", "output", "generator"}),
+    "arena_hard": frozenset({"uid", "messages"}),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Answers:
     """The answers of one model by question, in the order of the file, and where each stands.
 
-    `converted`: values that should be texts, were none and became their JSON.
+    `converted`: values that should be texts, were none and became their JSON. `nulls`: answers that are null and became empty.
     """
 
     model: str
     rows: dict[str, Record]
     places: dict[str, str]
-    converted: int
+    converted: int = 0
+    nulls: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +72,7 @@ def read_answers(path: Path, reading: Reading) -> list[Answers]:
         "alpaca_eval": alpaca_eval.answer,
         "arena_hard": lambda row: arena_hard.answer(row, reading.turns),
     }[name]
-    answers = [(place, _at(place, read, row)) for place, row in rows]
+    answers = [(place, _unknown(row, _CONSUMED[name]) | _at(place, read, row)) for place, row in rows]
     return [_group(path, group) for group in _by_model(answers)]
 
 
@@ -87,6 +97,11 @@ def read_references(path: Path, turns: int | None) -> dict[str, str]:
     return references
 
 
+def _unknown(row: Record, consumed: frozenset[str]) -> Record:
+    """The fields that no reader knows: they are kept."""
+    return {field: value for field, value in row.items() if field not in consumed}
+
+
 def _detected(row: Record) -> str:
     if mt_bench.is_answers(row):
         return "mt_bench"
@@ -101,7 +116,8 @@ def _renamed(place: str, row: Record, columns: Mapping[str, str]) -> Record:
     missing = next((column for column in columns.values() if column not in row), None)
     if missing is not None:
         raise InputError(f"{place}: there is no column {missing!r} for --map; the row has {', '.join(map(repr, row))}")
-    return row | {field: row[column] for field, column in columns.items()}
+    kept = {name: value for name, value in row.items() if name not in columns.values()}
+    return kept | {field: row[column] for field, column in columns.items()}
 
 
 def _at(place: str, read: Callable[..., Any], *arguments: object) -> Any:
@@ -122,7 +138,7 @@ def _by_model(rows: Sequence[Row]) -> list[list[Row]]:
 def _group(path: Path, rows: Sequence[Row]) -> Answers:
     answers: dict[str, Record] = {}
     places: dict[str, str] = {}
-    converted = 0
+    converted = nulls = 0
     for place, row in rows:
         try:
             key = question_identity(row)
@@ -132,6 +148,12 @@ def _group(path: Path, rows: Sequence[Row]) -> Answers:
             for field in ("question_body", "text"):
                 if field not in row:
                     raise InputError(f"the field {field!r} is missing; add it as a string, or name its column with --map")
+            if row["question_body"] is None:
+                raise InputError("question_body is null; give the question that was answered")
+            if row["text"] is None:
+                row["text"] = ""
+                nulls += 1
+            for field in ("question_body", "text"):
                 row[field], made = as_text(row[field])
                 converted += made
             check_reference(row)
@@ -139,7 +161,7 @@ def _group(path: Path, rows: Sequence[Row]) -> Answers:
             raise InputError(f"{place}: {error}") from error
         answers[key], places[key] = row, place
     model = next((row["model"] for row in answers.values() if row.get("model")), None)
-    return Answers(str(model or _stem(path)), answers, places, converted)
+    return Answers(str(model or _stem(path)), answers, places, converted, nulls)
 
 
 def _stem(path: Path) -> str:

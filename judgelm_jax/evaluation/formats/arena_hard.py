@@ -33,7 +33,10 @@ def answer(row: Record, turns: int | None) -> Record:
 
 def _side(items: Sequence[object], role: str) -> list[str]:
     contents = [item.get("content") for item in items if isinstance(item, dict) and item.get("role") == role]
-    return [as_text(content.get("answer") if isinstance(content, dict) else content)[0] for content in contents]
+    texts = [content.get("answer") if isinstance(content, dict) else content for content in contents]
+    if None in texts:
+        raise InputError(f"a message of the {role} is null; generate the answer again")
+    return [as_text(text)[0] for text in texts]
 
 
 def judgment(row: Record) -> Record:

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.formats.answers import Answers
 from judgelm_jax.records import Record, answers_of, question_identity, reference_of
+from judgelm_jax.verdicts import OUTPUT_FIELDS
 
 # What a joined record holds of each answer, in fields `answerK_…`.
 _OF_ANSWER = ("body", "model_id", "metadata")
+_KNOWN = ("question_id", "question_body", "text", "model", "scores", "reference", "conversation")
+_TAKEN = (*OUTPUT_FIELDS, "pair_id", "score", "decoding_method")
 
 
 def join_answers(groups: Sequence[Answers], references: Mapping[str, str] | None, inner: bool) -> tuple[list[Record], int]:
@@ -88,10 +91,29 @@ def pairs_of(record: Record, pairs: str) -> list[Record]:
     return made
 
 
+def _other_fields(rows: Sequence[Record]) -> tuple[Record, list[Record]]:
+    """What a record keeps of fields that say nothing to the judge: those that are the same in all answers, and those of each.
+
+    A field of the second kind, or one whose name a record or a judgment needs for something else, stands in the metadata of the
+    answer; null says nothing.
+    """
+    names = dict.fromkeys(name for row in rows for name in row if name not in _KNOWN)
+    shared = {
+        name: rows[0][name]
+        for name in names
+        if all(name in row and row[name] == rows[0][name] for row in rows)
+        and name not in _TAKEN
+        and not name.startswith(("answer", "conversation"))
+    }
+    own = [{name: row[name] for name in names if row.get(name) is not None and name not in shared} for row in rows]
+    return shared, own
+
+
 def _record(key: str, groups: Sequence[Answers], references: Mapping[str, str] | None) -> Record:
     rows = [group.rows[key] for group in groups]
     record: Record = {"question_id": rows[0]["question_id"], "question_body": rows[0]["question_body"]}
-    record |= {name: rows[0][name] for name in ("category", "dataset") if name in rows[0]}
+    common, own = _other_fields(rows)
+    record |= common
     given: Record | None = None
     for number, (group, row) in enumerate(zip(groups, rows, strict=True), start=1):
         place = group.places[key]
@@ -101,7 +123,7 @@ def _record(key: str, groups: Sequence[Answers], references: Mapping[str, str] |
             )
         record[f"answer{number}_body"] = row["text"]
         record[f"answer{number}_model_id"] = row.get("model") or group.model
-        record[f"answer{number}_metadata"] = {"decoding_method": row["decoding_method"]} if row.get("decoding_method") else {}
+        record[f"answer{number}_metadata"] = own[number - 1]
         if "conversation" in row:
             record[f"conversation_{number}"] = row["conversation"]
         if reference_of(row) is not None:

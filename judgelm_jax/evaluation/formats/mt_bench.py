@@ -42,7 +42,7 @@ def answer(row: Record, asked: Mapping[str, Record], turns: int | None) -> Recor
     question = asked[key]
     answers = _texts(_first_turns(row))
     if not answers or len(answers) > len(question["turns"]):
-        raise InputError("choices holds no list of turns, or more turns than the question has; write the answer again")
+        raise InputError("choices holds no list of texts as turns, or more than the question has; generate the answer again")
     count = min(turns or len(answers), len(answers))
     users, answers = question["turns"][:count], answers[:count]
     result: Record = {
@@ -71,10 +71,11 @@ def _first_turns(row: Record) -> object:
 
 
 def _texts(value: object) -> list[str]:
-    """A list of texts; later versions write `{"content": …}` for a text. Empty where it is none."""
+    """A list of texts; later versions write `{"content": …}` for a text. Empty where it is none, or one is null."""
     if not isinstance(value, list):
         return []
-    return [as_text(item.get("content") if isinstance(item, dict) else item)[0] for item in value]
+    contents = [item.get("content") if isinstance(item, dict) else item for item in value]
+    return [] if None in contents else [as_text(content)[0] for content in contents]
 
 
 def judgment(row: Record) -> Record:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from benchmark_files import score, summary_of, write_lines
+from sklearn.metrics import cohen_kappa_score
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks.faireval import BENCHMARK, read_faireval
@@ -28,7 +29,8 @@ def test_the_label_file_names_the_models_and_their_order(repository: Path) -> No
     assert [(record["answer1_body"], record["answer2_body"]) for record in loaded.records] == [
         (f"gpt35 {n}", f"vicuna-13b {n}") for n in (1, 2, 3)
     ]
-    assert read_faireval(repository / "question.jsonl").labels == loaded.labels
+    for name in ("question.jsonl", "review/review_gpt35_vicuna-13b_human.txt"):
+        assert read_faireval(repository / name) == loaded
 
 
 def test_balanced_calibration_compares_the_mean_scores(repository: Path) -> None:
@@ -46,6 +48,8 @@ def test_balanced_calibration_compares_the_mean_scores(repository: Path) -> None
         rows.append({**record, "pred_text": "", "status": "ok", "winner": winner, "order": "both", **single})
     assert summary_of(BENCHMARK, loaded, rows)["score"] == 1
     assert score(BENCHMARK, loaded, [(1,), (1,), (2,)], "one_order")["score"] == pytest.approx(1 / 3)
+    kappa = score(BENCHMARK, loaded, [(1,), (1,), (0,)], "one_order")["metrics"]["kappa"]
+    assert kappa == pytest.approx(cohen_kappa_score([1, 2, 0], [1, 1, 0]))
 
 
 def test_files_that_do_not_fit_are_named(repository: Path) -> None:

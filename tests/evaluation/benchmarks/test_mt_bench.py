@@ -103,6 +103,13 @@ def test_gpt4s_published_votes_are_predictions(tmp_path: Path) -> None:
         read_predictions([write_lines(tmp_path / "gpt4.jsonl", verdicts[0], verdicts[0])], loaded)
 
 
+def test_votes_of_the_authors_do_not_count(tmp_path: Path) -> None:
+    votes = [vote("model_a"), vote("model_b", judge="author_2"), vote("tie", question=82, judge="author_0")]
+    loaded = read_mt_bench(write_lines(tmp_path / "human.jsonl", *votes))
+    assert [label["votes"] for label in loaded.labels] == [[1]]
+    assert loaded.counts["votes_of_authors"] == 2
+
+
 def test_the_majority_is_one_vote(tmp_path: Path) -> None:
     votes = [vote(name) for name in ("model_b", "model_b", "tie")] + [vote(name, question=82) for name in ("model_a", "tie")]
     loaded = read_mt_bench(write_lines(tmp_path / "human.jsonl", *votes), "majority")

@@ -130,9 +130,12 @@ def test_values_that_are_no_texts_are_counted(tmp_path: Path) -> None:
     ("row", "message"),
     [
         ({"question_id": 8, "choices": [{"turns": ["a"]}]}, "question '8' is in no file of --questions"),
-        ({"question_id": 7, "choices": []}, "choices holds no list of turns"),
-        ({"question_id": 7, "choices": [{"turns": ["a", "b", "c"]}]}, "more turns than the question"),
-        ({"question_id": 7, "choices": [3]}, "choices holds no list of turns"),
+        ({"question_id": 7, "choices": []}, "choices holds no list of texts"),
+        ({"question_id": 7, "choices": [{"turns": ["a", "b", "c"]}]}, "more than the question has"),
+        ({"question_id": 7, "choices": [3]}, "choices holds no list of texts"),
+        ({"question_id": 7, "choices": [{"turns": ["a", None]}]}, "choices holds no list of texts"),
+        ({"uid": 1, "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": None}]}, "is null"),
+        ({"question_id": 1, "question_body": None, "text": "x"}, "question_body is null"),
         ({"uid": 1, "messages": [{"role": "user", "content": "a"}]}, "not of user and assistant in turn"),
         ({"instruction": "a", "output_1": "b"}, "question_id"),
         ({"question_id": 1, "question_body": "q"}, "the field 'text' is missing; .*--map"),
@@ -167,3 +170,19 @@ def test_the_real_files_are_read(shared: Path) -> None:
     assert (outputs.model, len(outputs.rows)) == ("alpaca-7b", 805)
     annotated = read_answers(shared / "data/benchmarks/alpaca_eval/alpaca-7b/annotations.json", Reading())
     assert [(group.model, len(group.rows)) for group in annotated] == [("text_davinci_003", 805), ("alpaca-7b", 805)]
+
+
+def test_null_answers_are_empty_and_counted(tmp_path: Path) -> None:
+    rows = [{"question_id": n, "question_body": "q", "text": text} for n, text in enumerate([None, "", "x"])]
+    (group,) = read_answers(write(tmp_path / "a.jsonl", *rows), Reading())
+    assert [row["text"] for row in group.rows.values()] == ["", "", "x"]
+    assert (group.nulls, group.converted) == (1, 0)
+
+
+def test_fields_of_other_forms_are_kept_but_for_what_they_became(tmp_path: Path) -> None:
+    row = {"question_id": 7, "answer_id": "x", "tstamp": 1.5, "choices": [{"turns": ["one", "two"]}]}
+    read = only(write(tmp_path / "m.jsonl", row), Reading(questions=QUESTIONS))
+    assert (read["answer_id"], read["tstamp"], "choices" in read) == ("x", 1.5, False)
+    mapped = only(write(tmp_path / "t.jsonl", {"id": 1, "q": "q", "a": "a", "topic": "t"}),
+                  Reading(columns={"question_id": "id", "question_body": "q", "text": "a"}))  # fmt: skip
+    assert {name for name in mapped if not name.startswith("_")} == {"question_id", "question_body", "text", "topic"}

@@ -14,7 +14,7 @@ from judgelm_jax.records import answers_of
 
 def group(model: str, ids: list[int], **fields: object) -> Answers:
     rows = {str(key): {"question_id": key, "question_body": f"q{key}", "text": f"{model}{key}", **fields} for key in ids}
-    return Answers(model, rows, {key: f"{model}.jsonl:{key}" for key in rows}, 0)
+    return Answers(model, rows, {key: f"{model}.jsonl:{key}" for key in rows})
 
 
 @given(st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=7, unique=True), min_size=1, max_size=4))
@@ -79,3 +79,19 @@ def test_samples_of_many_questions_take_every_pair_about_as_often() -> None:
     drawn = [pair for key in range(3000) for pair in chosen_pairs(record(4, key), "sample:2")]
     for pair in itertools.combinations(range(1, 5), 2):
         assert drawn.count(pair) / 3000 == pytest.approx(2 / 6, abs=0.035)
+
+
+def test_fields_that_say_nothing_to_the_judge_are_kept() -> None:
+    one = group("a", [1], category="math", seed=3, winner=2, answer_id="x", note=None)
+    two = group("b", [1], category="math", seed=4, winner=2, tokens=[1, 2])
+    (record,), _ = join_answers([one, two], None, inner=False)
+    assert record["category"] == "math"
+    assert record["answer1_metadata"] == {"seed": 3, "winner": 2, "answer_id": "x"}
+    assert record["answer2_metadata"] == {"seed": 4, "winner": 2, "tokens": [1, 2]}
+    assert {"seed", "winner", "answer_id", "note", "tokens"}.isdisjoint(record)
+
+
+def test_a_single_model_keeps_its_fields_too() -> None:
+    (record,), _ = join_answers([group("a", [1], category="math", pair_id="p", decoding_method="greedy")], None, inner=False)
+    assert (record["category"], "pair_id" in record) == ("math", False)
+    assert record["answer1_metadata"] == {"pair_id": "p", "decoding_method": "greedy"}

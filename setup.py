@@ -17,7 +17,7 @@ setup(
     license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["judgelm_jax", "judgelm_jax.*"]),
-    package_data={"judgelm_jax": ["py.typed"]},
+    package_data={"judgelm_jax": ["py.typed"], "judgelm_jax.evaluation.report": ["page.css", "page.js"]},
     entry_points={"console_scripts": [f"judgelm-{name} = judgelm_jax.commands.{name}:entry" for name in COMMANDS]},
     install_requires=[
         "absl-py>=2.1,<3",
@@ -51,6 +51,7 @@ setup(
             "pandas>=2.2,<4",
             "peft>=0.18.1,<0.22",
             "pyarrow>=17,<27",
+            "playwright>=1.50,<2",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.12,<1",

@@ -15,6 +15,8 @@ from absl import flags
 from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.joining import DECISIONS, PARSERS, Fields, Joined, join_files
+from judgelm_jax.evaluation.report.folder import check_folder, write_report
+from judgelm_jax.records import read_jsonl
 
 FLAGS = flags.FlagValues()
 LABELS = flags.DEFINE_string(
@@ -62,7 +64,12 @@ UNPARSED = flags.DEFINE_enum(
     flag_values=FLAGS,
 )
 JSON = flags.DEFINE_string("json", None, "also write the summary to this file, as JSON", flag_values=FLAGS)
-OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the file of --json if it exists", flag_values=FLAGS)
+REPORT = flags.DEFINE_string(
+    "report", None, "also write a report to this folder: a page to open, Markdown, figures", flag_values=FLAGS
+)
+OVERWRITE = flags.DEFINE_boolean(
+    "overwrite", False, "replace the file of --json and the report if they exist", flag_values=FLAGS
+)
 
 
 def main() -> None:
@@ -77,6 +84,8 @@ def main() -> None:
     repeated = [Path(path) for path in REPEATED.value]
     inputs = [path for path in (labels, predictions, reversed_predictions, against, *repeated) if path is not None]
     check_json(JSON.value, OVERWRITE.value, inputs)
+    if REPORT.value:
+        check_folder(Path(REPORT.value), OVERWRITE.value)
     fields = Fields(CLUSTER.value, BY.value)
     joined = join_files(labels, predictions, reversed_predictions, PARSER.value, decide=DECIDE.value, fields=fields)
     _check_fields(joined, predictions)
@@ -107,6 +116,8 @@ def main() -> None:
     print(in_plain_words(summary) + "\n")
     print(metrics_table(summary))
     write_json(JSON.value, summary)
+    if REPORT.value:
+        _report(joined, summary, predictions, labels)
 
 
 def _check_fields(joined: Joined, path: Path) -> None:
@@ -116,6 +127,19 @@ def _check_fields(joined: Joined, path: Path) -> None:
         raise InputError(f"{path}: no record has the field {CLUSTER.value!r} of --cluster; name one that the records have")
     if BY.value and facts and all(fact.group is None for fact in facts):
         raise InputError(f"{path}: no record has the field {BY.value!r} of --by; name one that the records have")
+
+
+def _report(joined: Joined, summary: dict, predictions: Path, labels: Path | None) -> None:
+    from judgelm_jax.evaluation.ranking.comparisons import name_two_models, read_comparisons
+    from judgelm_jax.evaluation.ranking.ranking import rank
+    from judgelm_jax.evaluation.report.content import judge_report
+
+    judgments = [row for _, row in read_jsonl(predictions)]
+    named = name_two_models(judgments)
+    ranking = rank(read_comparisons([predictions], CLUSTER.value).rows) if named else None
+    title = f"Judgments of {predictions.name}" + (f" against {labels.name}" if labels else "")
+    content = judge_report(title, judgments, joined, summary, ranking)
+    print(f"report     {write_report(content, Path(REPORT.value))}")
 
 
 def entry() -> int:

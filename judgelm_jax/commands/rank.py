@@ -7,15 +7,15 @@ The judgments are those of `judgelm-judge`, of pairs or of several answers; each
 Questions are resampled, not pairs: pairs of one question are not independent.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from judgelm_jax.commands.command_line import run
+from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
-from judgelm_jax.records import check_output, write_atomically
+from judgelm_jax.evaluation.report.folder import check_folder, write_report
+from judgelm_jax.records import read_jsonl
 
 FLAGS = flags.FlagValues()
 JUDGMENTS = flags.DEFINE_multi_string(
@@ -29,7 +29,10 @@ CONTROL = flags.DEFINE_list(
     "control", [], "rank at equal `length` (words), `style` (headers, lists, bold), or both: length,style", flag_values=FLAGS
 )
 SEED = flags.DEFINE_integer("seed", 0, "of the resampling", flag_values=FLAGS)
-OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the output if it exists", flag_values=FLAGS)
+REPORT = flags.DEFINE_string(
+    "report", None, "also write a report to this folder: a page to open, Markdown, figures", flag_values=FLAGS
+)
+OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the output and the report if they exist", flag_values=FLAGS)
 
 
 def main() -> None:
@@ -39,9 +42,10 @@ def main() -> None:
     if unknown:
         raise InputError(f"--control={','.join(CONTROL.value)}: {unknown.pop()!r} is none of {', '.join(CONTROLS)}")
     inputs = [Path(path) for path in JUDGMENTS.value]
-    outputs = [Path(path) for path in (OUTPUT.value, JSON.value) if path]
-    for output in outputs:
-        check_output(output, OVERWRITE.value, inputs)
+    for output in (OUTPUT.value, JSON.value):
+        check_json(output, OVERWRITE.value, inputs)
+    if REPORT.value:
+        check_folder(Path(REPORT.value), OVERWRITE.value)
 
     from judgelm_jax.evaluation.ranking.comparisons import read_comparisons
     from judgelm_jax.evaluation.ranking.ranking import rank
@@ -51,17 +55,21 @@ def main() -> None:
     ranking: dict[str, Any] = {**rank(read.rows, CONTROL.value, SEED.value), "undecided": read.undecided}
     if BY.value:
         values = sorted({row.group for row in read.rows if row.group is not None})
+        ranking["by"] = BY.value
         ranking["groups"] = {
             value: rank([row for row in read.rows if row.group == value], CONTROL.value, SEED.value) for value in values
         }
-    print(in_words(ranking))
-    print()
-    print(table(ranking))
+    print(f"{in_words(ranking)}\n\n{table(ranking)}")
     for value, group in ranking.get("groups", {}).items():
         print(f"\n{BY.value} = {value}: {in_words(group)}\n\n{table(group)}")
-    for output in outputs:
-        with write_atomically(output) as file:
-            file.write(json.dumps(ranking, indent=2, allow_nan=False) + "\n")
+    for output in (OUTPUT.value, JSON.value):
+        write_json(output, ranking)
+    if REPORT.value:
+        from judgelm_jax.evaluation.report.content import ranking_report
+
+        judgments = [row for path in inputs for _, row in read_jsonl(path)]
+        title = f"Ranking of {len(ranking['models'])} models"
+        print(f"report     {write_report(ranking_report(title, judgments, ranking), Path(REPORT.value))}")
 
 
 def entry() -> int:

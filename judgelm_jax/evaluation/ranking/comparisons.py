@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from judgelm_jax.errors import InputError
@@ -64,6 +64,21 @@ def read_comparisons(paths: Sequence[Path], cluster: str = "question_id", by: st
             except InputError as error:
                 raise InputError(f"{path}:{line}: {error}") from error
     return Comparisons(rows, undecided)
+
+
+def name_two_models(judgments: Iterable[Record]) -> bool:
+    """Whether every judgment says whose answers it compares, and they are of two models or more."""
+    found: set[str] = set()
+    for row in judgments:
+        names = [row.get(f"answer{number}_model_id") for number in range(1, 1 + len(answers_of(row)))]
+        if (
+            len(names) < 2
+            or len(set(map(str, names))) < len(names)
+            or not all(isinstance(name, str) and name for name in names)
+        ):
+            return False
+        found.update(map(str, names))
+    return len(found) > 1
 
 
 def _results(row: Record, winners: dict[str, int | None]) -> Iterator[tuple[int, int, float]]:

@@ -10,7 +10,8 @@ def in_words(ranking: dict[str, Any]) -> str:
     models = [model["name"] for model in ranking["models"]]
     best, second = models[0], models[1]
     share = ranking["above"][best][second]
-    sure = f"{best} beats {second} in {percent(share)} of resamples of the {ranking['clusters']} questions"
+    often = "all" if share == 1 else f"{percent(share)} of"
+    sure = f"{best} beats {second} in {often} resamples of the {ranking['clusters']} questions"
     if share >= SURE:
         verdict = f"{best} is the best of {len(models)} models: {sure}."
     else:

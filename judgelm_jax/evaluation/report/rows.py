@@ -1,0 +1,146 @@
+"""What the page's browser of records shows of each judgment. Texts are data: they are cut, never changed."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from judgelm_jax.evaluation.joining import Joined, Prediction
+from judgelm_jax.records import Record, answers_of, identity, reference_of
+
+LONGEST_TEXT = 20_000  # characters
+FILTERS = ("disagrees", "inconsistent", "unparsed", "overflow", "truncated", "close call")
+
+_CLOSE_SCORES = 1.0
+_CLOSE_PROBABILITY = 0.6
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One record of the browser. Lists are in the record's own order; `marks` are of `FILTERS`.
+
+    `orders`: the winner and the scores of each order that was shown. `fields`: scalar fields of the record to filter by.
+    """
+
+    id: str
+    question: str
+    answers: list[str]
+    models: list[str | None]
+    reference: str | None
+    label: int | None
+    winner: int | None
+    scores: list[float | None] | None
+    probabilities: list[float] | None
+    orders: dict[str, dict[str, Any]]
+    explanation: str
+    marks: list[str]
+    fields: dict[str, str]
+
+
+def browser_rows(judgments: Sequence[Record], joined: Joined) -> list[Row]:
+    """One row for each judgment, in their order. `joined` holds the verdicts as `evaluate` counts them."""
+    predictions = dict(zip(joined.keys, joined.predictions, strict=True))
+    labels: Mapping[str, int] = {} if joined.labels is None else dict(zip(joined.keys, joined.labels, strict=True))
+    return [_row(record, predictions.get(identity(record)), labels.get(identity(record))) for record in judgments]
+
+
+def cut(text: str) -> str:
+    """A text of at most `LONGEST_TEXT` characters, with a notice where it was longer."""
+    if len(text) <= LONGEST_TEXT:
+        return text
+    return f"{text[:LONGEST_TEXT]}\n[{len(text) - LONGEST_TEXT:,} more characters are left out of the report]"
+
+
+def _row(record: Record, prediction: Prediction | None, label: int | None) -> Row:
+    answers = answers_of(record)
+    scores = record.get("expected_scores") or record.get("scores")
+    probabilities = record.get("probabilities")
+    reference = reference_of(record)
+    winner = prediction.headline.winner if prediction is not None else record.get("winner")
+    return Row(
+        id=identity(record),
+        question=cut(str(record.get("question_body", ""))),
+        answers=[cut(str(answer)) for answer in answers],
+        models=[_name(record.get(f"answer{number}_model_id")) for number in range(1, len(answers) + 1)],
+        reference=None if reference is None else cut(reference),
+        label=label,
+        winner=winner,
+        scores=scores if isinstance(scores, list) else None,
+        probabilities=_probabilities(probabilities, len(answers)),
+        orders=_orders(record, prediction),
+        explanation=cut(str(record.get("explanation") or record.get("pred_text") or "")),
+        marks=_marks(record, prediction, label, winner),
+        fields=_fields(record),
+    )
+
+
+def _marks(record: Record, prediction: Prediction | None, label: int | None, winner: int | None) -> list[str]:
+    status = prediction.headline.status if prediction is not None else record.get("status")
+    orders = (prediction.forward, prediction.reversed) if prediction is not None else (None, None)
+    holds = {
+        "disagrees": label is not None and winner != label,
+        "inconsistent": all(order is not None and order.winner is not None for order in orders)
+        and orders[0].winner != orders[1].winner,  # type: ignore[union-attr]
+        "unparsed": status == "unparsed",
+        "overflow": status == "overflow",
+        "truncated": status == "truncated",
+        "close call": is_close(record),
+    }
+    return [mark for mark in FILTERS if holds[mark]]
+
+
+def is_close(record: Record) -> bool:
+    """The judge hardly prefers either: by its probabilities, else by its scores. A tie that it is sure of is not close."""
+    probabilities = record.get("probabilities")
+    if isinstance(probabilities, dict) and probabilities:
+        return max(probabilities.values()) < _CLOSE_PROBABILITY
+    scores = record.get("scores")
+    if not isinstance(scores, list) or len(scores) < 2 or any(score is None for score in scores):
+        return False
+    best, second = sorted(scores, reverse=True)[:2]
+    return 0 < best - second < _CLOSE_SCORES
+
+
+def _orders(record: Record, prediction: Prediction | None) -> dict[str, dict[str, Any]]:
+    """Winner, scores and text of each order that was shown, by its name."""
+    shown = {name: record[name] for name in ("forward", "reversed") if isinstance(record.get(name), dict)}
+    for number, arrangement in enumerate(record.get("arrangements") or ()):
+        shown[f"order {number + 1}"] = arrangement
+    if not shown and prediction is not None:
+        shown = {"forward" if prediction.forward is not None else "reversed": record}
+    return {
+        name: {
+            "winner": order.get("winner"),
+            "scores": order.get("scores"),
+            "text": cut(str(order.get("pred_text") or "")),
+        }
+        for name, order in shown.items()
+    }
+
+
+def _probabilities(values: Any, answers: int) -> list[float] | None:
+    """P(sole best) of each answer, then of a shared best."""
+    if not isinstance(values, dict):
+        return None
+    return [float(values.get(str(number), 0.0)) for number in [*range(1, answers + 1), 0]]
+
+
+def _fields(record: Record) -> dict[str, str]:
+    """Short scalar fields that are no text and no verdict, to group and filter by."""
+    return {
+        name: str(value)
+        for name, value in record.items()
+        if isinstance(value, str | int | float | bool) and name not in _OWN_FIELDS and len(str(value)) <= 60
+    }
+
+
+_VERDICT_FIELDS = (
+    "winner", "status", "explanation", "finish", "consistent", "order", "entropy", "covered_mass", "position_bias",
+    "soft_score", "pred_text", "pred_id", "pred_model_id", "tstamp",
+)  # fmt: skip
+_OWN_FIELDS = {"question_id", "pair_id", "question_body", *_VERDICT_FIELDS} | {
+    f"answer{number}_{what}" for number in range(1, 100) for what in ("body", "model_id")
+}
+
+
+def _name(value: Any) -> str | None:
+    return None if value is None else str(value)

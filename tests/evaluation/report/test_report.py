@@ -1,0 +1,172 @@
+"""A report says what the summary says, escapes what strangers wrote, and appears whole or not at all."""
+
+import base64
+import gzip
+import hashlib
+import html.parser
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from PIL import Image
+
+from judgelm_jax.commands import evaluate, rank
+from judgelm_jax.commands.command_line import run
+from judgelm_jax.errors import InputError
+from judgelm_jax.evaluation.joining import Fields
+from judgelm_jax.evaluation.ranking.comparisons import read_comparisons
+from judgelm_jax.evaluation.ranking.ranking import rank as rank_models
+from judgelm_jax.evaluation.report import rows
+from judgelm_jax.evaluation.report.content import judge_report
+from judgelm_jax.evaluation.report.folder import check_folder, write_report
+from judgelm_jax.evaluation.report.markdown import escaped, markdown
+from judgelm_jax.evaluation.report.page import page
+from judgelm_jax.evaluation.summary import full_summary
+from judgelm_jax.records import read_jsonl
+
+
+@pytest.fixture(scope="module")
+def content(files, joined):
+    judgments = [row for _, row in read_jsonl(files[0])]
+    summary = full_summary(joined, Fields(), parser="tolerant", unparsed="wrong")
+    return judge_report("A <b>title</b>", judgments, joined, summary, rank_models(read_comparisons([files[0]]).rows))
+
+
+@pytest.fixture(scope="module")
+def text(content):
+    return page(content)
+
+
+class Elements(html.parser.HTMLParser):
+    """The elements of a page, and the texts inside scripts."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.found, self.scripts, self._inside = [], [], None
+        self.feed(source)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        self._inside = tag
+
+    def handle_data(self, data):
+        if self._inside == "script" and data.strip():
+            self.scripts.append(data)
+
+
+def test_every_element_is_our_own(text):
+    elements = Elements(text)
+    assert sum(tag == "script" for tag, _ in elements.found) == 2  # the data and the code
+    assert not [tag for tag, attributes in elements.found for name in attributes if name.startswith("on") or name == "style"]
+    images = [attributes["src"] for tag, attributes in elements.found if tag == "img"]
+    assert images
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in images)
+    assert not re.search(r"(?:src|href|srcset)=\"(?:https?:)?//", text)
+
+
+def test_the_policy_names_the_hashes_of_the_script_and_the_style(text):
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text).group(1)
+    assert policy.startswith("default-src 'none';")
+    for element in ("style", "script"):
+        source = re.search(rf"<{element}>(.*?)</{element}>", text, re.DOTALL).group(1)
+        digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+        assert f"{element}-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+
+
+def test_the_records_lie_in_the_page_as_they_were(files, text):
+    packed = re.search(r'id="data">([^<]*)<', text).group(1)
+    unpacked = json.loads(gzip.decompress(base64.b64decode(packed)))
+    judgments = [row for _, row in read_jsonl(files[0])]
+    assert len(unpacked["rows"]) == len(judgments)
+    for row, judgment in zip(unpacked["rows"], judgments, strict=True):
+        assert row["question"] == judgment["question_body"]
+        assert row["answers"] == [judgment["answer1_body"], judgment["answer2_body"]]
+        assert row["winner"] == judgment["winner"]
+        assert ("inconsistent" in row["marks"]) == (not judgment["consistent"])
+        assert sum(row["probabilities"]) == pytest.approx(1)
+
+
+def test_the_figures_are_drawings_and_pictures(content):
+    names = {figure.name for figure in content.figures}
+    assert names == {"ranking", "win-rates", "confusion", "consistency", "scores", "reliability"}
+    for figure in content.figures:
+        for drawing in (figure.light, figure.dark):
+            assert ElementTree.fromstring(drawing).tag.endswith("svg")
+        assert figure.png.startswith(b"\x89PNG")
+
+
+def test_groups_are_counted_by_hand(files, content):
+    table = next(table for table in content.tables if table.title == "By category")
+    judgments = [row for _, row in read_jsonl(files[0])]
+    labels = {row["pair_id"]: row["winner"] for _, row in read_jsonl(files[1])}
+    for value, count, agreement, _, consistency, _ in table.rows:
+        members = [row for row in judgments if row["category"] == value]
+        assert int(count) == len(members) > 0
+        agreeing = sum(row["winner"] == labels[row["pair_id"]] for row in members)
+        assert float(agreement) == pytest.approx(agreeing / len(members), abs=6e-4)
+        assert float(consistency) == pytest.approx(sum(row["consistent"] for row in members) / len(members), abs=6e-4)
+
+
+def test_markdown_keeps_names_out_of_its_own_signs(content):
+    source = markdown(content)
+    assert "<script" not in source
+    lines = re.search(r"## Ranking\n\n(.*?)\n\n", source, re.DOTALL).group(1).splitlines()
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    assert escaped("a|b\n# [x](y) <i> *s* @team") == r"a\|b \# \[x\]\(y\) &lt;i&gt; \*s\* \@team"
+
+
+def test_long_texts_are_cut_with_a_notice():
+    assert rows.cut("x" * rows.LONGEST_TEXT) == "x" * rows.LONGEST_TEXT
+    assert rows.cut("x" * (rows.LONGEST_TEXT + 1234)).endswith("[1,234 more characters are left out of the report]")
+
+
+@pytest.mark.parametrize(
+    ("record", "close"),
+    [
+        ({"probabilities": {"1": 0.5, "0": 0.2, "2": 0.3}}, True),
+        ({"probabilities": {"1": 0.9, "0": 0.05, "2": 0.05}}, False),
+        ({"scores": [7.5, 7]}, True),
+        ({"scores": [7, 7]}, False),
+        ({"scores": [8, 7]}, False),
+        ({"scores": None}, False),
+        ({"scores": [None, None]}, False),
+    ],
+)
+def test_a_close_call_is_one_that_the_judge_hardly_decides(record, close):
+    assert rows.is_close(record) == close
+
+
+def test_the_commands_write_a_report_with_page_markdown_json_and_figures(files, tmp_path, capsys):
+    judgments, labels = files
+    arguments = [f"--labels={labels}", f"--predictions={judgments}", f"--report={tmp_path / 'judge'}"]
+    assert run(evaluate.main, evaluate.FLAGS, "evaluate", arguments) == 0
+    assert f"{tmp_path / 'judge' / 'index.html'}" in capsys.readouterr().out
+    ranked = [f"--judgments={judgments}", "--by=category", f"--report={tmp_path / 'rank'}"]
+    assert run(rank.main, rank.FLAGS, "rank", ranked) == 0
+    for folder in (tmp_path / "judge", tmp_path / "rank"):
+        assert {path.name for path in folder.iterdir()} == {"index.html", "report.md", "report.json", "figures"}
+        assert json.loads((folder / "report.json").read_text())["ranking"]["models"][0]["name"] == "alpha"
+        with Image.open(folder / "figures/ranking.png") as picture:
+            assert picture.width > 600
+    assert run(evaluate.main, evaluate.FLAGS, "evaluate", arguments) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert run(evaluate.main, evaluate.FLAGS, "evaluate", [*arguments, "--overwrite"]) == 0
+
+
+def test_a_report_replaces_nothing_else(content, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").touch()
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        check_folder(tmp_path / "mine", overwrite=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file"):
+        check_folder(tmp_path / "file", overwrite=True)
+    with pytest.raises(InputError, match="folder above it"):
+        check_folder(tmp_path / "no/where", overwrite=False)
+    check_folder(tmp_path / "new", overwrite=False)
+    write_report(content, tmp_path / "new")
+    with pytest.raises(InputError, match="--overwrite"):
+        check_folder(tmp_path / "new", overwrite=False)
+    check_folder(tmp_path / "new", overwrite=True)

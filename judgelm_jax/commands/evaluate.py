@@ -53,6 +53,22 @@ DECIDE = flags.DEFINE_enum(
     "how a distribution over scores names a winner: its most likely winner, the larger mean score, or the most likely line",
     flag_values=FLAGS,
 )
+RISK = flags.DEFINE_float(
+    "risk",
+    None,
+    "how often the verdicts that are kept may be wrong, such as 0.1: says from which sureness on, and how many are kept",
+    lower_bound=0.0,
+    upper_bound=1.0,
+    flag_values=FLAGS,
+)
+WIDTH = flags.DEFINE_float(
+    "width",
+    None,
+    "a wished width of intervals: where only some judgments have labels, says how many labels it takes",
+    lower_bound=1e-4,
+    upper_bound=1.0,
+    flag_values=FLAGS,
+)
 PARSER = flags.DEFINE_enum(
     "parser", "tolerant", list(PARSERS), "'upstream' reads scores as the published metric code does", flag_values=FLAGS
 )
@@ -77,6 +93,8 @@ def main() -> None:
         raise InputError("--parser=upstream counts what does not parse as a tie; leave out --unparsed")
     if PARSER.value == "upstream" and DECIDE.value != "winner":
         raise InputError("--parser=upstream reads scores from the text; leave out --decide")
+    if RISK.value is not None and not LABELS.value:
+        raise InputError("--risk needs --labels: how often verdicts are wrong is measured on them")
     labels, predictions, reversed_predictions, against = (
         Path(flag.value) if flag.value else None for flag in (LABELS, PREDICTIONS, REVERSED_PREDICTIONS, AGAINST)
     )
@@ -104,6 +122,8 @@ def main() -> None:
         unparsed=UNPARSED.value or "wrong",
         against=other,
         repeated=[run for run in runs if run is not None],
+        risk=RISK.value,
+        width=WIDTH.value,
     )
     if joined.missing or joined.unlabelled:
         print(

@@ -80,6 +80,7 @@ class Joined:
     people: list[tuple[int | None, ...] | None] = dataclasses.field(default_factory=list)
     teacher_scores: list[tuple[float, float] | None] = dataclasses.field(default_factory=list)
     keys: list[str] = dataclasses.field(default_factory=list)
+    unlabelled_predictions: list[Prediction] = dataclasses.field(default_factory=list)
 
     def clusters(self) -> list[Hashable]:
         """One a prediction; a record that lacks the field is a cluster of its own."""
@@ -188,6 +189,7 @@ def join_files(
         people=[labels[key][0].annotators for key in kept],
         teacher_scores=[labels[key][0].scores for key in kept],
         keys=kept,
+        unlabelled_predictions=[row for key, row in predictions.items() if key not in labels],
     )
 
 

@@ -13,6 +13,7 @@ _PARTS = {
     "people": "people among themselves, and the judge with them",
     "scores": "scores beside the teacher's",
     "length": "length of answers",
+    "few_labels": "what labels on all records would say",
     "stability": "judged again",
     "against": "against the other judgments",
 }
@@ -28,6 +29,8 @@ def in_plain_words(summary: Summary) -> str:
             _order_words(summary),
             _people_words(summary.get("people")),
             _win_words(summary),
+            _few_labels_words(summary.get("few_labels")),
+            _risk_words(summary.get("risk")),
             _against_words(summary.get("against")),
             _interval_words(summary),
             _loss_words(summary),
@@ -165,6 +168,33 @@ def _win_words(summary: Summary) -> str:
         return line
     best, row = next(iter(models.items()))
     return f"{line} The highest win rate has {_short(best)!r}: {_percent(row['win_rate'])}{_range(row['win_rate_interval'])}."
+
+
+def _few_labels_words(few: Summary | None) -> str:
+    if not few or few["first_wins"] is None:
+        return ""
+    line = (
+        f"From {few['labelled']} labels and {few['unlabelled']} more judgments: labels on all records would let the first "
+        f"answer win {_percent(few['first_wins'])}{_range(few['first_wins_interval'])}, a tie counting half"
+    )
+    if few["first_wins_weight"] == 0:
+        return f"{line}; here the judge adds nothing to the labels."
+    line += f"; for this your judge is worth ×{few['first_wins_worth']:.1f} labels"
+    needed = few.get("first_wins_labels_needed")
+    return f"{line}; the wished width takes about {needed} labels in all." if needed is not None else f"{line}."
+
+
+def _risk_words(risk: Summary | None) -> str:
+    if not risk:
+        return ""
+    wished = f"wrong in at most {_percent(risk['target'])}"
+    if risk["threshold"] is None:
+        return f"No threshold of sureness can be shown to leave verdicts that are {wished}: too few labels, or too many errors."
+    signal = "probability of the winner" if risk["signal"] == "probability" else "gap of scores"
+    return (
+        f"Verdicts with a {signal} of at least {risk['threshold']:.4g} are {wished} (with 95 % confidence): "
+        f"{_percent(risk['coverage'])} of the records, {_percent(risk['error'])} of them wrong here."
+    )
 
 
 def _against_words(against: Summary | None) -> str:

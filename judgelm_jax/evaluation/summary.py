@@ -8,7 +8,9 @@ from judgelm_jax.evaluation.comparison import compare
 from judgelm_jax.evaluation.joining import Fields, Joined
 from judgelm_jax.evaluation.metrics import Summary, policy_of, summarize
 from judgelm_jax.evaluation.people import kappa, with_people
+from judgelm_jax.evaluation.prediction_powered import few_labels
 from judgelm_jax.evaluation.scores import length_bias, score_correlation
+from judgelm_jax.evaluation.selective import risk_summary
 from judgelm_jax.evaluation.stability import stability
 
 WITHOUT_GROUP = "(without)"
@@ -22,13 +24,16 @@ def full_summary(
     unparsed: str,
     against: Joined | None = None,
     repeated: Sequence[Joined] = (),
+    risk: float | None = None,
+    width: float | None = None,
 ) -> Summary:
     """The form of `evaluate --json`.
 
     Beside `metrics.summarize`: `first_wins`, `second_wins`, `tie_rate`; `models` (see `baselines.model_wins`); `baselines`;
     `cluster_field`, and `without_cluster_field` of `looked_at` records that lack it; `groups`: the same figures for each value
     of the field `by` (records without it under `(without)`); `against`, see `comparison.compare`;
-    `kappa` and `people` (see `people`), `scores` and `length` (see `scores`); `stability` over `repeated` judgments.
+    `kappa` and `people` (see `people`), `scores` and `length` (see `scores`); `stability` over `repeated` judgments;
+    `few_labels` where only some judgments have labels (see `prediction_powered`); `risk` (see `selective`).
     """
     policy = policy_of(parser, unparsed)
     summary = _figures(joined, parser, unparsed)
@@ -51,6 +56,10 @@ def full_summary(
         summary["groups"] = {group: _group(joined.only(places), parser, unparsed) for group, places in sorted(members.items())}
     if against is not None:
         summary["against"] = compare(joined, against, policy)
+    if few := few_labels(joined, policy, width):
+        summary["few_labels"] = few
+    if risk is not None:
+        summary["risk"] = risk_summary(joined, policy, risk)
     if repeated:
         summary["stability"] = stability([joined, *repeated], policy)
     return summary

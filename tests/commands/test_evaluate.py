@@ -177,3 +177,22 @@ def test_a_file_without_the_cluster_field_says_so(tmp_path: Path, capsys: pytest
     predictions = write(tmp_path / "p.jsonl", *({"pair_id": n, "pred_text": "9 1"} for n in range(5)))
     assert run_evaluate(f"--labels={labels}", f"--predictions={predictions}") == 0
     assert "none has the field 'question_id'" in capsys.readouterr().out
+
+
+def test_few_labels_and_a_wished_risk_are_said_in_plain_words(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    winners = [1 + (number * 7919 % 10 < 4) for number in range(2000)]
+    judgments = records(tmp_path / "j.jsonl", winners, scores=[8, 3])
+    labels = write(tmp_path / "l.jsonl", *({"pair_id": n, "winner": winners[n] if n % 25 else 1} for n in range(0, 2000, 4)))
+    target = tmp_path / "m.json"
+    command = [f"--labels={labels}", f"--predictions={judgments}", f"--json={target}"]
+    assert run_evaluate(*command, "--risk=0.1", "--width=0.02") == 0
+    summary = json.loads(target.read_text())
+    assert (summary["few_labels"]["labelled"], summary["few_labels"]["unlabelled"]) == (500, 1500)
+    assert summary["few_labels"]["first_wins_worth"] > 1.5
+    assert summary["few_labels"]["first_wins_labels_needed"] > 500
+    assert (summary["risk"]["signal"], summary["risk"]["coverage"]) == ("score_gap", 1.0)
+    text = capsys.readouterr().out
+    assert "your judge is worth ×" in text
+    assert "wrong in at most 10.0 %" in text
+    assert run_evaluate(*command, "--risk=2", "--overwrite") == 2
+    assert run_evaluate(command[1], "--risk=0.1") == 2

@@ -1,0 +1,3 @@
+from judgelm_jax.commands.calibrate import entry
+
+raise SystemExit(entry())

@@ -144,7 +144,8 @@ def _judge(kind: str, orders: str, paths: dict[str, Path]) -> None:
     if not RESUME.value:
         paths["judgments"].unlink(missing_ok=True)
         shutil.rmtree(f"{paths['judgments']}.partial", ignore_errors=True)
-    settings = {"kind": kind, "orders": orders, "mode": MODE.value, "dtype": DTYPE.value, "mesh": MESH.value}
+    settings = {"kind": kind, "mode": MODE.value, "dtype": DTYPE.value, "mesh": MESH.value}
+    settings |= {"orders": orders} if kind == "pair" else {}  # others are no matter of two orders
     arguments = [f"--model={MODEL.value}", f"--input={paths['records']}", f"--output={paths['judgments']}", "--resume"]
     arguments += [f"--{name}={value}" for name, value in settings.items()]
     arguments += [f"--batch_size={BATCH_SIZE.value}"] if BATCH_SIZE.value else []

@@ -77,7 +77,7 @@ def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
     judgments = []
     for place, item in read_rows(paths[0]):
         field = next((name for name in item if name.endswith("_result")), None)
-        if field is None or item.get("idx") not in records:
+        if field is None or type(item.get("idx")) is not int or item["idx"] not in records:
             raise InputError(f"{place}: it has no field …_result, or its idx is none of the benchmark; check the file")
         judge = field.removesuffix("_result")
         winner = _WINNERS.get(str(item[field]).strip().lower())

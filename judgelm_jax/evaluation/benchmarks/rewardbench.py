@@ -59,7 +59,7 @@ def read_rewardbench(path: Path, reduction: str = "chosen") -> Loaded:
 
 def _pair(_: int, item: Record) -> tuple[Record, Record, int]:
     require(item, "subset", "id")
-    if item["subset"] not in _SECTION_OF:
+    if not isinstance(item["subset"], str) or item["subset"] not in _SECTION_OF:
         raise InputError(f"the subset {item['subset']!r} is none of the benchmark's 23; check the file")
     (prompt, chosen, rejected), converted = texts_of(item, *_TEXTS)
     identity = {"question_id": text_id(prompt), "pair_id": f"{item['subset']}/{item['id']}"}

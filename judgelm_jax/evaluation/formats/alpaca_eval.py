@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from judgelm_jax.evaluation.benchmarks.benchmark import text_id, texts_of
+from judgelm_jax.evaluation.benchmarks.benchmark import require, text_id, texts_of
 from judgelm_jax.records import Record
 
 
@@ -13,6 +13,7 @@ def is_answers(row: Record) -> bool:
 
 def answer(row: Record) -> Record:
     """An output in our form; the id of a question is made of its text. Raises an `InputError` without place."""
+    require(row, "output")
     (instruction,), _ = texts_of(row, "instruction")
     result = {
         "question_id": text_id(instruction),

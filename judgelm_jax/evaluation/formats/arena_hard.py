@@ -18,6 +18,8 @@ def answer(row: Record, turns: int | None) -> Record:
 
     Raises an `InputError` without place.
     """
+    if not is_answers(row):
+        raise InputError("the fields 'uid' and 'messages' (a list) are not both there; this is no answer of Arena-Hard")
     users, answers = _side(row["messages"], "user"), _side(row["messages"], "assistant")
     if not answers or len(users) != len(answers):
         raise InputError("messages are not of user and assistant in turn; write the answer again")

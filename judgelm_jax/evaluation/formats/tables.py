@@ -67,7 +67,8 @@ def _column(values: list[Any]) -> list[Any]:
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {str}:
         return [None if value is None else _encodable(value) for value in values]
-    if kinds <= {int, float} or kinds == {bool}:
+    long = any(type(value) is int and abs(value) >= 2**63 for value in values)
+    if (kinds <= {int, float} and not long) or kinds == {bool}:
         return [float(value) if value is not None and float in kinds else value for value in values]
     return [None if value is None else json.dumps(value) for value in values]
 

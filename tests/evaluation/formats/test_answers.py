@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.formats import mt_bench
@@ -186,3 +188,39 @@ def test_fields_of_other_forms_are_kept_but_for_what_they_became(tmp_path: Path)
     mapped = only(write(tmp_path / "t.jsonl", {"id": 1, "q": "q", "a": "a", "topic": "t"}),
                   Reading(columns={"question_id": "id", "question_body": "q", "text": "a"}))  # fmt: skip
     assert {name for name in mapped if not name.startswith("_")} == {"question_id", "question_body", "text", "topic"}
+
+
+SAMPLES = [
+    {"question_id": 7, "question_body": "q", "text": "t", "model": "m", "reference": "r"},
+    {"question_id": 7, "choices": [{"turns": ["one", "two"]}]},
+    {"instruction": "i", "output": "o", "generator": "g"},
+    {"uid": "u", "model": "m", "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+    {"input": "q", "output_1": "a", "output_2": "b"},
+]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "turns", "text"]), inner),
+    max_leaves=6,
+)
+
+
+@given(st.lists(st.sampled_from(SAMPLES), min_size=1, max_size=3), st.data())
+def test_rows_with_any_one_value_changed_are_read_or_named(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict], data: st.DataObject
+) -> None:
+    last = dict(rows[-1])
+    field = data.draw(st.sampled_from(list(last)))
+    if data.draw(st.booleans()):
+        last[field] = data.draw(VALUES)
+    else:
+        del last[field]
+    path = write(tmp_path_factory.mktemp("a") / "a.jsonl", *rows[:-1], last)
+    try:
+        groups = read_answers(path, Reading(questions=QUESTIONS))
+    except InputError as error:
+        assert str(path) in str(error)  # noqa: PT017 (there need be no error)
+        return
+    for group in groups:
+        for row in group.rows.values():
+            assert isinstance(row["question_body"], str)
+            assert isinstance(row["text"], str)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.formats.rows import read_rows
@@ -175,3 +177,21 @@ def test_rows_that_are_no_judgments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="j:1: is no judgment of a pair"):
         write(tmp_path, "lmarena", [judgments()[0] | {"answer3_body": "c"}])
     assert list(tmp_path.iterdir()) == []
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+OWN = ["question_body", "answer1_body", "answer1_model_id", "extra", "explanation", "category", "turn", "dataset"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(fields=st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(OWN, ANY)), min_size=1, max_size=3))
+def test_fields_of_any_kind_can_be_written(tmp_path_factory: pytest.TempPathFactory, name: str, fields: list[dict]) -> None:
+    path = tmp_path_factory.mktemp("w") / ("out.csv" if name == "csv" else "out.jsonl")
+    rows = [(f"j:{number}", judgments()[0] | extra) for number, extra in enumerate(fields)]
+    assert write_judgments(path, name, rows)["judgments"] == len(rows)
+    if name != "csv":
+        assert read_rows(path)

@@ -16,6 +16,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from judgelm_jax.checkpoints.stand_ins import refuse_stand_ins
 from judgelm_jax.checkpoints.tensors import StoredTensor, tensor_table
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import rotary
@@ -231,6 +232,7 @@ class _CheckedReader(gguf.GGUFReader):
 
 
 def _read_part(file: Path) -> tuple[dict[str, Any], dict[str, _Block]]:
+    refuse_stand_ins([file])
     try:
         reader = _CheckedReader(file)
         if reader.byte_order != "I":

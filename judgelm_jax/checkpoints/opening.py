@@ -114,6 +114,9 @@ def _open_whole(place: Path) -> Checkpoint:
     if place.is_dir() and orbax_store.is_store(place):
         about = orbax_store.custom_metadata(place)
         return _open_training(place, about) if about.get("layout") == training_run.LAYOUT else _open_store(place)
+    if (place / training_run.STATE).is_dir() and not (place / "config.json").exists():
+        missing = orbax_store.METADATA_FILE
+        raise InputError(f"{place}: a broken Orbax directory ({missing} is missing); take or make another")
     if place.is_file() or (place.is_dir() and not hf_reading.has_weights(place)):
         refuse_stand_ins([place])
         file = gguf_reading.find_gguf(place)
@@ -147,6 +150,9 @@ def _open_store(folder: Path) -> Checkpoint:
 
 def _open_training(folder: Path, about: dict[str, Any]) -> Checkpoint:
     """`RUN/checkpoints/STEP`; adapters are merged into the checkpoint from which the run started."""
+    missing = [field for field in ("hf_config", "export_dtype", "lora", "init_from", "init_fingerprint") if field not in about]
+    if missing:
+        raise InputError(f"{folder}: a broken training checkpoint (its metadata has no {missing[0]}); take another")
     config = families.from_hf(about["hf_config"])
     tokenizer_folder = folder.absolute().parent.parent / orbax_store.TOKENIZER_FOLDER
     tokenizer_files = _existing(tokenizer_folder, TOKENIZER_FILES)
@@ -199,7 +205,6 @@ def _open_hf(folder: Path) -> Checkpoint:
 
 def _open_gguf(file: Path) -> Checkpoint:
     source = gguf_reading.read_gguf(file)
-    refuse_stand_ins(source.files)
     config = gguf_reading.model_config(source)
     weights = gguf_reading.GgufWeights(source, config)
     made = tempfile.TemporaryDirectory(prefix="judgelm-tokenizer-")

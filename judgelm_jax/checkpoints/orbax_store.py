@@ -46,7 +46,7 @@ def is_store(folder: Path) -> bool:
 def custom_metadata(folder: Path) -> dict[str, Any]:
     """What the writer of an Orbax checkpoint said of it; empty where that cannot be read."""
     try:
-        return _quietly(functools.partial(ocp.checkpointables_metadata, folder.absolute())).custom_metadata or {}
+        return quietly(functools.partial(ocp.checkpointables_metadata, folder.absolute())).custom_metadata or {}
     except OSError:
         return {}
 
@@ -72,10 +72,10 @@ def write_store(folder: Path, weights: Weights, config: ModelConfig, hf_config: 
             if names is groups[-1]:  # the fingerprint is known
                 about = {**FORMAT, "layout": _LAYOUT}
                 about |= {"hf_config": dict(hf_config), "fingerprint": digest.hexdigest()}
-            _quietly(functools.partial(ocp.partial.save, folder, _tree(tensors), custom_metadata=about))
+            quietly(functools.partial(ocp.partial.save, folder, _tree(tensors), custom_metadata=about))
             bar.update(sum(tensor.nbytes for tensor in tensors.values()))
             del tensors, tensor
-        _quietly(functools.partial(ocp.partial.finalize, folder))
+        quietly(functools.partial(ocp.partial.finalize, folder))
     if StoreWeights(folder).tensors != {name: weights.tensors[name] for name in tensor_table(config)}:
         raise OSError("Orbax lost tensors on the way")
 
@@ -90,16 +90,19 @@ class StoreWeights:
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()  # under a relative path Orbax finds nothing
         try:
-            metadata = _quietly(functools.partial(ocp.metadata, self._folder))
+            metadata = quietly(functools.partial(ocp.metadata, self._folder))
         except OSError as error:
             raise InputError(f"{folder}: a broken Orbax directory ({error}); convert it again") from error
         about = metadata.custom_metadata or {}
+        if not about:
+            raise InputError(f"{folder}: a broken Orbax directory ({METADATA_FILE} is empty or damaged); take or make another")
         if not {**FORMAT, "layout": _LAYOUT}.items() <= about.items():
             raise InputError(f"{folder}: an Orbax directory, but not one that judgelm-convert wrote; convert it again")
         if not isinstance(metadata.metadata, dict):
             raise InputError(f"{folder}: a broken Orbax directory (it holds no tensors); convert it again")
+        if not isinstance(about.get("hf_config"), dict):
+            raise InputError(f"{folder}: a broken Orbax directory (its metadata holds no config); convert it again")
         self.hf_config: dict[str, Any] = about["hf_config"]
-        self.fingerprint: str = about["fingerprint"]
         leaves = {_name(path): leaf for path, leaf in _leaves(metadata.metadata)}
         self.tensors = {name: StoredTensor(tuple(leaf.shape), leaf.dtype.name) for name, leaf in leaves.items()}
 
@@ -120,7 +123,7 @@ class StoreWeights:
     def _load(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         tree = _tree({name: wanted.get(name, ocp.PLACEHOLDER) for name in self.tensors})
         try:
-            loaded = dict(_leaves(_quietly(functools.partial(ocp.load, self._folder, tree))))
+            loaded = dict(_leaves(quietly(functools.partial(ocp.load, self._folder, tree))))
         except OSError as error:
             raise InputError(f"{self._folder}: a broken Orbax directory ({error}); convert it again") from error
         return {name: loaded[_path(name)] for name in wanted}
@@ -155,7 +158,7 @@ def _leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[tuple[
     return found
 
 
-def _quietly(call: Callable[[], T]) -> T:
+def quietly(call: Callable[[], T]) -> T:
     """Calls Orbax, which prints and logs every error of its threads and tasks beside the one that it raises.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from judgelm_jax.checkpoints.orbax_store import FORMAT
+from judgelm_jax.checkpoints.orbax_store import FORMAT, METADATA_FILE, quietly
 from judgelm_jax.errors import InputError
 
 STATE = "state"  # what Orbax calls the saved tree
@@ -48,7 +49,9 @@ class TrainingCheckpoints:
         if jax.process_index() == 0:
             for half in self._folder.glob(f"*{_UNFINISHED}*"):  # Orbax itself leaves them where no save of that step follows
                 shutil.rmtree(half, ignore_errors=True)
-        self._checkpointer = ocp.training.Checkpointer(self._folder, preservation_policy=policies.AnyPreservationPolicy(kept))
+        policy = policies.AnyPreservationPolicy(kept)
+        # It reads the metadata of all steps, and would log each fault in them.
+        self._checkpointer = quietly(functools.partial(ocp.training.Checkpointer, self._folder, preservation_policy=policy))
         self._saving: Any = None  # Orbax's response to the last save
 
     def __enter__(self) -> "TrainingCheckpoints":
@@ -115,17 +118,24 @@ class TrainingCheckpoints:
             return None
         step = self.latest
         try:
-            metadata = self._checkpointer.checkpointables_metadata(step)
+            metadata = quietly(functools.partial(self._checkpointer.checkpointables_metadata, step))
+            custom = metadata.custom_metadata or {}
+            if "iterator" not in custom:
+                raise ValueError(f"{METADATA_FILE} is missing, empty or damaged")
+            if not jax.tree.leaves(metadata.metadata.get(STATE)):
+                raise ValueError("the list of its arrays is missing or damaged")
             _check_same(metadata.metadata[STATE], abstract_state)
-            state = self._checkpointer.load_checkpointables(step, {STATE: abstract_state})[STATE]
+            load = functools.partial(self._checkpointer.load_checkpointables, step, {STATE: abstract_state})
+            state = quietly(load)[STATE]
         except jax.errors.JaxRuntimeError:  # the devices, not the files
             raise
         except Exception as error:
-            reason = str(error).strip().partition("\n")[0]
+            # What Orbax says of damaged data is about its handlers.
+            reason = "its data are damaged" if isinstance(error, OSError) else _line(error)
             raise InputError(
                 f"{self.path(step)}: cannot be restored ({reason}); remove this folder to go on from the checkpoint before"
             ) from error
-        return Restored(step, state, metadata.custom_metadata["iterator"])
+        return Restored(step, state, custom["iterator"])
 
     def close(self) -> None:
         """Waits and frees what Orbax holds. Raises as `save`."""

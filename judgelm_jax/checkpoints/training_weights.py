@@ -26,19 +26,19 @@ class StackedWeights:
     """
 
     def __init__(self, folder: Path, config: ModelConfig, dtype: str):
-        self._table = tensor_table(config)
+        self._folder, self._table = folder, tensor_table(config)
         self._arrays = {spec.path: _open(folder, spec.path) for spec in self._table.values()}
         self._dtype = DTYPES[dtype]
         self.tensors = {name: StoredTensor(spec.shape, dtype) for name, spec in self._table.items()}
 
     def read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        return {name: self._array(self._table[name])[...].read().result().astype(self._dtype) for name in names}
+        return {name: _content(self._folder, self._array(self._table[name])[...]).astype(self._dtype) for name in names}
 
     def arrays(self, shardings: Mapping[str, jax.sharding.Sharding]) -> dict[str, jax.Array]:
         def placed(name: str, sharding: jax.sharding.Sharding) -> jax.Array:
             array = self._array(self._table[name])
             return jax.make_array_from_callback(
-                self._table[name].shape, sharding, lambda index: array[index].read().result().astype(self._dtype)
+                self._table[name].shape, sharding, lambda index: _content(self._folder, array[index]).astype(self._dtype)
             )
 
         return {name: placed(name, sharding) for name, sharding in shardings.items()}
@@ -66,7 +66,7 @@ def saved_pairs(folder: Path, config: ModelConfig, settings: LoraConfig) -> dict
     }
 
     def pair(spec: TensorSpec) -> Pair:
-        a, b = (half[spec.layer].read().result() for half in opened[spec.path])
+        a, b = (_content(folder, half[spec.layer]) for half in opened[spec.path])
         return a, b, scale
 
     return {name: functools.partial(pair, spec) for name, spec in adapted.items()}
@@ -76,7 +76,7 @@ def read_adapters(folder: Path, config: ModelConfig, settings: LoraConfig) -> di
     """The adapters of a training checkpoint in host memory, float32, in the structure of `lora.init`."""
     shapes = jax.eval_shape(lambda key: lora.init(config, settings, key), jax.random.key(0))
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: _open(folder, tuple(key.key for key in path)).read().result(), shapes
+        lambda path, _: _content(folder, _open(folder, tuple(key.key for key in path))), shapes
     )
 
 
@@ -86,5 +86,16 @@ def _open(folder: Path, path: tuple[str, ...]) -> Any:
     try:
         return tensorstore.open({"driver": "zarr3", "kvstore": kvstore}, read=True, open=True).result()
     except ValueError as error:
-        reason = str(error).partition("[")[0].strip()
-        raise InputError(f"{folder}: a broken training checkpoint ({reason}); take another") from error
+        raise _broken(folder, error) from error
+
+
+def _content(folder: Path, array: Any) -> np.ndarray:
+    try:
+        return array.read().result()
+    except ValueError as error:
+        raise _broken(folder, error) from error
+
+
+def _broken(folder: Path, error: ValueError) -> InputError:
+    reason = " ".join(str(error).partition("[")[0].split())[:120]
+    return InputError(f"{folder}: a broken training checkpoint ({reason}); take another")

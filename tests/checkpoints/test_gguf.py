@@ -328,6 +328,18 @@ def test_of_several_models_in_a_folder_one_must_be_named(tmp_path: Path) -> None
     assert f"{tmp_path}: holds several models (a.gguf, b.gguf); name one" in fault_of(tmp_path)
 
 
+def test_one_byte_in_the_middle_makes_another_fingerprint(tmp_path: Path) -> None:
+    write(tmp_path / "a.gguf", "Q8_0")
+    found = [open_checkpoint(str(tmp_path / "a.gguf")).fingerprint for _ in range(2)]
+    with (tmp_path / "a.gguf").open("r+b") as file:
+        file.seek((tmp_path / "a.gguf").stat().st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 1]))
+    found.append(open_checkpoint(str(tmp_path / "a.gguf")).fingerprint)
+    assert (found[0] == found[1], found[0] == found[2]) == (True, False)
+
+
 def vocabulary(model: Path, add_bos: bool | None = True) -> Any:
     """Writes a SentencePiece model as llama.cpp's converter does."""
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(model))

@@ -113,6 +113,55 @@ def test_another_state_is_refused(params, tmp_path, change):
     saved.close()
 
 
+DAMAGES = {
+    "empty metadata": ("_CHECKPOINT_METADATA", b""),
+    "no metadata": ("_CHECKPOINT_METADATA", None),
+    "broken metadata": ("_CHECKPOINT_METADATA", b"{["),
+    "metadata of nothing": ("_CHECKPOINT_METADATA", b"{}"),
+    "cut data": ("state/ocdbt.process_0/d/*", b"x" * 1000),
+    "no data": ("state/ocdbt.process_0/d/*", None),
+    "empty list of arrays": ("state/_METADATA", b""),
+    "empty manifest": ("state/manifest.ocdbt", b""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_one_short_line_and_the_one_before_goes_on(params, tmp_path, capfd, caplog, damage):
+    state = {"params": params}
+    with TrainingCheckpoints(tmp_path / "checkpoints", 2, False, ABOUT) as saved:
+        for step in (1, 2):
+            saved.save(step, state, {"next_index": step})
+            saved.wait()
+    pattern, content = damage
+    files = list((tmp_path / "checkpoints" / "2").glob(pattern))
+    assert files
+    for file in files:
+        file.unlink()
+        if content is not None:
+            file.write_bytes(content)
+    capfd.readouterr()
+    caplog.clear()
+    with (
+        TrainingCheckpoints(tmp_path / "checkpoints", 2, False, ABOUT) as saved,
+        pytest.raises(
+            InputError, match=r"checkpoints/2: cannot be restored \(.*\); remove this folder to go on from"
+        ) as raised,
+    ):
+        saved.restore(abstract(state))
+    assert len(str(raised.value)) < 400
+    assert "\n" not in str(raised.value)
+    assert capfd.readouterr().err == ""
+    assert not caplog.records
+    place = tmp_path / "checkpoints" / "2"
+    if pattern != "state/_METADATA":  # without which the arrays can be opened by name
+        with pytest.raises(InputError, match="checkpoints/2: a broken") as raised:  # as a model
+            open_checkpoint(str(place)).load(None, "float32")
+        assert len(str(raised.value)) < 400
+    shutil.rmtree(place)
+    with TrainingCheckpoints(tmp_path / "checkpoints", 2, False, ABOUT) as saved:
+        assert saved.restore(abstract(state)).step == 1
+
+
 def test_what_a_killed_save_left_is_no_checkpoint(params, tmp_path):
     saved = TrainingCheckpoints(tmp_path / "checkpoints", 2, False, ABOUT)
     saved.save(1, {"params": params}, {"next_index": 1})

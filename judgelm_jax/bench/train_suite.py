@@ -12,7 +12,7 @@ import numpy as np
 
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.data.pipeline import batches
-from judgelm_jax.model import llama
+from judgelm_jax.model import parameters
 from judgelm_jax.training.feeding import Feeding
 from judgelm_jax.training.loss import Batch
 from judgelm_jax.training.setup import Run
@@ -44,12 +44,12 @@ def steps_of(run: Run, count: int) -> list[Step]:
     return steps
 
 
-def measure(run: Run, trained: llama.Params, peer: PeerStep | None, steps: Sequence[Step], rounds: int) -> dict[str, Any]:
+def measure(run: Run, trained: parameters.Params, peer: PeerStep | None, steps: Sequence[Step], rounds: int) -> dict[str, Any]:
     """Trains both sides on the same steps, in turn, `rounds` times; the first round of each is a warm-up and not counted.
 
     Only tokens of documents count; what a side computes beside them (padding) is its own affair.
     """
-    shardings = llama.param_shardings(run.model, run.mesh)
+    shardings = parameters.param_shardings(run.model, run.mesh)
     placed = state_shardings(trained, shardings, run.program.optimizer, run.mesh)
     state = jax.jit(lambda x: init_state(x, run.program.optimizer), out_shardings=placed)(trained)
     start = time.perf_counter()

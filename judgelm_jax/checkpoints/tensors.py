@@ -5,6 +5,7 @@ trip changes no bit.
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from judgelm_jax.errors import InputError
+from judgelm_jax.model import parameters
 from judgelm_jax.model.config import ModelConfig
 
 DTYPES = {
@@ -34,9 +36,9 @@ _DERIVED = "rotary_emb.inv_freq"
 
 @dataclasses.dataclass(frozen=True)
 class TensorSpec:
-    """One stored tensor: its place in the tree of parameters, its layer (None: outside the layers), its shape."""
+    """One stored tensor: its path in the tree of parameters, its layer (None: outside the layers), its shape."""
 
-    path: tuple[str, ...]
+    path: parameters.Path
     layer: int | None
     shape: tuple[int, ...]
 
@@ -67,29 +69,22 @@ class Weights(Protocol):
 
 
 def tensor_table(config: ModelConfig) -> dict[str, TensorSpec]:
-    """Hugging Face name → place and shape of every tensor of a model, in the order of the forward pass."""
-    width, hidden = config.hidden_size, config.intermediate_size
-    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    of_a_layer: dict[str, tuple[int, ...]] = {
-        "input_layernorm": (width,),
-        "self_attn.q_proj": (queries, width),
-        "self_attn.k_proj": (keys, width),
-        "self_attn.v_proj": (keys, width),
-        "self_attn.o_proj": (width, queries),
-        "post_attention_layernorm": (width,),
-        "mlp.gate_proj": (hidden, width),
-        "mlp.up_proj": (hidden, width),
-        "mlp.down_proj": (width, hidden),
-    }
-    table = {_EMBEDDING: TensorSpec(("embed_tokens", "weight"), None, (config.vocab_size, width))}
-    for layer in range(config.num_layers):
-        for name, shape in of_a_layer.items():
-            path = ("layers", *name.split("."), "weight")
-            table[f"model.layers.{layer}.{name}.weight"] = TensorSpec(path, layer, shape)
-    table["model.norm.weight"] = TensorSpec(("norm", "weight"), None, (width,))
-    if not config.tied_embeddings:
-        table[_HEAD] = TensorSpec(("lm_head", "weight"), None, (config.vocab_size, width))
+    """Hugging Face name → path and shape of every tensor that the model declares, in the order of the forward pass."""
+    table: dict[str, TensorSpec] = {}
+    tensors = parameters.declared(config).items()
+    for of_layers, group in itertools.groupby(tensors, key=lambda item: item[1].of_layers):
+        own = list(group)
+        for layer in range(config.num_layers) if of_layers else (None,):
+            for path, tensor in own:
+                shape = tensor.shape[1:] if of_layers else tensor.shape
+                table[_hf_name(path, layer)] = TensorSpec(path, layer, shape)
     return table
+
+
+def _hf_name(path: parameters.Path, layer: int | None) -> str:
+    first, *rest = path
+    inside = [first, *rest] if layer is None else [first, str(layer), *rest]
+    return ".".join(inside if first == "lm_head" else ["model", *inside])
 
 
 def check_weights(place: Path, weights: Weights, config: ModelConfig) -> None:

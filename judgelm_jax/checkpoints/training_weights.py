@@ -54,16 +54,9 @@ def saved_pairs(folder: Path, config: ModelConfig, settings: LoraConfig) -> dict
     Raises:
       InputError: the checkpoint is broken.
     """
-    scale = lora.scale(settings)
-    adapted = {
-        name: spec
-        for name, spec in tensor_table(config).items()
-        if len(spec.path) > 2 and spec.path[-2] in settings.targets and spec.path[0] == "layers"
-    }
-    opened = {
-        path: [_open(folder, (*path[:-1], half)) for half in ("lora_a", "lora_b")]
-        for path in {spec.path for spec in adapted.values()}
-    }
+    scale, pairs = lora.scale(settings), lora.pairs(config, settings)
+    opened = {weight: [_open(folder, half) for half in pair] for weight, pair in pairs.items()}
+    adapted = {name: spec for name, spec in tensor_table(config).items() if spec.path in pairs}
 
     def pair(spec: TensorSpec) -> Pair:
         a, b = (_content(folder, half[spec.layer]) for half in opened[spec.path])

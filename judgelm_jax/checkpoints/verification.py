@@ -15,7 +15,7 @@ from judgelm_jax.checkpoints.gguf_reading import GgufWeights
 from judgelm_jax.checkpoints.hf_reading import SafetensorsWeights, TorchWeights
 from judgelm_jax.checkpoints.opening import Checkpoint
 from judgelm_jax.errors import InputError
-from judgelm_jax.model import llama
+from judgelm_jax.model import decoder
 from judgelm_jax.tokenization import load_tokenizer
 
 TOLERANCE = 1e-3
@@ -49,7 +49,7 @@ def largest_difference(ours: Checkpoint, theirs: Path) -> float:
     begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     ids = (begin + tokenizer.encode(_TEXT))[: ours.config.context]
     with jax.default_matmul_precision("highest"):
-        logits = llama.logits(ours.load(None, jnp.float32), ours.config, jnp.asarray([ids]))
+        logits = decoder.logits(ours.load(None, jnp.float32), ours.config, jnp.asarray([ids]))
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
     try:

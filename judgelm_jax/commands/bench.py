@@ -134,7 +134,7 @@ def _measure_training(scratch: Path) -> dict[str, Any]:
 
     from judgelm_jax import laboratory
     from judgelm_jax.bench import train_suite
-    from judgelm_jax.model import llama
+    from judgelm_jax.model import parameters
     from judgelm_jax.records import dump_line
     from judgelm_jax.runtime import enable_compilation_cache, require_devices
     from judgelm_jax.training import setup
@@ -161,7 +161,7 @@ def _measure_training(scratch: Path) -> dict[str, Any]:
         rates = [float(planned.program.schedule(step)) for step in range((ROUNDS.value + 1) * STEPS.value)]
         peer = train_suite.torch_peer(model.train(), PEER_BATCH.value, rates, config.training)
     assert planned.checkpoint is not None
-    trained = planned.checkpoint.load(llama.param_shardings(planned.model, planned.mesh), jnp.float32)
+    trained = planned.checkpoint.load(parameters.param_shardings(planned.model, planned.mesh), jnp.float32)
     print(f"measuring train: {STEPS.value} steps of {ROWS.value} rows, {ROUNDS.value} rounds of each side", flush=True)
     return {
         **_setting(dtype),

@@ -15,11 +15,9 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, cast
+from typing import NamedTuple
 
 import numpy as np
-
-from judgelm_jax.model.llama import Packed
 
 _SHORTEST = 64
 _PER_OCTAVE = 8  # sizes between a power of two and the next: what fills a size best wastes at most 1/9
@@ -33,6 +31,16 @@ _MOST_REPEATED = 2
 _MORE_TOKENS, _MORE_ROWS = 0.1, 0.25
 
 Shape = tuple[int, int, int, int]
+
+
+class TreeArrays(NamedTuple):
+    """How prompts are packed into token rows: int32 arrays of the host, as `model.views.PromptTree` describes them."""
+
+    indices: np.ndarray
+    shared: np.ndarray
+    ends: np.ndarray
+    positions: np.ndarray
+    sources: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +80,7 @@ class Batch:
         return sum(_tree_size(part) for part in self.parts)
 
     @functools.cached_property
-    def arrays(self) -> tuple[np.ndarray, Packed, np.ndarray, np.ndarray]:
+    def arrays(self) -> tuple[np.ndarray, TreeArrays, np.ndarray, np.ndarray]:
         """Tokens int32 [parts, size] and the way they are packed; of all prompts, lengths int32 [parts × prompts] and keys
         uint32 [parts × prompts, 2]. A prompt that only fills up has one token."""
         count = len(self.parts)
@@ -94,9 +102,7 @@ class Batch:
                 owns[part, prompt], lengths[part, prompt], keys[part, prompt] = shared, length, row.key
                 before = row.ids
         ends = np.take_along_axis(places, lengths[..., None] - 1, axis=2)[..., 0]
-        # Arrays of the host, until they are put on the mesh.
-        packed = Packed(*cast(Any, (places, owns, ends, positions, sources)))
-        return tokens, packed, lengths.reshape(-1), keys.reshape(-1, 2)
+        return tokens, TreeArrays(places, owns, ends, positions, sources), lengths.reshape(-1), keys.reshape(-1, 2)
 
 
 def bucket_lengths(most: int, per_octave: int = _PER_OCTAVE) -> list[int]:

@@ -20,9 +20,10 @@ from judgelm_jax.judging import line_tree, score_tree, slots
 from judgelm_jax.judging.batching import Batch, Row, batches, bucket, bucket_lengths
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.prefill import prefill
-from judgelm_jax.model import attention, llama
+from judgelm_jax.model import attention, decoder, parameters
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.placement import Placement
 
 # Tokens of one prefill on one device: enough to fill the device, few enough that activations stay small.
 _PREFILL_TOKENS = {"cpu": 8192}
@@ -75,7 +76,7 @@ class Engine:
 
     def __init__(
         self,
-        params: llama.Params,
+        params: parameters.Params,
         config: ModelConfig,
         mesh: Mesh,
         settings: JudgeConfig,
@@ -84,7 +85,7 @@ class Engine:
         """`tree` holds the lines that may be written: a `LineTree` in mode `distribution`, else a `ScoreTree`."""
         self.config, self.mesh, self.settings, self.tree = config, mesh, settings, tree
         platform = mesh.devices.flat[0].platform
-        self._apart = platform == "cpu"  # its matrix products copy what is a part of a larger array
+        self._unstacked = platform == "cpu"  # its matrix products copy what is a part of a larger array
         self.load(params)
         backend = settings.attention
         if backend == "auto":
@@ -93,7 +94,7 @@ class Engine:
             attention.refuse(backend, config.head_dim, settings.dtype, platform)
         except ValueError as error:
             raise InputError(f"--attention={backend}: {error}; choose another") from error
-        self.placement = llama.Placement(mesh, backend)
+        self.placement = Placement(mesh, backend)
         self.counts = Counts()
         self.reserved = settings.max_new_tokens if settings.mode == "explain" else tree.longest
         if self.reserved >= config.context:
@@ -108,9 +109,9 @@ class Engine:
         self._programs: dict[tuple, Any] = {}
         self._temperature = None if settings.temperature == 0 else np.float32(settings.temperature)
 
-    def load(self, params: llama.Params) -> None:
+    def load(self, params: parameters.Params) -> None:
         """Takes other parameters of the same shapes."""
-        self.params = llama.unstacked(params, self.config) if self._apart and params else params
+        self.params = parameters.unstacked(params, self.config) if self._unstacked and params else params
 
     def run(self, rows: Sequence[Row]) -> Iterator[Answer]:
         """Answers every row, in the order in which they are done. Rows have at most `prompt_budget` ids.
@@ -156,7 +157,7 @@ class Engine:
         table = bucket_lengths(longest, self._per_octave)
         waiting = collections.deque(batches(rows, table, self._prefill_tokens, group, self._multiple, known))
         # Less of the cache is read while all rows are short; but a part of it would be copied first where it is apart.
-        views = sorted({context} | {v for v in (context // 4, context // 2) if context >= 1024 and not self._apart})
+        views = sorted({context} | {v for v in (context // 4, context // 2) if context >= 1024 and not self._unstacked})
         programs: dict[tuple, Callable[[], Any]] = {("empty", count, context): lambda: self._empty_program(count, context)}
         for batch in waiting:
             programs["admit", count, context, *batch.shape] = functools.partial(self._admit_program, count, context, batch)
@@ -233,8 +234,8 @@ class Engine:
         dtype = jnp.dtype(self.settings.dtype)
         room = _whole_pages(batch.longest + self._room) - batch.longest
 
-        def score(params, tokens, packed, lengths, keys, temperature):
-            last, cache = prefill(params, self.config, self.placement, tokens, packed, room, dtype)
+        def score(params, tokens, tree, lengths, keys, temperature):
+            last, cache = prefill(params, self.config, self.placement, tokens, tree, room, dtype)
             return self._answer(params, cache, lengths, last, keys, temperature)
 
         everywhere = NamedSharding(self.mesh, PartitionSpec())  # each process reads all results
@@ -246,7 +247,7 @@ class Engine:
         tree = self.tree
         if isinstance(tree, line_tree.LineTree):
             return line_tree.log_probabilities(params, self.config, self.placement, tree, cache, lengths, last)
-        first = llama.head(params, last)
+        first = decoder.head(params, last)
         return score_tree.decode(params, self.config, self.placement, tree, cache, lengths, first, keys, temperature)
 
     @property
@@ -256,7 +257,7 @@ class Engine:
 
     def _empty_program(self, count: int, context: int) -> Any:
         dtype = jnp.dtype(self.settings.dtype)
-        make = functools.partial(slots.empty, self.config, count, context, self.settings.max_new_tokens, dtype, self._apart)
+        make = functools.partial(slots.empty, self.config, count, context, self.settings.max_new_tokens, dtype, self._unstacked)
         return jax.jit(make, out_shardings=self._state_shardings(count, context)).lower().compile()
 
     def _admit_program(self, count: int, context: int, batch: Batch) -> Any:
@@ -278,7 +279,7 @@ class Engine:
 
     def _state_shapes(self, count: int, context: int) -> slots.State:
         dtype, most = jnp.dtype(self.settings.dtype), self.settings.max_new_tokens
-        shapes = jax.eval_shape(lambda: slots.empty(self.config, count, context, most, dtype, self._apart))
+        shapes = jax.eval_shape(lambda: slots.empty(self.config, count, context, most, dtype, self._unstacked))
         return jax.tree.map(
             lambda x, axes: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.sharding(self.mesh, axes)),
             shapes,

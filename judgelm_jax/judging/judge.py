@@ -20,7 +20,7 @@ from judgelm_jax.judging.batching import Row
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Answer, Engine
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.model import llama
+from judgelm_jax.model import parameters
 from judgelm_jax.records import Record, answers_of, identity, question_identity, reference_of
 from judgelm_jax.tokenization import Tokenizer, fit_prompt, load_tokenizer
 from judgelm_jax.verdicts import Verdict
@@ -101,7 +101,7 @@ class Judge:
         else:
             tree = score_tree.build(tokenizer, verdicts.score_lines(2))
         device_mesh = mesh if isinstance(mesh, Mesh) else sharding.make_mesh(MeshConfig.parse(mesh))
-        params = checkpoint.load(llama.param_shardings(config, device_mesh), settings.dtype)
+        params = checkpoint.load(parameters.param_shardings(config, device_mesh), settings.dtype)
         engine = Engine(params, config, device_mesh, settings, tree)
         return Judge(engine, tokenizer, settings, model_id or Path(model).name)
 

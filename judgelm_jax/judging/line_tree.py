@@ -17,8 +17,9 @@ import numpy as np
 
 from judgelm_jax.judging.score_tree import PROMPT_END_TOKENS, tokenize_lines
 from judgelm_jax.model import cache as kv_cache
-from judgelm_jax.model import llama
+from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.placement import Placement
 from judgelm_jax.tokenization import Tokenizer
 
 # Logits of so many nodes exist at once: [B, 16, V] floats.
@@ -78,9 +79,9 @@ def build(tokenizer: Tokenizer, lines: Sequence[str], begun: str = "") -> LineTr
 
 
 def log_probabilities(
-    params: llama.Params,
+    params: parameters.Params,
     config: ModelConfig,
-    placement: llama.Placement,
+    placement: Placement,
     tree: LineTree,
     cache: kv_cache.Cache,
     lengths: jax.Array,
@@ -99,16 +100,16 @@ def log_probabilities(
     place = jnp.arange(slots) - lengths[:, None]  # [B, T]
     ancestors = jnp.asarray(tree.ancestors)[:, jnp.clip(place, 0, count - 1)].transpose(1, 0, 2)  # [B, nodes, T]
     mask = (place < 0)[:, None] | (ancestors & (place < count)[:, None])
-    reach = llama.Reach(lengths[:, None] + jnp.asarray(tree.depths), own, mask)
+    view = views.Continued(lengths[:, None] + jnp.asarray(tree.depths), own, mask)
     tokens = jnp.broadcast_to(jnp.asarray(tree.tokens), (batch, count))
-    nodes, _ = llama.forward(params, config, tokens, reach, cache, placement)
+    nodes, _ = decoder.forward(params, config, tokens, view, cache, placement)
     # The prompt's last token is the node before the first: index 0 from here on.
     states = jnp.concatenate([hidden[:, None], nodes], axis=1)
     edges = _edge_log_probabilities(params, tree, states)
     return jnp.pad(edges, ((0, 0), (0, 1)))[:, jnp.asarray(tree.paths)].sum(axis=-1)
 
 
-def _edge_log_probabilities(params: llama.Params, tree: LineTree, states: jax.Array) -> jax.Array:
+def _edge_log_probabilities(params: parameters.Params, tree: LineTree, states: jax.Array) -> jax.Array:
     """float32 [B, edges], a group of nodes at a time so that the logits of all never exist at once."""
     groups = -(-states.shape[1] // _NODES_AT_ONCE)
     padded = jnp.pad(states, ((0, 0), (0, groups * _NODES_AT_ONCE - states.shape[1]), (0, 0)))
@@ -125,7 +126,7 @@ def _edge_log_probabilities(params: llama.Params, tree: LineTree, states: jax.Ar
 
     def group(inputs):
         states, tokens = inputs  # [B, 16, E], [16, children]
-        logits = llama.head(params, states)
+        logits = decoder.head(params, states)
         chosen = jnp.take_along_axis(logits, jnp.broadcast_to(tokens, (logits.shape[0], *tokens.shape)), axis=2)
         return chosen - jax.nn.logsumexp(logits, axis=2, keepdims=True)
 

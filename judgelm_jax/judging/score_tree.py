@@ -13,8 +13,9 @@ import numpy as np
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import cache as kv_cache
-from judgelm_jax.model import llama
+from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.placement import Placement
 from judgelm_jax.tokenization import Tokenizer
 
 # Every prompt ends with this text, so the lines are tokenized behind it; its last tokens are compared with each prompt's.
@@ -81,9 +82,9 @@ def tokenize_lines(tokenizer: Tokenizer, lines: Iterable[str], begun: str) -> tu
 
 
 def decode(
-    params: llama.Params,
+    params: parameters.Params,
     config: ModelConfig,
-    placement: llama.Placement,
+    placement: Placement,
     tree: ScoreTree,
     cache: kv_cache.Cache,
     lengths: jax.Array,
@@ -121,9 +122,9 @@ def decode(
         step, node, line, token, cache = state
         # An ended row feeds token 0 behind the slots, which writes nothing.
         slots = kv_cache.slots_of(cache)
-        reach = llama.in_order(jnp.where(node == 0, slots, lengths + step - 1)[:, None], slots)
-        hidden, cache = llama.forward(params, config, jnp.maximum(token, 0)[:, None], reach, cache, placement)
-        token, node = choose(step, node, llama.head(params, hidden[:, 0]))
+        view = views.in_order(jnp.where(node == 0, slots, lengths + step - 1)[:, None], slots)
+        hidden, cache = decoder.forward(params, config, jnp.maximum(token, 0)[:, None], view, cache, placement)
+        token, node = choose(step, node, decoder.head(params, hidden[:, 0]))
         return step + 1, node, line.at[:, step].set(token), token, cache
 
     rows = lengths.shape[0]

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from judgelm_jax.judging.prefill import prefill
 from judgelm_jax.judging.score_tree import gumbel
 from judgelm_jax.model import cache as kv_cache
-from judgelm_jax.model import llama
+from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.placement import Placement
 
 # cache: of N rows of T slots; int32 [N] each: length (the position at which `last` will be written), last (the token to feed),
 # produced (tokens generated); finished, stopped: bool [N] (stopped: by an end-of-sequence token); text: int32 [N, most];
@@ -25,10 +26,10 @@ from judgelm_jax.model.config import ModelConfig
 State = dict[str, Any]
 
 
-def empty(config: ModelConfig, slots: int, context: int, most: int, dtype: Any, apart: bool = False) -> State:
+def empty(config: ModelConfig, slots: int, context: int, most: int, dtype: Any, unstacked: bool = False) -> State:
     """All slots free. `context` is the length of their caches, `most` the number of tokens that a row may generate."""
     return {
-        "cache": kv_cache.empty(config, slots, context, dtype, apart=apart),
+        "cache": kv_cache.empty(config, slots, context, dtype, unstacked=unstacked),
         "length": jnp.zeros(slots, jnp.int32),
         "last": jnp.zeros(slots, jnp.int32),
         "produced": jnp.zeros(slots, jnp.int32),
@@ -46,28 +47,28 @@ def axes(state: State) -> State:
 
 
 def admit(
-    params: llama.Params,
+    params: parameters.Params,
     state: State,
     tokens: jax.Array,
-    packed: llama.Packed,
+    tree: tuple[jax.Array, ...],
     lengths: jax.Array,
     keys: jax.Array,
     slots: jax.Array,
     temperature: jax.Array | None,
     config: ModelConfig,
-    placement: llama.Placement,
+    placement: Placement,
 ) -> State:
     """Prefills rows and puts them into slots, with their first generated token.
 
     Args:
-      tokens, packed: of B prompts, the longest of which has S ≤ T tokens, as `prefill` takes them.
+      tokens, tree: of B prompts, the longest of which has S ≤ T tokens, as `prefill` takes them.
       lengths: int32 [B]; keys: uint32 [B, 2].
       slots: int32 [B], the slot of each row; N or more for a row that only fills up the batch.
       temperature: float32 scalar, or None for greedy decoding.
     """
     dtype = jax.tree.leaves(state["cache"])[0].dtype
-    last, fresh = prefill(params, config, placement, tokens, packed, 0, dtype)
-    first = _choose(llama.head(params, last), keys, jnp.zeros_like(lengths), temperature)
+    last, fresh = prefill(params, config, placement, tokens, tree, 0, dtype)
+    first = _choose(decoder.head(params, last), keys, jnp.zeros_like(lengths), temperature)
 
     def put(old, new):
         return old.at[slots].set(new, mode="drop")
@@ -87,11 +88,11 @@ def admit(
 
 
 def decode(
-    params: llama.Params,
+    params: parameters.Params,
     state: State,
     temperature: jax.Array | None,
     config: ModelConfig,
-    placement: llama.Placement,
+    placement: Placement,
     steps: int,
     visible: int,
 ) -> State:
@@ -111,9 +112,9 @@ def decode(
         finished, produced = state["finished"], state["produced"]
         # A finished slot writes behind its cache, that is nowhere.
         positions = jnp.where(finished, kv_cache.slots_of(state["cache"]), state["length"])[:, None]
-        reach = llama.in_order(positions, visible)
-        hidden, cache = llama.forward(params, config, state["last"][:, None], reach, state["cache"], placement)
-        token = _choose(llama.head(params, hidden[:, 0]), state["keys"], produced, temperature)
+        view = views.in_order(positions, visible)
+        hidden, cache = decoder.forward(params, config, state["last"][:, None], view, state["cache"], placement)
+        token = _choose(decoder.head(params, hidden[:, 0]), state["keys"], produced, temperature)
         ends = ~finished & _is_end(token, config)
         writes = ~finished & ~ends
         produced = produced + writes

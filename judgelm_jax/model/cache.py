@@ -17,20 +17,20 @@ from jax.sharding import Mesh
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.sharding import constrain
 
-# "k" and "v", each [L, B, K, T, D], or apart, a list of L arrays [B, K, T, D]. What a head reads lies in one piece, which makes
-# decoding on CPUs twice as fast as [L, B, T, K, D]. They read a cache that is apart twice as fast again, for a matrix product
-# there copies what is a part of a larger array; a scan over layers needs a stacked one.
+# "k" and "v", each [L, B, K, T, D], or unstacked, a list of L arrays [B, K, T, D]. What a head reads lies in one piece, which
+# makes decoding on CPUs twice as fast as [L, B, T, K, D]. An unstacked cache makes it twice as fast again, for a matrix product
+# on a CPU copies what is a part of a larger array; a scan over layers needs a stacked one.
 Cache = dict[str, Any]
 
 AXES = ("layer", "batch", "kv_heads", None, "head_dim")
 
 
-def empty(config: ModelConfig, rows: int, slots: int, dtype: Any, mesh: Mesh | None = None, apart: bool = False) -> Cache:
+def empty(config: ModelConfig, rows: int, slots: int, dtype: Any, mesh: Mesh | None = None, unstacked: bool = False) -> Cache:
     """A cache of `slots` slots for each of `rows` rows, to be begun."""
 
     def make() -> Any:
         shape = (rows, config.num_kv_heads, slots, config.head_dim)
-        if apart:
+        if unstacked:
             return [constrain(jnp.zeros(shape, dtype), mesh, AXES[1:]) for _ in range(config.num_layers)]
         return constrain(jnp.zeros((config.num_layers, *shape), dtype), mesh, AXES)
 
@@ -50,19 +50,19 @@ def begin(cache: Cache, layer: Any, k: jax.Array, v: jax.Array) -> Cache:
 
 def write(cache: Cache, layer: Any, positions: jax.Array, k: jax.Array, v: jax.Array) -> Cache:
     """Writes k, v [B, K, S, D] of one layer at `positions` [B, S]; what lies outside of the slots is dropped."""
-    places = jnp.arange(k.shape[0])[:, None, None], jnp.arange(k.shape[1])[:, None], positions[:, None]
+    indices = jnp.arange(k.shape[0])[:, None, None], jnp.arange(k.shape[1])[:, None], positions[:, None]
 
     def put(held, new):
         if isinstance(held, list):
-            return _with(held, layer, held[layer].at[places].set(new.astype(held[layer].dtype), mode="drop"))
-        return held.at[layer, *places].set(new.astype(held.dtype), mode="drop")
+            return _with(held, layer, held[layer].at[indices].set(new.astype(held[layer].dtype), mode="drop"))
+        return held.at[layer, *indices].set(new.astype(held.dtype), mode="drop")
 
     return {"k": put(cache["k"], k), "v": put(cache["v"], v)}
 
 
 def insert(cache: Cache, rows: jax.Array, new: Cache) -> Cache:
-    """Writes the rows of a cache with S ≤ T slots over the first slots of `rows` int32 [B]; rows that are not there are
-    dropped. Both are stacked, or both apart."""
+    """Writes the rows of a cache with S ≤ T slots over the first slots of `rows` int32 [B]; rows behind the last are
+    dropped. Both are stacked, or both unstacked."""
 
     def put(held, new):
         slots = new.shape[-2]
@@ -73,14 +73,14 @@ def insert(cache: Cache, rows: jax.Array, new: Cache) -> Cache:
 
 
 def of_layer(cache: Cache, layer: Any) -> tuple[jax.Array, jax.Array, Any]:
-    """k and v [N, B, K, T, D] and the number among these N of the layer."""
+    """k and v [N, B, K, T, D] and the index among these N of the layer."""
     if isinstance(cache["k"], list):
         return cache["k"][layer][None], cache["v"][layer][None], 0
     return cache["k"], cache["v"], layer
 
 
-def _with(arrays: list[jax.Array], place: int, new: jax.Array) -> list[jax.Array]:
-    return [*arrays[:place], new, *arrays[place + 1 :]]
+def _with(arrays: list[jax.Array], index: int, new: jax.Array) -> list[jax.Array]:
+    return [*arrays[:index], new, *arrays[index + 1 :]]
 
 
 def slots_of(cache: Cache) -> int:

@@ -2,11 +2,10 @@
 
 Adapters are a tree of their own, {"layers": {"self_attn": {"q_proj": {"lora_a": [L, rank, in], "lora_b": [L, out, rank]}}}},
 with the projections that `LoraConfig.targets` names. They hold A and B as PEFT does, without the scale; `attach` puts them
-beside the weights, where `llama.forward` finds them. The rank is at least 1 everywhere here.
+beside the weights, where `decoder.forward` finds them. The rank is at least 1 everywhere here.
 """
 
 import math
-import zlib
 from typing import Any
 
 import jax
@@ -15,8 +14,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from judgelm_jax import sharding
-from judgelm_jax.model import llama
+from judgelm_jax.model import parameters
 from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.layers import Adapted
+from judgelm_jax.model.parameters import Declared, Params, Path
 from judgelm_jax.training_config import LoraConfig
 
 Adapters = dict[str, Any]
@@ -28,19 +29,26 @@ def init(config: ModelConfig, lora: LoraConfig, key: jax.Array) -> Adapters:
     Each leaf has its own key, by its name: what a projection gets does not depend on the other targets.
     """
 
-    def leaf(path: Any, shape: tuple[int, ...]) -> jax.Array:
-        name = jax.tree_util.keystr(path)
-        if "lora_b" in name:
-            return jnp.zeros(shape, jnp.float32)
-        own, bound = jax.random.fold_in(key, zlib.crc32(name.encode())), 1 / math.sqrt(shape[-1])
-        return jax.random.uniform(own, shape, jnp.float32, -bound, bound)
+    def value(path: Path, tensor: Declared) -> jax.Array:
+        if tensor.constant is not None:
+            return jnp.full(tensor.shape, tensor.constant, jnp.float32)
+        bound = 1 / math.sqrt(tensor.shape[-1])
+        return jax.random.uniform(parameters.key_of(key, path), tensor.shape, jnp.float32, -bound, bound)
 
-    return jax.tree_util.tree_map_with_path(leaf, _shapes(config, lora), is_leaf=_is_tuple)
+    return parameters.nested({path: value(path, tensor) for path, tensor in declared(config, lora).items()})
 
 
-def axes(config: ModelConfig, lora: LoraConfig) -> Adapters:
-    """The logical axes of each leaf: those of its weight; the rank is not split."""
-    return _beside(llama.param_axes(config), lora, None)
+def declared(config: ModelConfig, lora: LoraConfig) -> dict[Path, Declared]:
+    """The tensors of the adapters, as the layers declare them beside their weights."""
+    whole = parameters.declared(config, Adapted(frozenset(lora.targets), lora.rank))
+    plain = parameters.declared(config)
+    return {path: tensor for path, tensor in whole.items() if path not in plain}
+
+
+def pairs(config: ModelConfig, lora: LoraConfig) -> dict[Path, tuple[Path, Path]]:
+    """Of each weight that has an adapter, the paths of A and B in the tree of adapters."""
+    halves = [path for path in declared(config, lora) if path[-1] == "lora_a"]
+    return {(*path[:-1], "weight"): (path, (*path[:-1], "lora_b")) for path in halves}
 
 
 def shardings(config: ModelConfig, lora: LoraConfig, mesh: Mesh) -> Adapters:
@@ -49,8 +57,8 @@ def shardings(config: ModelConfig, lora: LoraConfig, mesh: Mesh) -> Adapters:
     Raises:
       InputError: the mesh does not divide a dimension.
     """
-    return jax.tree.map(
-        lambda own, shape: sharding.sharding(mesh, own, shape), axes(config, lora), _shapes(config, lora), is_leaf=_is_tuple
+    return parameters.nested(
+        {path: sharding.sharding(mesh, tensor.axes, tensor.shape) for path, tensor in declared(config, lora).items()}
     )
 
 
@@ -59,7 +67,7 @@ def scale(lora: LoraConfig) -> float:
     return lora.alpha / lora.rank
 
 
-def attach(params: llama.Params, adapters: Adapters, lora: LoraConfig) -> llama.Params:
+def attach(params: Params, adapters: Adapters, lora: LoraConfig) -> Params:
     """The parameters with adapters beside the weights, each in its weight's dtype, B scaled before it is rounded.
 
     Differentiable in both: the gradient to adapters has their own dtype and scale.
@@ -78,24 +86,3 @@ def merged(weight: np.ndarray, a: np.ndarray, b: np.ndarray, scale: float) -> np
     """W + scale · B A of one layer, computed in float32, in the dtype of W [out, in]. A is [rank, in], B [out, rank]."""
     a, b = a.astype(np.float32), b.astype(np.float32)
     return (weight.astype(np.float32) + (np.float32(scale) * b) @ a).astype(weight.dtype)
-
-
-def _shapes(config: ModelConfig, lora: LoraConfig) -> Adapters:
-    weights = jax.tree.map(lambda weight: weight.shape, llama.abstract_params(config, jnp.float32))
-    return _beside(weights, lora, lora.rank)
-
-
-def _beside(weights: Any, lora: LoraConfig, rank: int | None) -> Adapters:
-    """The tree of adapters, whose leaves are put together from those of the weights: (layer, out, in), sizes or axes."""
-    layers: Adapters = {}
-    for part in ("self_attn", "mlp"):
-        for name, projection in weights["layers"][part].items():
-            if name in lora.targets:
-                layer, outward, inward = projection["weight"]
-                pair = {"lora_a": (layer, rank, inward), "lora_b": (layer, outward, rank)}
-                layers.setdefault(part, {})[name] = pair
-    return {"layers": layers}
-
-
-def _is_tuple(x: Any) -> bool:
-    return isinstance(x, tuple)

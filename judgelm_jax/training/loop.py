@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from judgelm_jax import processes
 from judgelm_jax.checkpoints.training_run import TrainingCheckpoints
 from judgelm_jax.data.pipeline import batches
-from judgelm_jax.model import llama, lora
+from judgelm_jax.model import lora, parameters
 from judgelm_jax.training import export, run_folder, setup
 from judgelm_jax.training.evaluation import make_evaluation
 from judgelm_jax.training.feeding import Feeding
@@ -155,7 +155,7 @@ def _trained_shardings(run: Run) -> Any:
     """Where the leaves of what is trained lie: adapters, or a whole model."""
     if run.program.lora is not None:
         return lora.shardings(run.model, run.program.lora, run.mesh)
-    return llama.param_shardings(run.model, run.mesh)
+    return parameters.param_shardings(run.model, run.mesh)
 
 
 def _state_shapes(run: Run) -> State:
@@ -172,7 +172,7 @@ def _initial(run: Run) -> Any:
     key = jax.random.key(run.config.training.seed)
     if run.program.lora is not None:
         return lora.init(run.model, run.program.lora, key)
-    return llama.init_params(run.model, key, jnp.float32)
+    return parameters.init_params(run.model, key, jnp.float32)
 
 
 def _frozen(run: Run) -> Any:
@@ -180,7 +180,7 @@ def _frozen(run: Run) -> Any:
     if run.program.lora is None:
         return None
     assert run.checkpoint is not None
-    return run.checkpoint.load(llama.param_shardings(run.model, run.mesh), run.program.dtype)
+    return run.checkpoint.load(parameters.param_shardings(run.model, run.mesh), run.program.dtype)
 
 
 def _first_state(run: Run, shapes: State) -> State:

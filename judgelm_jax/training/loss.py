@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from judgelm_jax.model import llama
+from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.placement import Placement
 from judgelm_jax.sharding import constrain
 
 
@@ -30,7 +31,7 @@ class Batch(NamedTuple):
 
 
 def total_loss(
-    params: llama.Params, config: ModelConfig, batch: Batch, placement: llama.Placement, packed: bool, chunk: int
+    params: parameters.Params, config: ModelConfig, batch: Batch, placement: Placement, packed: bool, chunk: int
 ) -> jax.Array:
     """The sum over all targets of −log P(target | what is before it), in nats, float32.
 
@@ -42,8 +43,8 @@ def total_loss(
       packed: rows hold several documents, which are kept apart. Else a row is one document from its start, and causal
         attention alone keeps padding out of it.
     """
-    documents = llama.Documents(batch.positions, batch.segments) if packed else None
-    hidden, _ = llama.forward(params, config, batch.tokens, placement=placement, documents=documents)
+    view = views.Rows(batch.positions, batch.segments) if packed else views.whole_rows(batch.tokens)
+    hidden, _ = decoder.forward(params, config, batch.tokens, view, placement=placement)
     mesh = placement.mesh
     groups = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
     rows = batch.tokens.shape[0] // groups
@@ -61,7 +62,7 @@ def total_loss(
 
     @jax.checkpoint
     def part(hidden: jax.Array, ids: jax.Array, mask: jax.Array) -> jax.Array:
-        logits = constrain(llama.head(params, hidden), mesh, ("batch", "sequence", "vocab"))
+        logits = constrain(decoder.head(params, hidden), mesh, ("batch", "sequence", "vocab"))
         chosen = jnp.take_along_axis(logits, ids[..., None], axis=-1)[..., 0]
         return jnp.sum((jax.nn.logsumexp(logits, axis=-1) - chosen) * mask)
 

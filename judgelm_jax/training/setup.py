@@ -12,8 +12,9 @@ from judgelm_jax.data.pipeline import Plan, plan
 from judgelm_jax.data.training_file import TrainingFile, check_training_file
 from judgelm_jax.errors import InputError
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.model import attention, families, llama
+from judgelm_jax.model import attention, families, parameters
 from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.placement import Placement
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.tokenization import TOKENIZER_FILES, Tokenizer, load_tokenizer
 from judgelm_jax.training.identity import identity_of
@@ -96,7 +97,7 @@ def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out:
     if not model.eos_ids:
         raise InputError(f"{folder}: names no end-of-sequence token, which every target ends with; name it in its config")
     eos_id = model.eos_ids[0]
-    llama.param_shardings(model, mesh)  # raises where the mesh does not divide the model
+    parameters.param_shardings(model, mesh)  # raises where the mesh does not divide the model
     backend = config.computation.attention
     if backend == "auto":
         backend = attention.backend_for(mesh.devices.flat[0].platform, model.head_dim, config.computation.dtype)
@@ -115,7 +116,7 @@ def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out:
     planned = plan(file, tokenizer, eos_id, config.data, config.training)
     program = Program(
         model=model,
-        placement=llama.Placement(mesh, backend, config.computation.remat),
+        placement=Placement(mesh, backend, config.computation.remat),
         optimizer=make_optimizer(config.training, planned.steps),
         schedule=schedule(config.training, planned.steps),
         dtype=config.computation.dtype,

@@ -11,8 +11,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from judgelm_jax import sharding
 from judgelm_jax.errors import InputError
-from judgelm_jax.model import llama, lora
+from judgelm_jax.model import lora, parameters
 from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.placement import Placement
 from judgelm_jax.training.loss import Batch, total_loss
 from judgelm_jax.training_config import LoraConfig, TrainConfig
 
@@ -29,7 +30,7 @@ class Program:
     """What a step computes, apart from the values: all that is static."""
 
     model: ModelConfig
-    placement: llama.Placement
+    placement: Placement
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     dtype: str
@@ -38,7 +39,7 @@ class Program:
     loss_chunk: int
     lora: LoraConfig | None
 
-    def compute_params(self, trained: Any, frozen: Any) -> llama.Params:
+    def compute_params(self, trained: Any, frozen: Any) -> parameters.Params:
         """The parameters that compute: the masters in the dtype of the computation, or adapters on the frozen model."""
         if self.lora is not None:
             return lora.attach(frozen, trained, self.lora)

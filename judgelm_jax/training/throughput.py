@@ -4,6 +4,7 @@ import time
 
 import jax
 
+from judgelm_jax.model import parameters
 from judgelm_jax.model.config import ModelConfig
 
 # Dense TFLOP/s in bfloat16 of one device, by the start of its kind's name (the makers' data sheets).
@@ -37,12 +38,13 @@ def step_flops(config: ModelConfig, tokens: float, squares: float, targets: floa
       tokens: in documents.
       squares: the sum of the squared lengths of the documents.
     """
-    width, hidden = config.hidden_size, config.intermediate_size
-    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    layer = width * (2 * queries + 2 * keys + 3 * hidden)
+    tensors = parameters.declared(config)
+    layers = sum(tensor.size for tensor in tensors.values() if tensor.of_layers and tensor.is_matrix)
+    output = tensors["embed_tokens" if config.tied_embeddings else "lm_head", "weight"].size
     forward_and_backward = 2 * (2 if adapters_only else 3)
-    dense = forward_and_backward * (config.num_layers * layer * tokens + config.vocab_size * width * targets)
-    return dense + 6 * config.num_layers * queries * squares  # 2 products × 2 FLOPs × half, forward; twice that backward
+    dense = forward_and_backward * (layers * tokens + output * targets)
+    # 2 products × 2 FLOPs × half, forward; twice that backward
+    return dense + 6 * config.num_layers * config.num_heads * config.head_dim * squares
 
 
 class Clock:

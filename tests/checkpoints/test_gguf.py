@@ -23,7 +23,7 @@ import transformers
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.errors import InputError
-from judgelm_jax.model import llama
+from judgelm_jax.model import decoder
 from judgelm_jax.tokenization import load_tokenizer
 
 TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q6_K", "Q4_K"]
@@ -128,7 +128,7 @@ def logits_of(model: torch.nn.Module, ids: np.ndarray = TOKENS) -> np.ndarray:
 
 def our_logits(model: str, ids: np.ndarray = TOKENS) -> np.ndarray:
     checkpoint = open_checkpoint(model)
-    return np.asarray(llama.logits(checkpoint.load(None, "float32"), checkpoint.config, ids))
+    return np.asarray(decoder.logits(checkpoint.load(None, "float32"), checkpoint.config, ids))
 
 
 def fault_of(path: Path) -> str:
@@ -428,7 +428,7 @@ def test_a_byte_level_vocabulary_gives_the_ids_of_the_tokenizer_that_it_came_fro
     if pre == "smollm":
         split.insert(0, pre_tokenizers.Digits(individual_digits=True))
     made.pre_tokenizer = pre_tokenizers.Sequence(split)
-    words = Path(__file__).read_text() + Path(llama.__file__).read_text() + " 10 100 2024 7 9\n" * 20
+    words = Path(__file__).read_text() + Path(decoder.__file__).read_text() + " 10 100 2024 7 9\n" * 20
     control = ("<|begin|>", "<|end|>")
     trainer = trainers.BpeTrainer(
         vocab_size=700, special_tokens=list(control), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False

@@ -13,7 +13,7 @@ from judgelm_jax.checkpoints import Checkpoint, open_checkpoint
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.checkpoints.tensors import tensor_table
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.model import llama
+from judgelm_jax.model import parameters
 from judgelm_jax.sharding import make_mesh
 
 FORMS = ["safetensors", "sharded bin", "orbax"]
@@ -51,7 +51,7 @@ def test_the_tree_holds_stacked_tensors_in_the_wanted_dtype(
 ) -> None:
     checkpoint, tensors = opened(tmp_path, write_checkpoint, form, dtype=getattr(torch, stored), tied=tied)
     params = checkpoint.load(None, jnp.dtype(wanted))
-    assert jax.tree.structure(params) == jax.tree.structure(llama.abstract_params(checkpoint.config, wanted))
+    assert jax.tree.structure(params) == jax.tree.structure(parameters.abstract_params(checkpoint.config, wanted))
     expected = stacked(checkpoint, tensors, getattr(torch, wanted))
     loaded = leaves(params)
     assert loaded.keys() == expected.keys()
@@ -64,7 +64,7 @@ def test_the_tree_holds_stacked_tensors_in_the_wanted_dtype(
 @pytest.mark.parametrize("form", FORMS)
 def test_parameters_lie_where_the_shardings_say(tmp_path: Path, write_checkpoint, form: str, mesh: MeshConfig) -> None:
     checkpoint, tensors = opened(tmp_path, write_checkpoint, form, dtype=torch.bfloat16)
-    shardings = llama.param_shardings(checkpoint.config, make_mesh(mesh))
+    shardings = parameters.param_shardings(checkpoint.config, make_mesh(mesh))
     params = checkpoint.load(shardings, jnp.float32)
     expected = stacked(checkpoint, tensors, torch.float32)
     wanted = leaves(shardings)
@@ -88,7 +88,7 @@ def test_each_device_part_of_a_safetensors_file_is_read_once_and_alone(
         return part
 
     monkeypatch.setattr(weights, "_read_slice", counted)
-    checkpoint.load(llama.param_shardings(checkpoint.config, make_mesh(MeshConfig(2, 2, 2))), jnp.float32)
+    checkpoint.load(parameters.param_shardings(checkpoint.config, make_mesh(MeshConfig(2, 2, 2))), jnp.float32)
     for name, spec in tensor_table(checkpoint.config).items():
         sizes = [size for other, size in reads if other == name]
         assert sum(sizes) == np.prod(spec.shape), name  # nothing twice, though two devices hold each part

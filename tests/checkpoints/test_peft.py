@@ -19,7 +19,7 @@ from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.peft import write_peft
 from judgelm_jax.checkpoints.tensors import tensor_table
 from judgelm_jax.errors import InputError
-from judgelm_jax.model import llama, lora
+from judgelm_jax.model import decoder, lora
 from judgelm_jax.training_config import LORA_TARGETS, LoraConfig
 
 TOKENS = np.random.default_rng(0).integers(3, 300, (3, 40))
@@ -70,7 +70,7 @@ def opened(folder: Path, trainable: bool = False):
 
 def test_peft_computes_the_logits_that_we_compute(checkpoint, setting, adapters, folder):
     params = checkpoint.load(None, "float32")
-    logits = jax.jit(llama.logits, static_argnums=1)
+    logits = jax.jit(decoder.logits, static_argnums=1)
     out = np.asarray(logits(lora.attach(params, adapters, setting), checkpoint.config, TOKENS))
     with torch.no_grad():
         expected = opened(folder)(torch.tensor(TOKENS)).logits.numpy()
@@ -86,7 +86,7 @@ def test_peft_computes_the_gradients_that_we_compute(checkpoint, setting, adapte
     @jax.grad
     def gradient(adapters):
         attached = lora.attach(params, adapters, setting)
-        return jnp.tanh(llama.logits(attached, checkpoint.config, TOKENS) / 4).sum() / TOKENS.size
+        return jnp.tanh(decoder.logits(attached, checkpoint.config, TOKENS) / 4).sum() / TOKENS.size
 
     model = opened(folder, trainable=True)
     (torch.tanh(model(torch.tensor(TOKENS)).logits / 4).sum() / TOKENS.size).backward()

@@ -16,7 +16,7 @@ from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.checkpoints.training_run import TrainingCheckpoints
 from judgelm_jax.errors import InputError
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.model import families, llama, lora
+from judgelm_jax.model import decoder, families, lora, parameters
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training.optimizer import make_optimizer
@@ -35,13 +35,13 @@ TOKENS = np.random.default_rng(0).integers(3, 64, (2, 20))
 
 @pytest.fixture(scope="module")
 def params():
-    return llama.init_params(MODEL, jax.random.key(0), jnp.float32, deviation=0.2)
+    return parameters.init_params(MODEL, jax.random.key(0), jnp.float32, deviation=0.2)
 
 
 def abstract(state, mesh=None, params=None):
     if mesh is None:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-    placed = state_shardings(params, llama.param_shardings(MODEL, mesh), OPTIMIZER, mesh)
+    placed = state_shardings(params, parameters.param_shardings(MODEL, mesh), OPTIMIZER, mesh)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, placed)
 
 
@@ -207,13 +207,13 @@ def test_a_saved_step_opens_as_a_model_and_transformers_computes_the_same(params
     loaded = checkpoint.load(None, "float32")
     assert_equal(loaded, params)
     mesh = make_mesh(MeshConfig.parse("fsdp:4,tensor:2"))
-    assert_equal(checkpoint.load(llama.param_shardings(MODEL, mesh), "float32"), params)
+    assert_equal(checkpoint.load(parameters.param_shardings(MODEL, mesh), "float32"), params)
     convert(checkpoint, tmp_path / "hf", "hf")
     theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf").eval()
     with torch.no_grad():
         expected = theirs(torch.tensor(TOKENS)).logits.numpy()
     assert np.abs(expected).max() > 1
-    np.testing.assert_allclose(llama.logits(loaded, MODEL, TOKENS), expected, atol=1e-4)
+    np.testing.assert_allclose(decoder.logits(loaded, MODEL, TOKENS), expected, atol=1e-4)
     convert(checkpoint, tmp_path / "orbax", "orbax")
     assert_equal(open_checkpoint(str(tmp_path / "orbax")).load(None, "float32"), params)
 
@@ -230,12 +230,12 @@ def test_adapters_are_merged_into_what_they_were_trained_on(params, run_folder, 
     saved.close()
     shutil.copytree(run_folder / "tokenizer", tmp_path / "run" / "tokenizer")
     merged = open_checkpoint(str(tmp_path / "run" / "checkpoints" / "1"))
-    expected = llama.logits(lora.attach(params, adapters, settings), MODEL, TOKENS)
-    plain = np.asarray(llama.logits(params, MODEL, TOKENS))
+    expected = decoder.logits(lora.attach(params, adapters, settings), MODEL, TOKENS)
+    plain = np.asarray(decoder.logits(params, MODEL, TOKENS))
     assert np.abs(expected - plain).max() > 0.1
-    np.testing.assert_allclose(llama.logits(merged.load(None, "float32"), MODEL, TOKENS), expected, atol=1e-4)
+    np.testing.assert_allclose(decoder.logits(merged.load(None, "float32"), MODEL, TOKENS), expected, atol=1e-4)
     mesh = make_mesh(MeshConfig.parse("fsdp:4,tensor:2"))
-    assert_equal(merged.load(llama.param_shardings(MODEL, mesh), "float32"), merged.load(None, "float32"))
+    assert_equal(merged.load(parameters.param_shardings(MODEL, mesh), "float32"), merged.load(None, "float32"))
     config = json.loads((tmp_path / "base" / "config.json").read_text())
     (tmp_path / "base" / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-6}))
     with pytest.raises(InputError, match="which has changed since"):

@@ -24,7 +24,7 @@ from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.commands import train
 from judgelm_jax.commands.command_line import run
 from judgelm_jax.judging.config import JudgeConfig
-from judgelm_jax.model import llama
+from judgelm_jax.model import decoder
 from judgelm_jax.records import dump_line
 
 CONFIG = """
@@ -124,7 +124,7 @@ def test_what_it_leaves_judges_and_loads_in_transformers(files, whole, tmp_path,
     tokens = np.random.default_rng(0).integers(3, 200, (2, 40))
     with torch.no_grad():
         expected = theirs(torch.tensor(tokens)).logits.numpy()
-    np.testing.assert_allclose(llama.logits(checkpoint.load(None, "float32"), checkpoint.config, tokens), expected, atol=1e-4)
+    np.testing.assert_allclose(decoder.logits(checkpoint.load(None, "float32"), checkpoint.config, tokens), expected, atol=1e-4)
 
 
 def test_the_held_out_loss_is_that_of_transformers(files, whole, tmp_path):
@@ -183,7 +183,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not(way, files, whole, tmp_pat
     assert losses(output) == losses(whole[0])  # every bit of every loss
     tokens = np.array([[3, 4, 5, 6]])
     ours, theirs = (open_checkpoint(str(folder / "model")) for folder in (output, whole[0]))
-    logits = [llama.logits(model.load(None, "float32"), model.config, tokens) for model in (ours, theirs)]
+    logits = [decoder.logits(model.load(None, "float32"), model.config, tokens) for model in (ours, theirs)]
     np.testing.assert_array_equal(*logits)
 
 
@@ -358,10 +358,10 @@ def test_adapters_train_alone_and_load_in_peft(files, whole, tmp_path, capsys):
     with torch.no_grad():
         expected = adapted(torch.tensor(tokens)).logits.numpy()
     merged = open_checkpoint(str(tmp_path / "run" / "model"))
-    ours = llama.logits(merged.load(None, "float32"), merged.config, tokens)
+    ours = decoder.logits(merged.load(None, "float32"), merged.config, tokens)
     np.testing.assert_allclose(ours, expected, atol=1e-4)
     before = open_checkpoint(str(tmp_path / "base")).load(None, "float32")
-    assert np.abs(ours - llama.logits(before, merged.config, tokens)).max() > 1e-2
+    assert np.abs(ours - decoder.logits(before, merged.config, tokens)).max() > 1e-2
     saved = sum(path.stat().st_size for path in (tmp_path / "run" / "checkpoints").rglob("*") if path.is_file())
     weights = (tmp_path / "base" / "model.safetensors").stat().st_size
     assert saved < 2 * weights  # two checkpoints of everything would be six times the weights

@@ -52,13 +52,13 @@ def test_each_prompt_can_be_read_off_its_tree_and_the_tree_holds_no_more(lists, 
     for batch in batches(rows, bucket_lengths(64), tokens, most, parts):
         ids, packed, lengths, keys = batch.arrays
         assert ids.shape == packed.positions.shape == packed.sources.shape == (parts, batch.size)
-        assert packed.places.shape == (parts, batch.prompts, batch.longest)
+        assert packed.indices.shape == (parts, batch.prompts, batch.longest)
         real = {place for place, _ in batch.rows}
         for place in set(range(parts * batch.prompts)) - real:  # no attention is computed for them
-            assert (lengths[place], packed.owns.reshape(-1)[place]) == (1, batch.longest)
+            assert (lengths[place], packed.shared.reshape(-1)[place]) == (1, batch.longest)
         for place, original in batch.rows:
             part, prompt = divmod(place, batch.prompts)
-            places = packed.places[part, prompt, : len(original.ids)]
+            places = packed.indices[part, prompt, : len(original.ids)]
             assert lengths[place] == len(original.ids)
             assert packed.ends[part, prompt] == places[-1]
             np.testing.assert_array_equal(ids[part, places], original.ids)
@@ -70,10 +70,10 @@ def test_each_prompt_can_be_read_off_its_tree_and_the_tree_holds_no_more(lists, 
             first = [len(one.ids) for one in own]
             for token in range(len(beginnings(own))):
                 prompt, position = divmod(packed.sources[part, token], batch.longest)
-                assert packed.places[part, prompt, position] == token
+                assert packed.indices[part, prompt, position] == token
                 assert position < len(own[prompt].ids)
                 first[prompt] = min(first[prompt], position)
-            np.testing.assert_array_equal(packed.owns[part, : len(own)], first)
+            np.testing.assert_array_equal(packed.shared[part, : len(own)], first)
     assert found == set(range(len(rows)))
 
 

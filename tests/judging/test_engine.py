@@ -17,7 +17,7 @@ from judgelm_jax.judging.batching import Row
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.model import llama
+from judgelm_jax.model import parameters
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.tokenization import load_tokenizer
 
@@ -27,7 +27,7 @@ NEW = 24
 def make_engine(folder, mesh, **settings):
     checkpoint = open_checkpoint(str(folder))
     settings = JudgeConfig(dtype="float32", **settings)
-    params = checkpoint.load(llama.param_shardings(checkpoint.config, mesh), settings.dtype)
+    params = checkpoint.load(parameters.param_shardings(checkpoint.config, mesh), settings.dtype)
     tree = score_tree.build(load_tokenizer(folder), verdicts.score_lines(2))
     return Engine(params, checkpoint.config, mesh, settings, tree)
 
@@ -99,7 +99,9 @@ def test_explanations_equal_hugging_face_token_by_token(laboratory_checkpoint, e
     # An untrained model hardly ever ends by itself, so tokens that it likes are made to end its text.
     plain = [hugging_face_text(hugging_face, row.ids.tolist(), NEW, (2,))[0] for row in rows]
     ends = (2, plain[0][5], plain[1][11], plain[2][0])
-    params = open_checkpoint(str(laboratory_checkpoint)).load(llama.param_shardings(explain.config, explain.mesh), "float32")
+    params = open_checkpoint(str(laboratory_checkpoint)).load(
+        parameters.param_shardings(explain.config, explain.mesh), "float32"
+    )
     engine = Engine(params, dataclasses.replace(explain.config, eos_ids=ends), explain.mesh, explain.settings, explain.tree)
     found = answers(engine, rows)
     for row in rows:

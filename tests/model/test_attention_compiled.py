@@ -20,8 +20,9 @@ from jax.sharding import PartitionSpec as P
 
 from judgelm_jax.judging import slots
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.model import llama
+from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.placement import Placement
 from judgelm_jax.sharding import make_mesh, sharding
 
 # Two layers of the width of one head of LLaMA-7B and grouped heads; the programs are those of any size.
@@ -80,7 +81,7 @@ def placed(shapes, shardings):
 
 
 def params_on(mesh):
-    return placed(llama.abstract_params(CONFIG, jnp.bfloat16), llama.param_shardings(CONFIG, mesh))
+    return placed(parameters.abstract_params(CONFIG, jnp.bfloat16), parameters.param_shardings(CONFIG, mesh))
 
 
 @ON_BOTH_SLOWLY
@@ -89,8 +90,8 @@ def test_training_on_packed_rows_compiles_and_makes_no_scores(hardware, backend,
     rows = jax.ShapeDtypeStruct((4, 1152), jnp.int32, sharding=NamedSharding(mesh, P(("data", "fsdp"))))
 
     def loss(params, tokens, positions, segments):
-        placement, documents = llama.Placement(mesh, backend, "full"), llama.Documents(positions, segments)
-        hidden, _ = llama.forward(params, CONFIG, tokens, placement=placement, documents=documents)
+        placement, view = Placement(mesh, backend, "full"), views.Rows(positions, segments)
+        hidden, _ = decoder.forward(params, CONFIG, tokens, view, placement=placement)
         return jnp.square(hidden.astype(jnp.float32)).mean()
 
     text = jax.jit(jax.grad(loss)).lower(params_on(mesh), rows, rows, rows).compile().as_text()
@@ -102,8 +103,12 @@ def test_training_on_packed_rows_compiles_and_makes_no_scores(hardware, backend,
 def test_prefill_of_an_odd_length_compiles(hardware, backend, call):
     mesh = mesh_of(hardware)
     tokens = jax.ShapeDtypeStruct((4, 1000), jnp.int32, sharding=NamedSharding(mesh, P(("data", "fsdp"))))
-    run = functools.partial(llama.forward, config=CONFIG, placement=llama.Placement(mesh, backend))
-    assert call in jax.jit(lambda params, tokens: run(params, tokens=tokens)).lower(params_on(mesh), tokens).compile().as_text()
+    placement = Placement(mesh, backend)
+
+    def run(params, tokens):
+        return decoder.forward(params, CONFIG, tokens, views.whole_rows(tokens), placement=placement)
+
+    assert call in jax.jit(run).lower(params_on(mesh), tokens).compile().as_text()
 
 
 @ON_BOTH
@@ -112,7 +117,7 @@ def test_decoding_compiles_and_copies_no_cache(hardware, backend, call):
     state = jax.eval_shape(functools.partial(slots.empty, CONFIG, 8, 1040, 16, jnp.bfloat16))
     lies = jax.tree.map(lambda x, axes: sharding(mesh, axes, x.shape), state, slots.axes(state))
     run = functools.partial(
-        slots.decode, temperature=None, config=CONFIG, placement=llama.Placement(mesh, backend), steps=16, visible=1040
+        slots.decode, temperature=None, config=CONFIG, placement=Placement(mesh, backend), steps=16, visible=1040
     )
     decode = jax.jit(lambda params, state: run(params, state), donate_argnums=1)
     compiled = decode.lower(params_on(mesh), placed(state, lies)).compile()

@@ -13,10 +13,11 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.model import attention, llama
+from judgelm_jax.model import attention, decoder, parameters, views
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model.attention import choice, gpu, pages, tpu
 from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.placement import Placement
 from judgelm_jax.sharding import make_mesh
 
 KERNELS = {"pallas": gpu, "splash": tpu}
@@ -149,10 +150,10 @@ def test_what_the_kernels_cannot_read_is_refused():
 
 
 def test_a_row_that_has_ended_uses_one_slot():
-    reach = llama.in_order(jnp.array([[0], [6], [7], [9]]), 7)
-    np.testing.assert_array_equal(reach.used, [1, 7, 1, 1])
-    np.testing.assert_array_equal(reach.mask.sum(axis=2)[:2, 0], reach.used[:2])
-    assert llama.in_order(jnp.array([[0, 1]]), 7).used is None
+    view = views.in_order(jnp.array([[0], [6], [7], [9]]), 7)
+    np.testing.assert_array_equal(view.used, [1, 7, 1, 1])
+    np.testing.assert_array_equal(view.mask.sum(axis=2)[:2, 0], view.used[:2])
+    assert views.in_order(jnp.array([[0, 1]]), 7).used is None
 
 
 @pytest.mark.parametrize("backend", KERNELS)
@@ -161,15 +162,15 @@ def test_the_model_prefills_and_decodes_as_without_kernels(interpreted, backend)
         vocab_size=50, hidden_size=256, intermediate_size=64, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=128,
         context=64, norm_epsilon=1e-6, rope_base=10000.0, rope_scaling=None, tied_embeddings=False, bos_id=1, eos_ids=(2,),
     )  # fmt: skip
-    params = llama.init_params(config, jax.random.key(0), jnp.bfloat16)
+    params = parameters.init_params(config, jax.random.key(0), jnp.bfloat16)
     tokens = jnp.asarray(np.random.default_rng(0).integers(3, 50, (2, 20)))
 
     @functools.partial(jax.jit, static_argnums=1)
     def run(params, name):
-        placement = llama.Placement(attention=name)
+        placement = Placement(attention=name)
         empty = kv_cache.empty(config, 2, 32, jnp.bfloat16)
-        _, cache = llama.forward(params, config, tokens, cache=empty, placement=placement)
-        reach = llama.in_order(jnp.array([[20], [13]]), 24)
-        return llama.forward(params, config, tokens[:, :1], reach, cache, placement)[0].astype(jnp.float32)
+        _, cache = decoder.forward(params, config, tokens, views.whole_rows(tokens), empty, placement)
+        view = views.in_order(jnp.array([[20], [13]]), 24)
+        return decoder.forward(params, config, tokens[:, :1], view, cache, placement)[0].astype(jnp.float32)
 
     np.testing.assert_allclose(run(params, backend), run(params, "reference"), atol=0.1)

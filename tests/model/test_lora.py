@@ -17,7 +17,8 @@ from jax.sharding import PartitionSpec as P
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.errors import InputError
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.model import llama, lora
+from judgelm_jax.model import decoder, lora, parameters, views
+from judgelm_jax.model.placement import Placement
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training_config import LORA_TARGETS, LoraConfig
 
@@ -62,30 +63,30 @@ def with_merged(params, adapters, setting):
 @functools.partial(jax.jit, static_argnums=1)
 def loss(params, config):
     """A number that depends on every logit."""
-    return jnp.tanh(llama.logits(params, config, TOKENS) / 4).sum() / TOKENS.size
+    return jnp.tanh(decoder.logits(params, config, TOKENS) / 4).sum() / TOKENS.size
 
 
 @SETTINGS
 def test_adapters_beside_the_weights_equal_adapters_in_the_weights(checkpoint, params, setting):
     adapters = trained(checkpoint.config, setting)
     attached = lora.attach(params, adapters, setting)
-    logits = jax.jit(llama.logits, static_argnums=1)
+    logits = jax.jit(decoder.logits, static_argnums=1)
     out = np.asarray(logits(attached, checkpoint.config, TOKENS))
     expected = logits(with_merged(params, adapters, setting), checkpoint.config, TOKENS)
     np.testing.assert_allclose(out, expected, atol=1e-4)
     assert np.abs(out - logits(params, checkpoint.config, TOKENS)).max() > 0.1
     last = np.array([23, 0, 5, 1, 7, 9, 22, 11])
     order = np.broadcast_to(np.arange(TOKENS.shape[1]), TOKENS.shape)
-    packed = llama.Packed(order[:, None], np.zeros_like(last)[:, None], last[:, None], order, order)  # a prompt in each row
-    hidden, _ = llama.forward(attached, checkpoint.config, TOKENS, packed=packed)
-    np.testing.assert_allclose(llama.head(attached, hidden)[:, 0], out[np.arange(8), last], atol=1e-4)
+    view = views.PromptTree(order[:, None], np.zeros_like(last)[:, None], last[:, None], order, order)  # a prompt in each row
+    hidden, _ = decoder.forward(attached, checkpoint.config, TOKENS, view)
+    np.testing.assert_allclose(decoder.head(attached, hidden)[:, 0], out[np.arange(8), last], atol=1e-4)
 
 
 @SETTINGS
 def test_new_adapters_change_nothing(checkpoint, params, setting):
     adapters = lora.init(checkpoint.config, setting, jax.random.key(0))
     attached = lora.attach(params, adapters, setting)
-    logits = jax.jit(llama.logits, static_argnums=1)
+    logits = jax.jit(decoder.logits, static_argnums=1)
     expected = logits(params, checkpoint.config, TOKENS)
     np.testing.assert_allclose(logits(attached, checkpoint.config, TOKENS), expected, atol=1e-6)
     jax.tree.map(
@@ -207,22 +208,22 @@ def test_sharded_adapters_equal_unsharded_ones(checkpoint, params):
     jax.tree.map(np.testing.assert_array_equal, initial, lora.init(config, ALL, jax.random.key(0)))
     adapters = trained(config, ALL)
     spread = jax.device_put(adapters, shardings)
-    spread_params = jax.device_put(params, llama.param_shardings(config, mesh))
+    spread_params = jax.device_put(params, parameters.param_shardings(config, mesh))
     tokens = jax.device_put(TOKENS, NamedSharding(mesh, P(("data", "fsdp"))))
 
     def run(placement, params, adapters, tokens):
         def objective(adapters):
             attached = lora.attach(params, adapters, ALL)
-            hidden, _ = llama.forward(attached, config, tokens, placement=placement)
-            return jnp.tanh(llama.head(attached, hidden) / 4).sum() / TOKENS.size, hidden
+            hidden, _ = decoder.forward(attached, config, tokens, views.whole_rows(tokens), placement=placement)
+            return jnp.tanh(decoder.head(attached, hidden) / 4).sum() / TOKENS.size, hidden
 
         (_, hidden), gradient = jax.value_and_grad(objective, has_aux=True)(adapters)
         return hidden, gradient
 
-    hidden, gradient = jax.jit(run, static_argnums=0)(llama.Placement(), params, adapters, TOKENS)
+    hidden, gradient = jax.jit(run, static_argnums=0)(Placement(), params, adapters, TOKENS)
     # As in training: the compiler by itself would leave the gradients whole on every device.
     spread_run = jax.jit(run, static_argnums=0, out_shardings=(None, shardings))
-    spread_hidden, spread_gradient = spread_run(llama.Placement(mesh, remat="full"), spread_params, spread, tokens)
+    spread_hidden, spread_gradient = spread_run(Placement(mesh, remat="full"), spread_params, spread, tokens)
     np.testing.assert_allclose(spread_hidden, hidden, atol=5e-5)
     jax.tree.map(lambda own, wanted: np.testing.assert_allclose(own, wanted, atol=5e-5), spread_gradient, gradient)
     assert spread_hidden.sharding.is_equivalent_to(NamedSharding(mesh, P(("data", "fsdp"))), hidden.ndim)

@@ -15,7 +15,8 @@ from judgelm_jax.judging.batching import Row, batches
 from judgelm_jax.judging.prefill import prefill
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import cache as kv_cache
-from judgelm_jax.model import llama
+from judgelm_jax.model import decoder, parameters, views
+from judgelm_jax.model.placement import Placement
 from judgelm_jax.sharding import make_mesh
 
 TOKENS = np.random.default_rng(0).integers(3, 300, (8, 24))
@@ -43,19 +44,19 @@ def checkpoint(laboratory_checkpoint):
 
 @pytest.fixture(scope="module")
 def unsharded(checkpoint):
-    return np.asarray(llama.logits(checkpoint.load(None, "float32"), checkpoint.config, TOKENS))
+    return np.asarray(decoder.logits(checkpoint.load(None, "float32"), checkpoint.config, TOKENS))
 
 
 @pytest.mark.parametrize("text", ["data:2,fsdp:2,tensor:2", "data:8", "fsdp:8", "fsdp:4,tensor:2"])
 def test_sharded_equals_unsharded(checkpoint, unsharded, text):
     mesh = make_mesh(MeshConfig.parse(text))
-    params = checkpoint.load(llama.param_shardings(checkpoint.config, mesh), "float32")
-    placement = llama.Placement(mesh)
+    params = checkpoint.load(parameters.param_shardings(checkpoint.config, mesh), "float32")
+    placement = Placement(mesh)
 
     def run(params, tokens):
         empty = kv_cache.empty(checkpoint.config, *tokens.shape, jnp.float32, mesh)
-        hidden, fresh = llama.forward(params, checkpoint.config, tokens, cache=empty, placement=placement)
-        return llama.head(params, hidden), hidden, fresh
+        hidden, fresh = decoder.forward(params, checkpoint.config, tokens, views.whole_rows(tokens), empty, placement)
+        return decoder.head(params, hidden), hidden, fresh
 
     tokens = jax.device_put(TOKENS, NamedSharding(mesh, P(("data", "fsdp"))))
     logits, hidden, fresh = jax.jit(run)(params, tokens)
@@ -73,7 +74,7 @@ def test_sharded_equals_unsharded(checkpoint, unsharded, text):
 @pytest.mark.parametrize("backend", ["xla", "blocked"])
 def test_packed_prompts_are_split_over_devices_that_need_not_talk(checkpoint, backend):
     mesh = make_mesh(MeshConfig.parse("data:8"))
-    params = checkpoint.load(llama.param_shardings(checkpoint.config, mesh), "float32")
+    params = checkpoint.load(parameters.param_shardings(checkpoint.config, mesh), "float32")
     rng = np.random.default_rng(1)
     rows = []
     for index in range(24):
@@ -82,7 +83,7 @@ def test_packed_prompts_are_split_over_devices_that_need_not_talk(checkpoint, ba
     (batch,) = batches(rows, [64], 4096, None, 8)
     tokens, packed = jax.device_put(batch.arrays[:2], NamedSharding(mesh, P(("data", "fsdp"))))
     assert batch.tokens < sum(len(row.ids) for row in rows)
-    placement = llama.Placement(mesh, backend)
+    placement = Placement(mesh, backend)
 
     def run(params, tokens, packed):
         return prefill(params, checkpoint.config, placement, tokens, packed, 4, jnp.float32)
@@ -93,7 +94,7 @@ def test_packed_prompts_are_split_over_devices_that_need_not_talk(checkpoint, ba
     padded = np.zeros((24, 64), np.int32)
     for row in rows:
         padded[row.index, : len(row.ids)] = row.ids
-    alone, _ = llama.forward(checkpoint.load(None, "float32"), checkpoint.config, padded)
+    alone, _ = decoder.forward(checkpoint.load(None, "float32"), checkpoint.config, padded, views.whole_rows(padded))
     for place, row in batch.rows:
         np.testing.assert_allclose(last[place], alone[row.index, len(row.ids) - 1], atol=1e-5)
     keys = NamedSharding(mesh, P(None, ("data", "fsdp"), "tensor"))
@@ -102,7 +103,7 @@ def test_packed_prompts_are_split_over_devices_that_need_not_talk(checkpoint, ba
 
 def test_no_device_holds_the_whole_model(checkpoint):
     mesh = make_mesh(MeshConfig.parse("data:2,fsdp:2,tensor:2"))
-    params = checkpoint.load(llama.param_shardings(checkpoint.config, mesh), "float32")
+    params = checkpoint.load(parameters.param_shardings(checkpoint.config, mesh), "float32")
     weight = params["layers"]["mlp"]["gate_proj"]["weight"]
     assert weight.addressable_shards[0].data.size * 4 == weight.size
 
@@ -110,4 +111,4 @@ def test_no_device_holds_the_whole_model(checkpoint):
 def test_heads_that_do_not_divide_are_refused(checkpoint):
     mesh = make_mesh(MeshConfig.parse("data:2,tensor:4"))  # 4 heads, 2 key/value heads
     with pytest.raises(InputError, match=r"kv_heads.*tensor = 4.*size 2"):
-        llama.param_shardings(checkpoint.config, mesh)
+        parameters.param_shardings(checkpoint.config, mesh)

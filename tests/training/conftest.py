@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.model import llama
+from judgelm_jax.model import parameters
 from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.placement import Placement
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training.loss import Batch
 from judgelm_jax.training.optimizer import make_optimizer, schedule
@@ -55,7 +56,7 @@ def make_program(mesh_text="data:1", recipe=None, steps=10, **changes):
     mesh = make_mesh(config, jax.devices()[: config.data * config.fsdp * config.tensor])
     program = Program(
         model=MODEL,
-        placement=llama.Placement(mesh, "blocked"),
+        placement=Placement(mesh, "blocked"),
         optimizer=make_optimizer(recipe, steps),
         schedule=schedule(recipe, steps),
         dtype="float32",
@@ -69,4 +70,4 @@ def make_program(mesh_text="data:1", recipe=None, steps=10, **changes):
 
 @pytest.fixture(scope="session")
 def params():
-    return llama.init_params(MODEL, jax.random.key(0), jnp.float32, deviation=0.2)
+    return parameters.init_params(MODEL, jax.random.key(0), jnp.float32, deviation=0.2)

@@ -5,7 +5,8 @@ import torch
 import transformers
 
 from judgelm_jax.checkpoints.tensors import tensor_table
-from judgelm_jax.model import families, llama
+from judgelm_jax.model import families
+from judgelm_jax.model.placement import Placement
 from judgelm_jax.training.loss import total_loss
 
 from .conftest import MODEL, make_batch
@@ -48,7 +49,7 @@ def torch_loss(model, batch):
 @pytest.mark.parametrize("documents", [1, 3])
 def test_loss_equals_hugging_face_one_document_at_a_time(params, documents, attention):
     batch = make_batch(4, seed=documents, documents=documents)
-    placement = llama.Placement(attention=attention)
+    placement = Placement(attention=attention)
     ours = jax.jit(total_loss, static_argnums=(1, 3, 4, 5))(params, MODEL, batch, placement, documents > 1, 256)
     with torch.no_grad():
         theirs = float(torch_loss(torch_model(params), batch))
@@ -61,7 +62,7 @@ def test_neither_chunks_nor_rematerialization_change_loss_or_gradient(params, ch
     batch = make_batch(3, seed=5, documents=2)
 
     def value_and_gradient(remat, chunk):
-        placement = llama.Placement(attention="blocked", remat=remat)
+        placement = Placement(attention="blocked", remat=remat)
         return jax.jit(jax.value_and_grad(lambda p: total_loss(p, MODEL, batch, placement, True, chunk)))(params)
 
     (expected, gradient), (ours, own) = value_and_gradient("none", 1000), value_and_gradient(remat, chunk)
@@ -74,7 +75,7 @@ def test_logits_of_all_words_never_exist_whole(params):
     rows, targets = batch.target_ids.shape
     chunk = 16
     assert rows * targets > 3 * chunk
-    gradient = jax.grad(lambda p: total_loss(p, MODEL, batch, llama.Placement(attention="blocked"), False, chunk))
+    gradient = jax.grad(lambda p: total_loss(p, MODEL, batch, Placement(attention="blocked"), False, chunk))
     text = jax.jit(gradient).lower(params).as_text()
     assert f"<1x{chunk}x{MODEL.vocab_size}xf32" in text
     assert f"<1x{rows * targets}x{MODEL.vocab_size}xf32" not in text
@@ -85,8 +86,8 @@ def test_logits_of_all_words_never_exist_whole(params):
 def test_padding_and_filling_cost_nothing(params):
     batch = make_batch(2, seed=3)
     loss = jax.jit(total_loss, static_argnums=(1, 3, 4, 5))
-    expected = loss(params, MODEL, batch, llama.Placement(attention="blocked"), False, 256)
+    expected = loss(params, MODEL, batch, Placement(attention="blocked"), False, 256)
     tokens = np.where(batch.segments == 0, 17, batch.tokens)
     places = np.where(batch.target_mask == 0, 5, batch.target_places)
     other = batch._replace(tokens=tokens, target_places=places)
-    assert loss(params, MODEL, other, llama.Placement(attention="blocked"), False, 256) == expected
+    assert loss(params, MODEL, other, Placement(attention="blocked"), False, 256) == expected

@@ -11,7 +11,7 @@ import torch
 from judgelm_jax.checkpoints.tensors import tensor_table
 from judgelm_jax.errors import InputError
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.model import llama, lora
+from judgelm_jax.model import decoder, lora, parameters
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training.feeding import Feeding
 from judgelm_jax.training.loss import Batch
@@ -121,7 +121,7 @@ def test_sharded_equals_unsharded(params, text, settings):
 
     program = make_program(text, packed=True, lora=settings, accumulation=2)
     mesh = program.placement.mesh
-    whole = llama.param_shardings(MODEL, mesh)
+    whole = parameters.param_shardings(MODEL, mesh)
     shardings = whole if settings is None else lora.shardings(MODEL, settings, mesh)
     placed = state_shardings(trained, shardings, program.optimizer, mesh)
     # The state is made in its shards: nothing else is ever on a device.
@@ -212,4 +212,4 @@ def test_torch_is_the_same_model(params):
     batch = make_batch(2, seed=0)
     with torch.no_grad():
         theirs = torch_model(params)(torch.tensor(batch.tokens).long()).logits.numpy()
-    np.testing.assert_allclose(llama.logits(params, MODEL, batch.tokens), theirs, atol=1e-4)
+    np.testing.assert_allclose(decoder.logits(params, MODEL, batch.tokens), theirs, atol=1e-4)

@@ -1,0 +1,146 @@
+"""The layers of a decoder, and with them the only declaration of each tensor: its shape, its axes, its first value.
+
+From these follow the tree of parameters and their shardings (`parameters`), the tensors of a checkpoint, and the count of
+FLOPs. No layer knows what pass it runs in: it asks the view that the pass brings along.
+
+Letters of the shapes: B batch, S tokens, Q of them that have a query, E model width, H query heads, K key/value heads, D width
+of a head.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from judgelm_jax.model import rotary
+from judgelm_jax.model.cache import Cache
+from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.placement import Placement
+from judgelm_jax.model.views import View
+from judgelm_jax.sharding import LogicalAxes, constrain
+
+
+class ForwardPass(NamedTuple):
+    """What all layers of a forward pass share: who sees whom, cosine and sine of every token's position, where it runs."""
+
+    view: View
+    rotation: tuple[jax.Array, jax.Array]
+    placement: Placement
+
+
+class Adapted(NamedTuple):
+    """The projections that have low-rank adapters beside their weight, and their rank."""
+
+    names: frozenset[str] = frozenset()
+    rank: int = 0
+
+
+NOT_ADAPTED = Adapted()
+
+
+def _declare(shape: tuple[int, ...], axes: LogicalAxes, constant: float | None = None) -> nnx.Param:
+    """A tensor without a value; `constant` is what it holds before training (None: random numbers)."""
+    return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), axes=axes, constant=constant)
+
+
+class Table(nnx.Module):
+    """A vector for each word, [V, E]: the embedding, or the output matrix."""
+
+    def __init__(self, config: ModelConfig):
+        self.weight = _declare((config.vocab_size, config.hidden_size), ("vocab", "embed"))
+
+
+class Linear(nnx.Module):
+    """y = x Wᵀ with W [out, in], no bias; adapted, y = x Wᵀ + (x Aᵀ) Bᵀ with A [rank, in] and B [out, rank]."""
+
+    def __init__(self, shape: tuple[int, int], axes: tuple[str, str], rank: int = 0):
+        self.rank = rank
+        self.weight = _declare(shape, axes)
+        if rank:
+            self.lora_a = _declare((rank, shape[1]), (None, axes[1]))
+            self.lora_b = _declare((shape[0], rank), (axes[0], None), constant=0.0)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = jnp.einsum("...i,oi->...o", x, self.weight[...])
+        if self.rank:
+            y += jnp.einsum("...r,or->...o", jnp.einsum("...i,ri->...r", x, self.lora_a[...]), self.lora_b[...])
+        return y
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm (Zhang & Sennrich, arXiv 1910.07467), in float32."""
+
+    def __init__(self, config: ModelConfig):
+        self.weight = _declare((config.hidden_size,), ("width",), constant=1.0)
+        self.epsilon = config.norm_epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x32 = x.astype(jnp.float32)
+        normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
+        return (normed * self.weight[...].astype(jnp.float32)).astype(x.dtype)
+
+
+class Attention(nnx.Module):
+    """Grouped-query attention with rotary positions (Su et al., arXiv 2104.09864)."""
+
+    def __init__(self, config: ModelConfig, adapted: Adapted):
+        self.config = config
+        width, queries, keys = config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        self.q_proj = Linear((queries, width), ("heads", "embed"), _rank(adapted, "q_proj"))
+        self.k_proj = Linear((keys, width), ("kv_heads", "embed"), _rank(adapted, "k_proj"))
+        self.v_proj = Linear((keys, width), ("kv_heads", "embed"), _rank(adapted, "v_proj"))
+        self.o_proj = Linear((width, queries), ("embed", "heads"), _rank(adapted, "o_proj"))
+
+    def __call__(self, x: jax.Array, run: ForwardPass, cache: Cache | None, layer: Any) -> tuple[jax.Array, Cache | None]:
+        config, view = self.config, run.view
+        asking = view.queries(x)  # [B, Q, E]
+        q = _heads(self.q_proj(asking), config.num_heads)
+        k = _heads(self.k_proj(x), config.num_kv_heads)
+        v = _heads(self.v_proj(x), config.num_kv_heads)
+        cosine, sine = run.rotation
+        q = rotary.rotate(q, (view.queries(cosine), view.queries(sine)))
+        k = rotary.rotate(k, run.rotation)
+        values, cache = view.attend(q, k, v, cache, layer, run.placement)
+        return self.o_proj(values), cache
+
+
+class MLP(nnx.Module):
+    """SwiGLU (Shazeer, arXiv 2002.05202)."""
+
+    def __init__(self, config: ModelConfig, adapted: Adapted):
+        width, hidden = config.hidden_size, config.intermediate_size
+        self.gate_proj = Linear((hidden, width), ("hidden", "embed"), _rank(adapted, "gate_proj"))
+        self.up_proj = Linear((hidden, width), ("hidden", "embed"), _rank(adapted, "up_proj"))
+        self.down_proj = Linear((width, hidden), ("embed", "hidden"), _rank(adapted, "down_proj"))
+
+    def __call__(self, x: jax.Array, mesh: Mesh | None) -> jax.Array:
+        inner = jax.nn.silu(self.gate_proj(x)) * self.up_proj(x)
+        return self.down_proj(constrain(inner, mesh, ("batch", "sequence", "hidden")))
+
+
+class Layer(nnx.Module):
+    """One decoder layer: attention and MLP, each behind a norm and added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, adapted: Adapted = NOT_ADAPTED):
+        self.input_layernorm = RMSNorm(config)
+        self.self_attn = Attention(config, adapted)
+        self.post_attention_layernorm = RMSNorm(config)
+        self.mlp = MLP(config, adapted)
+
+    def __call__(self, x: jax.Array, run: ForwardPass, cache: Cache | None, layer: Any) -> tuple[jax.Array, Cache | None]:
+        """The output [B, Q, E] of the tokens whose output the view wants, of x [B, S, E]; keys and values are those of all."""
+        mixed, cache = self.self_attn(self.input_layernorm(x), run, cache, layer)
+        x = run.view.queries(x) + mixed
+        x = x + self.mlp(self.post_attention_layernorm(x), run.placement.mesh)
+        return constrain(x, run.placement.mesh, ("batch", "sequence", "width")), cache
+
+
+def _rank(adapted: Adapted, name: str) -> int:
+    return adapted.rank if name in adapted.names else 0
+
+
+def _heads(x: jax.Array, heads: int) -> jax.Array:
+    """[B, S, heads, D] of [B, S, heads · D]."""
+    return x.reshape(*x.shape[:2], heads, -1)

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 KINDS = ("pair", "single", "multi", "multimodal")
 
+# Whatever the kind and the record, every prompt ends with this text; the response follows it.
+END = "does not affect your judgment.\n\n### Response:"
+
 # In these kinds the first answer is known to be good: the response is begun with its score, 10.
 _RESPONSE_PREFIXES = {"pair": "", "single": "10", "multi": "", "multimodal": "10"}
 
@@ -77,8 +80,8 @@ def render(kind: str, question: str, answers: Sequence[str], reference: str | No
         f"Please first output a single line containing only {count} values indicating the scores for ",
         f"Assistant {numbers}, respectively. The {count} scores are separated by a space. ",
         "In the subsequent line, please provide a comprehensive explanation of your evaluation, avoiding any ",
-        "potential bias and ensuring that the order in which the responses were presented does not affect your ",
-        "judgment.\n\n### Response:",
+        "potential bias and ensuring that the order in which the responses were presented ",
+        END,
         response_prefix(kind),
     ]
     return "".join(parts)

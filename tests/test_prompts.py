@@ -56,6 +56,12 @@ def test_text_of_records_is_never_read_as_a_template(question: str, first: str, 
     assert prompts.render("pair", question, [first, second], reference) == expected
 
 
+@pytest.mark.parametrize("kind", prompts.KINDS)
+@pytest.mark.parametrize("reference", [None, "the truth"])
+def test_every_prompt_ends_alike_whatever_the_record(kind: str, reference: str | None) -> None:
+    assert prompts.render(kind, "q", ["a", "b"], reference).endswith(prompts.END + prompts.response_prefix(kind))
+
+
 def test_braces_and_percent_signs_stay_as_they_are() -> None:
     prompt = prompts.render("pair", "{0} {question} %s", ["{answer}", "%(x)d"], "{}")
     assert all(text in prompt for text in ("{0} {question} %s", "{answer}", "%(x)d", "[Reference Answer]\n{}\n"))

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from judgelm_jax.judging.engine import Answer
 from judgelm_jax.judging.judge import Judge
+from judgelm_jax.judging.responses import Response
 from judgelm_jax.records import Record
 
 # Prompts (int32 ids) and the most tokens to generate for each → the ids that were generated.
@@ -46,7 +46,7 @@ def measure(
     warm = time.perf_counter() - warm
     counts = judge.engine.counts
     compile_seconds, programs = counts.compile_seconds, counts.programs
-    prompts = [row.ids for row in judge.prepare(window, {}, "both").rows]
+    prompts = [prompt.ids for prompt in judge.prepare(window, {}, "both").prompts]
     new_tokens = judge.settings.max_new_tokens if suite.mode == "explain" else round(statistics.fmean(map(len, expected)))
     seconds: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
     generated: dict[str, list[list[int]]] = {}
@@ -55,7 +55,7 @@ def measure(
         engine: list[float] = []
         start = time.perf_counter()
         prepared = judge.prepare(window, {}, "both")
-        list(judge.judgments(prepared, _timed(judge.engine.run(prepared.rows), engine)))
+        list(judge.judgments(prepared, _timed(judge.engine.run(prepared.prompts), engine)))
         seconds["ours"].append(time.perf_counter() - start)
         host_shares.append(1 - sum(engine) / seconds["ours"][-1])
         for name, generate in peers.items():
@@ -95,22 +95,22 @@ def measure(
     return result
 
 
-def _timed(answers: Iterator[Answer], seconds: list[float]) -> Iterator[Answer]:
-    """The same answers; the seconds that each took to come are appended, and those to the end."""
+def _timed(responses: Iterator[Response], seconds: list[float]) -> Iterator[Response]:
+    """The same responses; the seconds that each took to come are appended, and those to the end."""
     while True:
         start = time.perf_counter()
-        answer = next(answers, None)
+        response = next(responses, None)
         seconds.append(time.perf_counter() - start)
-        if answer is None:
+        if response is None:
             return
-        yield answer
+        yield response
 
 
 def _texts(judge: Judge, window: Sequence[tuple[int, Record]]) -> list[list[int]]:
     """The ids that ours generates for each prompt, in the order of the prompts."""
-    rows = judge.prepare(window, {}, "both").rows
-    found = {answer.index: answer.ids for answer in judge.engine.run(rows)}
-    return [found[row.index] for row in rows]
+    prompts = judge.prepare(window, {}, "both").prompts
+    found = {response.index: response.ids for response in judge.engine.run(prompts)}
+    return [found[prompt.index] for prompt in prompts]
 
 
 def published_loop(model: Any, eos: Sequence[int]) -> Generate:

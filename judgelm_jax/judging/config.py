@@ -5,6 +5,7 @@ import math
 
 from judgelm_jax import distributions
 from judgelm_jax.errors import InputError
+from judgelm_jax.model.config import ATTENTION_BACKENDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class JudgeConfig:
     REFERENCES = ("auto", "none", "required")
     OVERFLOWS = ("truncate", "error", "skip")
     DTYPES = ("bfloat16", "float32")
-    ATTENTIONS = ("auto", "reference", "xla", "blocked", "cudnn", "pallas", "splash")
+    ATTENTIONS = ("auto", *ATTENTION_BACKENDS)
 
     def __post_init__(self) -> None:
         choices = {

@@ -16,9 +16,10 @@ from judgelm_jax import distributions, sharding, verdicts
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import line_tree, score_tree
-from judgelm_jax.judging.batching import Row
+from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.config import JudgeConfig
-from judgelm_jax.judging.engine import Answer, Engine
+from judgelm_jax.judging.engine import Engine
+from judgelm_jax.judging.responses import Response
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import parameters
 from judgelm_jax.records import Record, answers_of, identity, question_identity, reference_of
@@ -134,8 +135,8 @@ class Judge:
             reference = None
             if self.settings.reference != "none":
                 reference = references.get(question_identity(record), reference_of(record))
-            for place, order in enumerate(shown):
-                row = index * len(shown) + place
+            for offset, order in enumerate(shown):
+                number = index * len(shown) + offset
                 in_order = answers if order == "forward" else answers[::-1]
                 fitted = fit_prompt(
                     self.tokenizer, self.settings.kind, record["question_body"], in_order, reference, self.engine.prompt_budget
@@ -148,49 +149,49 @@ class Judge:
                             f"the record {identity(record)!r} does not fit the context: its prompt may have "
                             f"{self.engine.prompt_budget} tokens; pass --on_overflow=truncate or skip"
                         )
-                    prepared.verdicts[row] = verdicts.overflow_verdict(order, len(answers))
+                    prepared.verdicts[number] = verdicts.overflow_verdict(order, len(answers))
                     continue
                 if tuple(fitted.ids[-len(self.engine.tree.prompt_end) :]) != self.engine.tree.prompt_end:
                     raise AssertionError("a prompt does not end in the tokens behind which the score lines were tokenized")
                 removed = fitted.removed if order == "forward" else fitted.removed[::-1]
-                prepared.removed[row] = removed
+                prepared.removed[number] = removed
                 key = np.frombuffer(_digest(self.settings.seed, identity(record), order)[:8], np.uint32)
-                prepared.rows.append(Row(row, np.asarray(fitted.ids, np.int32), key))
+                prepared.prompts.append(Prompt(number, np.asarray(fitted.ids, np.int32), key))
         return prepared
 
     def judge_prepared(self, prepared: "Prepared") -> Iterator[tuple[int, Record]]:
         """Yields (index, judgment) as records get done, those that need no model first."""
-        return self.judgments(prepared, self.engine.run(prepared.rows))
+        return self.judgments(prepared, self.engine.run(prepared.prompts))
 
-    def judgments(self, prepared: "Prepared", answers: Iterable[Answer]) -> Iterator[tuple[int, Record]]:
-        """Reads the engine's answers to `prepared`: what `judge_prepared` does beside running the engine."""
+    def judgments(self, prepared: "Prepared", responses: Iterable[Response]) -> Iterator[tuple[int, Record]]:
+        """Reads the engine's responses to `prepared`: what `judge_prepared` does beside running the engine."""
         orders = len(prepared.orders)
         judged = dict(prepared.verdicts)
 
-        def finished(row: int) -> Iterator[tuple[int, Record]]:
-            index = row // orders
-            own = [judged.get(index * orders + place) for place in range(orders)]
+        def finished(number: int) -> Iterator[tuple[int, Record]]:
+            index = number // orders
+            own = [judged.get(index * orders + offset) for offset in range(orders)]
             if None not in own:
-                for place in range(orders):
-                    judged.pop(index * orders + place)
+                for offset in range(orders):
+                    judged.pop(index * orders + offset)
                 yield index, self._judgment(prepared.records[index], [verdict for verdict in own if verdict is not None])
 
-        for row in list(prepared.verdicts):
-            if row in judged:
-                yield from finished(row)
-        for answer in answers:
-            order = prepared.orders[answer.index % orders]
-            judged[answer.index] = self._verdict(answer, order, prepared.removed[answer.index])
-            yield from finished(answer.index)
+        for number in list(prepared.verdicts):
+            if number in judged:
+                yield from finished(number)
+        for response in responses:
+            order = prepared.orders[response.index % orders]
+            judged[response.index] = self._verdict(response, order, prepared.removed[response.index])
+            yield from finished(response.index)
 
-    def _verdict(self, answer: Answer, order: str, removed: tuple[int, ...]) -> Verdict:
-        if answer.log_probabilities is not None:
+    def _verdict(self, response: Response, order: str, removed: tuple[int, ...]) -> Verdict:
+        if response.log_probabilities is not None:
             values = distributions.grid(self.settings.score_grid)
-            distribution = distributions.from_log_probabilities(answer.log_probabilities, values, order)
-            line = distributions.lines(values, len(removed))[int(np.argmax(answer.log_probabilities))].strip()
+            distribution = distributions.from_log_probabilities(response.log_probabilities, values, order)
+            line = distributions.lines(values, len(removed))[int(np.argmax(response.log_probabilities))].strip()
             return verdicts.verdict_from_distribution(distribution, line, order, removed)
-        text = self.tokenizer.decode(answer.ids).strip()
-        return verdicts.verdict_from_text(text, order, len(removed), answer.finish, removed)
+        text = self.tokenizer.decode(response.ids).strip()
+        return verdicts.verdict_from_text(text, order, len(removed), response.finish, removed)
 
     def _judgment(self, record: Record, own: list[Verdict]) -> Record:
         return verdicts.judgment(
@@ -204,13 +205,13 @@ class Judge:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A window of records, tokenized. A row stands for a record in one order: its index is index × orders + place."""
+    """A window of records, tokenized. A prompt is a record in one arrangement: its number is index × orders + offset."""
 
     records: dict[int, Record]
     orders: tuple[str, ...]
-    rows: list[Row]
-    removed: dict[int, tuple[int, ...]]  # tokens cut from each answer, in the record's own order, by row
-    verdicts: dict[int, Verdict]  # of the rows that need no model
+    prompts: list[Prompt]
+    removed: dict[int, tuple[int, ...]]  # tokens cut from each answer, in the record's own order, by number
+    verdicts: dict[int, Verdict]  # of the prompts that need no model
 
 
 def windows(numbered: Iterable[tuple[int, Record]]) -> Iterator[tuple[tuple[int, Record], ...]]:

@@ -45,13 +45,13 @@ class LineTree:
     prompt_end: tuple[int, ...]
 
 
-def build(tokenizer: Tokenizer, lines: Sequence[str], begun: str = "") -> LineTree:
-    """The tree of these lines (each ends in a newline), in their order, behind a prompt whose response has `begun`.
+def build(tokenizer: Tokenizer, lines: Sequence[str], response_prefix: str = "") -> LineTree:
+    """The tree of these lines (each ends in a newline), in their order, behind a prompt and this beginning of its response.
 
     Raises:
       InputError: the tokenizer merges the end of the prompt with a line.
     """
-    end_ids, tokenized = tokenize_lines(tokenizer, lines, begun)
+    end_ids, tokenized = tokenize_lines(tokenizer, lines, response_prefix)
     longest = max(map(len, tokenized))
     nodes: dict[tuple[int, ...], int] = {(): -1}
     edges: dict[tuple[int, ...], int] = {}

@@ -1,6 +1,6 @@
 """The score lines as token sequences, and decoding that can write nothing else.
 
-The lines are those of the grammar in `verdicts`, tokenized as they stand behind a prompt. Their tree is folded: nodes with
+The lines are those of the grammar in `verdicts`, tokenized as they follow a prompt. Their tree is folded: nodes with
 equal continuations are one, so that the 12,544 lines of a pair become a few dozen nodes.
 """
 
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from judgelm_jax import prompts
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import decoder, parameters, views
@@ -18,8 +19,7 @@ from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.tokenization import Tokenizer
 
-# Every prompt ends with this text, so the lines are tokenized behind it; its last tokens are compared with each prompt's.
-_PROMPT_END = "does not affect your judgment.\n\n### Response:"
+# Every prompt ends with the same text, so the lines are tokenized behind it; its last tokens are compared with each prompt's.
 PROMPT_END_TOKENS = 4
 
 
@@ -39,13 +39,13 @@ class ScoreTree:
     prompt_end: tuple[int, ...]
 
 
-def build(tokenizer: Tokenizer, lines: Iterable[str], begun: str = "") -> ScoreTree:
-    """Tokenizes lines behind the end of a prompt whose response has `begun`, and folds their tree.
+def build(tokenizer: Tokenizer, lines: Iterable[str], response_prefix: str = "") -> ScoreTree:
+    """Tokenizes lines behind the end of a prompt and this beginning of its response, and folds their tree.
 
     Raises:
       InputError: the tokenizer merges the end of the prompt with a line, so that no line could follow a prompt.
     """
-    end_ids, tokenized = tokenize_lines(tokenizer, lines, begun)
+    end_ids, tokenized = tokenize_lines(tokenizer, lines, response_prefix)
     trie: dict = {}
     for ids in tokenized:
         node = trie
@@ -67,13 +67,13 @@ def build(tokenizer: Tokenizer, lines: Iterable[str], begun: str = "") -> ScoreT
     return ScoreTree(tokens, children, root, max(map(len, tokenized)), tuple(end_ids[-PROMPT_END_TOKENS:]))
 
 
-def tokenize_lines(tokenizer: Tokenizer, lines: Iterable[str], begun: str) -> tuple[list[int], list[list[int]]]:
-    """The ids of the end of a prompt whose response has `begun`, and those of each line behind it.
+def tokenize_lines(tokenizer: Tokenizer, lines: Iterable[str], response_prefix: str) -> tuple[list[int], list[list[int]]]:
+    """The ids of the end of a prompt with this beginning of its response, and those of each line behind it.
 
     Raises:
       InputError: the tokenizer merges the end of the prompt with a line, so that no line could follow a prompt.
     """
-    end = _PROMPT_END + begun
+    end = prompts.END + response_prefix
     end_ids = tokenizer.encode(end)
     tokenized = tokenizer.encode_batch([end + line for line in lines])
     if any(ids[: len(end_ids)] != end_ids for ids in tokenized):

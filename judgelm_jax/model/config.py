@@ -1,9 +1,12 @@
-"""What a decoder is: the sizes and constants of a model."""
+"""What a decoder is: the sizes and constants of a model. Imports no JAX."""
 
 import dataclasses
 import math
 
 from judgelm_jax.errors import InputError
+
+# The ways to compute attention (`model.attention` says where each runs).
+ATTENTION_BACKENDS = ("reference", "xla", "blocked", "cudnn", "pallas", "splash")
 
 
 @dataclasses.dataclass(frozen=True)

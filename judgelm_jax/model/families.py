@@ -47,6 +47,8 @@ def from_hf(values: Mapping[str, Any]) -> ModelConfig:
         if key in values and values[key] not in neutral:
             if key == "layer_types" and set(values[key]) == {"full_attention"}:
                 continue
+            if key == "sliding_window" and values.get("use_sliding_window") is False:  # a window that is switched off
+                continue
             raise InputError(f"{key} is {values[key]!r}; this feature is not supported")
     try:
         heads = values["num_attention_heads"]

@@ -10,8 +10,8 @@ from judgelm_jax import laboratory
 from judgelm_jax.bench import judge_suite
 from judgelm_jax.commands import bench
 from judgelm_jax.commands.command_line import run
-from judgelm_jax.judging.batching import Row
-from judgelm_jax.judging.engine import Answer, Counts
+from judgelm_jax.judging.batching import Prompt
+from judgelm_jax.judging.responses import Counts, Response
 from judgelm_jax.records import dump_line
 
 
@@ -67,7 +67,7 @@ def test_more_steps_than_the_data_have_are_refused(tmp_path, capsys):
 
 
 def test_the_host_has_the_time_that_the_engine_does_not_take(monkeypatch):
-    row = Row(0, np.arange(3, dtype=np.int32), np.zeros(2, np.uint32))
+    prompt = Prompt(0, np.arange(3, dtype=np.int32), np.zeros(2, np.uint32))
     clock = [0.0]
 
     def passes(seconds):
@@ -76,12 +76,12 @@ def test_the_host_has_the_time_that_the_engine_does_not_take(monkeypatch):
     def run(rows):
         passes(0.2)
         for row in rows:
-            yield Answer(row.index, [5], "stop")
+            yield Response(row.index, [5], "stop")
         passes(0.1)
 
     def prepare(window, references, orders):
         passes(0.15)
-        return SimpleNamespace(rows=[row])
+        return SimpleNamespace(prompts=[prompt])
 
     def judgments(prepared, answers):
         for answer in answers:

@@ -26,13 +26,13 @@ def pairs():
 
 def judged(folder, mesh, records, **settings):
     judge = Judge.load(str(folder), mesh, JudgeConfig(dtype="float32", orders="both", **settings))
-    rows = judge.prepare(list(enumerate(records)), {}, "both").rows
-    answers = {answer.index: answer for answer in judge.engine.run(rows)}
-    assert answers.keys() == set(range(len(rows))) == set(range(36))
+    prompts = judge.prepare(list(enumerate(records)), {}, "both").prompts
+    responses = {response.index: response for response in judge.engine.run(prompts)}
+    assert responses.keys() == set(range(len(prompts))) == set(range(36))
     counts = judge.engine.counts
-    assert counts.prompt_tokens == sum(len(row.ids) for row in rows)
-    beginnings = {tuple(row.ids[:end]) for row in rows for end in range(1, len(row.ids) + 1)}
-    return answers, counts.shared_tokens / (counts.prompt_tokens - len(beginnings))
+    assert counts.prompt_tokens == sum(len(prompt.ids) for prompt in prompts)
+    prefixes = {tuple(prompt.ids[:end]) for prompt in prompts for end in range(1, len(prompt.ids) + 1)}
+    return responses, counts.shared_tokens / (counts.prompt_tokens - len(prefixes))
 
 
 @pytest.mark.parametrize(

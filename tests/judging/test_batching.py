@@ -3,21 +3,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from judgelm_jax.judging.batching import Row, batches, bucket, bucket_lengths
+from judgelm_jax.judging.batching import Prompt, batches, bucket, bucket_lengths
 
 
-def row(index, ids):
-    return Row(index, np.array(ids, np.int32), np.array([index, 7], np.uint32))
+def prompt_of(index, ids):
+    return Prompt(index, np.array(ids, np.int32), np.array([index, 7], np.uint32))
 
 
-def rows_of(lengths):
-    """Rows that have nothing in common."""
-    return [row(index, index + 1 + np.arange(length)) for index, length in enumerate(lengths)]
+def prompts_of(lengths):
+    """Prompts that have nothing in common."""
+    return [prompt_of(index, index + 1 + np.arange(length)) for index, length in enumerate(lengths)]
 
 
-def beginnings(rows):
-    """All distinct beginnings of prompts: the tokens that must be computed."""
-    return {tuple(row.ids[:end]) for row in rows for end in range(1, len(row.ids) + 1)}
+def prefixes(prompts):
+    """All distinct prefixes of prompts: the tokens that must be computed."""
+    return {tuple(prompt.ids[:end]) for prompt in prompts for end in range(1, len(prompt.ids) + 1)}
 
 
 alike = st.lists(st.lists(st.integers(1, 2), min_size=1, max_size=12), min_size=1, max_size=12)
@@ -27,118 +27,119 @@ alike = st.lists(st.lists(st.integers(1, 2), min_size=1, max_size=12), min_size=
     lengths=st.lists(st.integers(1, 2000), max_size=60),
     tokens=st.integers(1, 5000),
     most=st.none() | st.integers(1, 40),
-    parts=st.sampled_from([1, 2, 8]),
+    devices=st.sampled_from([1, 2, 8]),
 )
-def test_every_prompt_is_in_one_batch_that_holds_it(lengths, tokens, most, parts):
-    made = list(batches(rows_of(lengths), bucket_lengths(2000, 2), tokens, most, parts))
-    assert sorted(row.index for batch in made for _, row in batch.rows) == list(range(len(lengths)))
-    for batch in made:
-        assert len(batch.parts) == parts
-        assert batch.longest in (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2000)
-        assert max(len(row.ids) for _, row in batch.rows) <= batch.longest
-        assert max(map(len, batch.parts)) <= batch.prompts
-        assert most is None or batch.prompts * parts < most + parts
-        for part in batch.parts:
-            own = sum(len(row.ids) for row in part)
-            assert own <= batch.size
-            assert own <= tokens or len(part) == 1 or parts > 1
+def test_every_prompt_is_in_one_batch_that_holds_it(lengths, tokens, most, devices):
+    found = list(batches(prompts_of(lengths), bucket_lengths(2000, 2), tokens, most, devices))
+    assert sorted(prompt.index for batch in found for _, prompt in batch.prompts_by_index) == list(range(len(lengths)))
+    for batch in found:
+        assert len(batch.device_batches) == devices
+        assert batch.prompt_length in (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2000)
+        assert max(len(prompt.ids) for _, prompt in batch.prompts_by_index) <= batch.prompt_length
+        assert max(map(len, batch.device_batches)) <= batch.prompts
+        assert most is None or batch.prompts * devices < most + devices
+        for own_prompts in batch.device_batches:
+            own = sum(len(prompt.ids) for prompt in own_prompts)
+            assert own <= batch.row_length
+            assert own <= tokens or len(own_prompts) == 1 or devices > 1
 
 
 @settings(max_examples=300)
-@given(lists=alike, tokens=st.integers(4, 40), most=st.none() | st.integers(1, 5), parts=st.sampled_from([1, 3]))
-def test_each_prompt_can_be_read_off_its_tree_and_the_tree_holds_no_more(lists, tokens, most, parts):
-    rows = [row(index, ids) for index, ids in enumerate(lists)]
-    found = set()
-    for batch in batches(rows, bucket_lengths(64), tokens, most, parts):
-        ids, packed, lengths, keys = batch.arrays
-        assert ids.shape == packed.positions.shape == packed.sources.shape == (parts, batch.size)
-        assert packed.indices.shape == (parts, batch.prompts, batch.longest)
-        real = {place for place, _ in batch.rows}
-        for place in set(range(parts * batch.prompts)) - real:  # no attention is computed for them
-            assert (lengths[place], packed.shared.reshape(-1)[place]) == (1, batch.longest)
-        for place, original in batch.rows:
-            part, prompt = divmod(place, batch.prompts)
-            places = packed.indices[part, prompt, : len(original.ids)]
-            assert lengths[place] == len(original.ids)
-            assert packed.ends[part, prompt] == places[-1]
-            np.testing.assert_array_equal(ids[part, places], original.ids)
-            np.testing.assert_array_equal(packed.positions[part, places], np.arange(len(original.ids)))
-            np.testing.assert_array_equal(keys[place], original.key)
-            found.add(original.index)
-        assert batch.tokens == sum(len(beginnings(part)) for part in batch.parts)
-        for part, own in enumerate(batch.parts):
+@given(lists=alike, tokens=st.integers(4, 40), most=st.none() | st.integers(1, 5), devices=st.sampled_from([1, 3]))
+def test_each_prompt_can_be_read_off_its_tree_and_the_tree_holds_no_more(lists, tokens, most, devices):
+    prompts = [prompt_of(index, ids) for index, ids in enumerate(lists)]
+    seen = set()
+    for batch in batches(prompts, bucket_lengths(64), tokens, most, devices):
+        ids, tree, lengths, keys = batch.arrays
+        assert ids.shape == tree.positions.shape == tree.sources.shape == (devices, batch.row_length)
+        assert tree.indices.shape == (devices, batch.prompts, batch.prompt_length)
+        real = {index for index, _ in batch.prompts_by_index}
+        for index in set(range(batch.capacity)) - real:  # no attention is computed for them
+            assert (lengths[index], tree.shared.reshape(-1)[index]) == (1, batch.prompt_length)
+        for index, original in batch.prompts_by_index:
+            row, number = divmod(index, batch.prompts)
+            path = tree.indices[row, number, : len(original.ids)]
+            assert lengths[index] == len(original.ids)
+            assert tree.ends[row, number] == path[-1]
+            np.testing.assert_array_equal(ids[row, path], original.ids)
+            np.testing.assert_array_equal(tree.positions[row, path], np.arange(len(original.ids)))
+            np.testing.assert_array_equal(keys[index], original.key)
+            seen.add(original.index)
+        assert batch.tree_tokens == sum(len(prefixes(own)) for own in batch.device_batches)
+        for row, own in enumerate(batch.device_batches):
             first = [len(one.ids) for one in own]
-            for token in range(len(beginnings(own))):
-                prompt, position = divmod(packed.sources[part, token], batch.longest)
-                assert packed.indices[part, prompt, position] == token
-                assert position < len(own[prompt].ids)
-                first[prompt] = min(first[prompt], position)
-            np.testing.assert_array_equal(packed.shared[part, : len(own)], first)
-    assert found == set(range(len(rows)))
+            for token in range(len(prefixes(own))):
+                number, position = divmod(tree.sources[row, token], batch.prompt_length)
+                assert tree.indices[row, number, position] == token
+                assert position < len(own[number].ids)
+                first[number] = min(first[number], position)
+            np.testing.assert_array_equal(tree.shared[row, : len(own)], first)
+    assert seen == set(range(len(prompts)))
 
 
 @given(st.integers(64, 40_000))
 def test_a_bucket_wastes_at_most_a_ninth(most):
-    table = bucket_lengths(most)
-    assert table[-1] == most
-    assert table == sorted(set(table))
+    buckets = bucket_lengths(most)
+    assert buckets[-1] == most
+    assert buckets == sorted(set(buckets))
     for length in {*range(64, min(most, 500)), most // 2 + 32, most}:
-        assert length <= bucket(length, table) <= max(64, length * 9 / 8 + 1)
+        assert length <= bucket(length, buckets) <= max(64, length * 9 / 8 + 1)
 
 
 def test_few_tokens_are_padding():
     # Prompt lengths as measured on real reviews: median 712 tokens, 95 % under 1,206, longest 1,750.
     lengths = np.clip(np.random.default_rng(0).lognormal(np.log(712), 0.32, 5000), 300, 1750).astype(int)
-    for parts in (1, 8):
-        made = list(batches(rows_of(lengths), bucket_lengths(2048), 16384, None, parts))
-        computed = sum(parts * batch.size for batch in made)
+    for devices in (1, 8):
+        found = list(batches(prompts_of(lengths), bucket_lengths(2048), 16384, None, devices))
+        computed = sum(devices * batch.row_length for batch in found)
         assert 1 - lengths.sum() / computed < 0.06
-        slots = sum(parts * batch.prompts * batch.longest for batch in made)
+        slots = sum(devices * batch.prompts * batch.prompt_length for batch in found)
         assert lengths.sum() / slots > 0.75
-        assert len({batch.shape for batch in made}) < 20  # programs
+        assert len({batch.shape for batch in found}) < 20  # programs
 
 
 def test_prompts_of_one_question_are_computed_together():
     # All pairs of four answers to each of 12 questions, in both orders: 40 tokens for all, 60 of the question. All prompts
     # are of one octave: others do not share a batch, so that attention has no more than twice their length to compute.
     rng = np.random.default_rng(0)
-    rows = []
+    prompts = []
     for _ in range(12):
         start = np.concatenate([np.arange(40), rng.integers(0, 1000, 60)])
         answers = [rng.integers(0, 1000, rng.integers(150, 206)) for _ in range(4)]
         pairs = [(one, two) for one in range(4) for two in range(4) if one != two]
-        rows += [row(len(rows) + n, np.concatenate([start, answers[one], answers[two]])) for n, (one, two) in enumerate(pairs)]
-    made = list(batches(rows, bucket_lengths(2048), 8192, None, 1))
-    least = len(beginnings(rows))  # as if all were in one batch
-    assert least < 0.66 * sum(len(row.ids) for row in rows)
-    assert sum(batch.tokens for batch in made) < 1.05 * least
+        for one, two in pairs:
+            prompts.append(prompt_of(len(prompts), np.concatenate([start, answers[one], answers[two]])))
+    found = list(batches(prompts, bucket_lengths(2048), 8192, None, 1))
+    least = len(prefixes(prompts))  # as if all were in one batch
+    assert least < 0.66 * sum(len(prompt.ids) for prompt in prompts)
+    assert sum(batch.tree_tokens for batch in found) < 1.05 * least
     # The rows for attention do not grow with what is shared beyond a bound.
-    assert all(batch.prompts * batch.longest <= 2 * 8192 * 1.25**2 for batch in made)
+    assert all(batch.prompts * batch.prompt_length <= 2 * 8192 * 1.25**2 for batch in found)
 
 
 def test_a_short_input_is_not_padded_to_a_full_batch():
-    (batch,) = batches(rows_of([100, 98, 95]), bucket_lengths(2048), 8192, None, 1)
+    (batch,) = batches(prompts_of([100, 98, 95]), bucket_lengths(2048), 8192, None, 1)
     assert batch.shape == (1, 320, 3, 104)
-    (batch,) = batches(rows_of([100]), bucket_lengths(2048), 8192, None, 8)
+    (batch,) = batches(prompts_of([100]), bucket_lengths(2048), 8192, None, 8)
     assert batch.shape == (8, 104, 1, 104)
 
 
 def test_the_last_prompts_are_spread_over_the_devices():
-    (batch,) = batches(rows_of([100] * 20), bucket_lengths(2048), 8192, None, 8)
-    assert sorted(map(len, batch.parts)) == [2, 2, 2, 2, 3, 3, 3, 3]
+    (batch,) = batches(prompts_of([100] * 20), bucket_lengths(2048), 8192, None, 8)
+    assert sorted(map(len, batch.device_batches)) == [2, 2, 2, 2, 3, 3, 3, 3]
 
 
 def test_few_long_and_many_short_prompts_are_not_spread_together():
-    made = list(batches(rows_of([2000] * 4 + [64] * 128), bucket_lengths(2040), 8192, None, 8))
-    assert [batch.longest for batch in made] == [2040, 64]
-    assert [max(map(len, batch.parts)) for batch in made] == [1, 16]
+    found = list(batches(prompts_of([2000] * 4 + [64] * 128), bucket_lengths(2040), 8192, None, 8))
+    assert [batch.prompt_length for batch in found] == [2040, 64]
+    assert [max(map(len, batch.device_batches)) for batch in found] == [1, 16]
 
 
-def test_rows_of_very_different_length_do_not_share_a_batch():
-    made = list(batches(rows_of([1000, 990, 400, 390, 100]), bucket_lengths(2048), 8192, 8, 1))
-    assert [[len(row.ids) for _, row in batch.rows] for batch in made] == [[1000, 990], [400, 390], [100]]
+def test_prompts_of_very_different_length_do_not_share_a_batch():
+    found = list(batches(prompts_of([1000, 990, 400, 390, 100]), bucket_lengths(2048), 8192, 8, 1))
+    assert [[len(prompt.ids) for _, prompt in batch.prompts_by_index] for batch in found] == [[1000, 990], [400, 390], [100]]
 
 
-def test_a_row_beyond_the_table_is_an_error():
+def test_a_prompt_beyond_the_buckets_is_an_error():
     with pytest.raises(IndexError):
-        list(batches(rows_of([65]), bucket_lengths(64), 8192, 1, 1))
+        list(batches(prompts_of([65]), bucket_lengths(64), 8192, 1, 1))

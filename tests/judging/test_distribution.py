@@ -50,8 +50,8 @@ def test_every_line_has_the_probability_of_a_pass_of_its_own(request, one_device
     judge = load(folder, one_device)
     lines = distributions.lines(distributions.grid("1:10:1"), 2)
     prepared = judge.prepare(list(enumerate(records[:4])), {}, "forward")
-    found = {answer.index: answer.log_probabilities for answer in judge.engine.run(prepared.rows)}
-    for row in prepared.rows:
+    found = {answer.index: answer.log_probabilities for answer in judge.engine.run(prepared.prompts)}
+    for row in prepared.prompts:
         some = np.arange(row.index, len(lines), 4)  # each pass is a whole prompt: 25 lines a prompt, other ones for each
         expected = brute_force(model, judge.tokenizer, row.ids.tolist(), [lines[i] for i in some])
         np.testing.assert_allclose(found[row.index][some], expected, atol=1e-4)
@@ -73,7 +73,7 @@ def test_the_tree_holds_each_line_once(shared, name, text):
 def test_it_sums_to_the_covered_mass_and_agrees_with_sums_by_hand(judge, records):
     values = np.arange(1, 11)
     prepared = judge.prepare([(0, records[0])], {}, "forward")
-    (answer,) = judge.engine.run(prepared.rows)
+    (answer,) = judge.engine.run(prepared.prompts)
     joint = np.exp(answer.log_probabilities.astype(np.float64)).reshape(10, 10)
     (judgment,) = judge.judge([records[0]])
     row = judgment.row

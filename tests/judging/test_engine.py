@@ -13,7 +13,7 @@ from judgelm_jax import verdicts
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import score_tree
-from judgelm_jax.judging.batching import Row
+from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
 from judgelm_jax.mesh_config import MeshConfig
@@ -32,24 +32,24 @@ def make_engine(folder, mesh, **settings):
     return Engine(params, checkpoint.config, mesh, settings, tree)
 
 
-def some_rows(count, seed=0, longest=150, vocabulary=400):
+def random_prompts(count, seed=0, longest=150, vocabulary=400):
     rng = np.random.default_rng(seed)
     return [
-        Row(i, np.concatenate([[1], rng.integers(3, vocabulary, rng.integers(5, longest))]).astype(np.int32),
+        Prompt(i, np.concatenate([[1], rng.integers(3, vocabulary, rng.integers(5, longest))]).astype(np.int32),
             rng.integers(0, 2**32, 2, dtype=np.uint32))
         for i in range(count)
     ]  # fmt: skip
 
 
-def answers(engine, rows):
-    found = {answer.index: (answer.ids, answer.finish) for answer in engine.run(rows)}
-    assert len(found) == len(rows)
+def responses(engine, prompts):
+    found = {response.index: (response.ids, response.finish) for response in engine.run(prompts)}
+    assert len(found) == len(prompts)
     return found
 
 
 @pytest.fixture(scope="module")
-def rows():
-    return some_rows(20)
+def prompts():
+    return random_prompts(20)
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +79,11 @@ def greedy_line(model, tree, ids):
     return line
 
 
-def test_score_lines_equal_constrained_greedy_decoding_by_hand(scores, hugging_face, rows):
-    found = answers(scores, rows)
-    for row in rows:
-        assert found[row.index] == (greedy_line(hugging_face, scores.tree, row.ids.tolist()), "stop")
-    assert len({tuple(ids) for ids, _ in found.values()}) > 3  # the rows do not all get one line
+def test_score_lines_equal_constrained_greedy_decoding_by_hand(scores, hugging_face, prompts):
+    found = responses(scores, prompts)
+    for prompt in prompts:
+        assert found[prompt.index] == (greedy_line(hugging_face, scores.tree, prompt.ids.tolist()), "stop")
+    assert len({tuple(ids) for ids, _ in found.values()}) > 3  # the prompts do not all get one line
 
 
 def hugging_face_text(model, ids, new, ends):
@@ -95,41 +95,43 @@ def hugging_face_text(model, ids, new, ends):
     return (out[:-1], "stop") if out[-1] in ends else (out, "length")
 
 
-def test_explanations_equal_hugging_face_token_by_token(laboratory_checkpoint, explain, hugging_face, rows):
+def test_explanations_equal_hugging_face_token_by_token(laboratory_checkpoint, explain, hugging_face, prompts):
     # An untrained model hardly ever ends by itself, so tokens that it likes are made to end its text.
-    plain = [hugging_face_text(hugging_face, row.ids.tolist(), NEW, (2,))[0] for row in rows]
+    plain = [hugging_face_text(hugging_face, prompt.ids.tolist(), NEW, (2,))[0] for prompt in prompts]
     ends = (2, plain[0][5], plain[1][11], plain[2][0])
     params = open_checkpoint(str(laboratory_checkpoint)).load(
         parameters.param_shardings(explain.config, explain.mesh), "float32"
     )
     engine = Engine(params, dataclasses.replace(explain.config, eos_ids=ends), explain.mesh, explain.settings, explain.tree)
-    found = answers(engine, rows)
-    for row in rows:
-        assert found[row.index] == hugging_face_text(hugging_face, row.ids.tolist(), NEW, ends)
+    found = responses(engine, prompts)
+    for prompt in prompts:
+        assert found[prompt.index] == hugging_face_text(hugging_face, prompt.ids.tolist(), NEW, ends)
     assert {finish for _, finish in found.values()} == {"stop", "length"}
     assert any(ids == [] for ids, _ in found.values())  # ended at once
 
 
 @pytest.mark.parametrize("mode", ["scores", "explain"])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_an_answer_does_not_depend_on_company_padding_or_batch_size(laboratory_checkpoint, one_device, rows, mode, temperature):
+def test_a_response_does_not_depend_on_company_padding_or_batch_size(
+    laboratory_checkpoint, one_device, prompts, mode, temperature
+):
     settings = {"mode": mode, "temperature": temperature, "max_new_tokens": NEW}
     one, seven = (make_engine(laboratory_checkpoint, one_device, batch_size=size, **settings) for size in (1, 7))
-    expected = answers(seven, rows)
-    assert answers(one, rows[:6]) == {index: expected[index] for index in range(6)}
-    assert answers(seven, rows[::-1]) == expected
-    assert answers(seven, [rows[3]]) == {3: expected[3]}
-    crowd = [dataclasses.replace(row, index=row.index + 100) for row in some_rows(9, seed=5, longest=60)]
-    among = answers(seven, [*crowd, *rows[:6]])
+    expected = responses(seven, prompts)
+    assert responses(one, prompts[:6]) == {index: expected[index] for index in range(6)}
+    assert responses(seven, prompts[::-1]) == expected
+    assert responses(seven, [prompts[3]]) == {3: expected[3]}
+    crowd = [dataclasses.replace(prompt, index=prompt.index + 100) for prompt in random_prompts(9, seed=5, longest=60)]
+    among = responses(seven, [*crowd, *prompts[:6]])
     assert {index: among[index] for index in range(6)} == {index: expected[index] for index in range(6)}
 
 
-def test_sampling_follows_the_rows_key_and_the_models_probabilities(laboratory_checkpoint, one_device, hugging_face):
+def test_sampling_follows_the_prompts_key_and_the_models_probabilities(laboratory_checkpoint, one_device, hugging_face):
     engine = make_engine(laboratory_checkpoint, one_device, temperature=1.0, batch_size=64)
-    ids = some_rows(1)[0].ids
+    ids = random_prompts(1)[0].ids
     keys = np.random.default_rng(3).integers(0, 2**32, (1024, 2), dtype=np.uint32)
-    found = answers(engine, [Row(i, ids, key) for i, key in enumerate(keys)])
-    assert found == answers(engine, [Row(i, ids, key) for i, key in enumerate(keys)])
+    found = responses(engine, [Prompt(i, ids, key) for i, key in enumerate(keys)])
+    assert found == responses(engine, [Prompt(i, ids, key) for i, key in enumerate(keys)])
     # The first token against the probabilities of the allowed tokens by Hugging Face.
     allowed = [int(token) for token in engine.tree.tokens[engine.tree.root] if token >= 0]
     with torch.no_grad():
@@ -141,22 +143,22 @@ def test_sampling_follows_the_rows_key_and_the_models_probabilities(laboratory_c
 
 
 @pytest.mark.parametrize("mode", ["scores", "explain"])
-def test_answers_are_the_same_on_eight_devices(laboratory_checkpoint, one_device, rows, mode):
+def test_responses_are_the_same_on_eight_devices(laboratory_checkpoint, one_device, prompts, mode):
     settings = {"mode": mode, "max_new_tokens": NEW, "batch_size": 8}
-    expected = answers(make_engine(laboratory_checkpoint, one_device, **settings), rows)
+    expected = responses(make_engine(laboratory_checkpoint, one_device, **settings), prompts)
     mesh = make_mesh(MeshConfig.parse("data:2,fsdp:2,tensor:2"))
-    assert answers(make_engine(laboratory_checkpoint, mesh, **settings), rows) == expected
+    assert responses(make_engine(laboratory_checkpoint, mesh, **settings), prompts) == expected
 
 
 @pytest.mark.parametrize("mode", ["scores", "explain"])
-def test_nothing_is_compiled_after_the_first_run(request, mode, rows):
+def test_nothing_is_compiled_after_the_first_run(request, mode, prompts):
     engine = request.getfixturevalue(mode)
-    expected = answers(engine, rows)
+    expected = responses(engine, prompts)
     compiled = []
     listener = lambda event, *_, **__: compiled.append(event) if "compile" in event else None  # noqa: E731
     jax.monitoring.register_event_duration_secs_listener(listener)
     try:
-        assert answers(engine, rows) == expected
+        assert responses(engine, prompts) == expected
         assert not compiled
         jax.jit(lambda x: x * 3 + len(compiled))(jnp.ones(17))  # the listener does hear a compilation
         assert compiled
@@ -164,16 +166,16 @@ def test_nothing_is_compiled_after_the_first_run(request, mode, rows):
         jax.monitoring.unregister_event_duration_listener(listener)
 
 
-def test_slots_stay_busy_with_rows_of_very_different_length(laboratory_checkpoint, one_device):
+def test_slots_stay_busy_with_prompts_of_very_different_length(laboratory_checkpoint, one_device):
     engine = make_engine(laboratory_checkpoint, one_device, mode="explain", max_new_tokens=64, batch_size=8)
-    rows = some_rows(64, longest=400)
-    assert answers(engine, rows)
+    prompts = random_prompts(64, longest=400)
+    assert responses(engine, prompts)
     assert engine.counts.busy_slot_steps / engine.counts.slot_steps >= 0.9
 
 
-def test_an_empty_run_answers_nothing(scores, explain):
-    assert answers(scores, []) == {}
-    assert answers(explain, []) == {}
+def test_an_empty_run_responds_to_nothing(scores, explain):
+    assert responses(scores, []) == {}
+    assert responses(explain, []) == {}
 
 
 def test_a_response_that_fills_the_context_is_refused(laboratory_checkpoint, one_device):
@@ -187,8 +189,8 @@ def test_the_real_checkpoint_writes_its_golden_text_token_by_token(shared, one_d
     folder = shared / "data" / "checkpoints" / "stories260K-hf"
     golden = json.loads((folder.parent / "stories260K_golden.json").read_text())["greedy"]
     engine = make_engine(folder, one_device, mode="explain", max_new_tokens=200)
-    rows = [Row(i, np.array(case["prompt_ids"], np.int32), np.zeros(2, np.uint32)) for i, case in enumerate(golden)]
-    found = answers(engine, rows)
+    prompts = [Prompt(i, np.array(case["prompt_ids"], np.int32), np.zeros(2, np.uint32)) for i, case in enumerate(golden)]
+    found = responses(engine, prompts)
     for index, case in enumerate(golden):
         begin = len(case["prompt_ids"])
         assert found[index] == (case["output_ids"][begin : begin + 200], "length")

@@ -30,7 +30,7 @@ def judged(folder, records, devices, **settings):
     """log P of every line, by the position of the record in `records`, and the most likely one."""
     mesh = make_mesh(MeshConfig.parse("data:-1"), jax.devices()[:devices])
     judge = Judge.load(str(folder), mesh, JudgeConfig(dtype="float32", mode="distribution", **settings))
-    rows = judge.prepare(list(enumerate(records)), {}, "forward").rows
+    rows = judge.prepare(list(enumerate(records)), {}, "forward").prompts
     found = {answer.index: answer.log_probabilities for answer in judge.engine.run(rows)}
     return np.stack([found[index] for index in range(len(records))])
 

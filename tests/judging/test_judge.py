@@ -79,7 +79,7 @@ def test_compare_judges_both_orders(judge, records):
 
 def tokens_seen(judge, record, references=None, orders="forward"):
     prepared = judge.prepare([(0, record)], references or {}, orders)
-    return [judge.tokenizer.decode(row.ids) for row in prepared.rows]
+    return [judge.tokenizer.decode(row.ids) for row in prepared.prompts]
 
 
 def test_the_reference_follows_policy_and_file(laboratory_checkpoint, one_device, judge, records):
@@ -139,7 +139,7 @@ def test_text_from_strangers_is_judged_like_any_other(judge, records):
     found = list(judge.judge(odd))
     assert [judgment.status for judgment in found] == ["ok"] * len(odd)
     prepared = judge.prepare(list(enumerate(odd)), {}, "forward")
-    for row in prepared.rows:  # no record can write a control token
+    for row in prepared.prompts:  # no record can write a control token
         assert judge.tokenizer.bos_id not in row.ids[1:]
         assert not set(judge.tokenizer.eos_ids) & set(row.ids.tolist())
 

@@ -19,7 +19,7 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.judging import judge as judge_module
 from judgelm_jax.judging import output, runner
 from judgelm_jax.judging.config import JudgeConfig
-from judgelm_jax.judging.engine import Counts
+from judgelm_jax.judging.responses import Counts
 from judgelm_jax.records import Record, read_jsonl
 
 COUNT = 23

@@ -78,6 +78,10 @@ def test_a_feature_that_is_not_supported_is_refused_by_name(tmp_path, key, value
     assert str(path) in str(error.value)
 
 
+def test_a_window_that_is_switched_off_changes_nothing():
+    assert families.from_hf(BASE | {"sliding_window": 4096, "use_sliding_window": False}) == families.from_hf(BASE)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.errors import InputError
-from judgelm_jax.judging.batching import Row, batches
+from judgelm_jax.judging.batching import Prompt, batches
 from judgelm_jax.judging.prefill import prefill
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import cache as kv_cache
@@ -76,27 +76,29 @@ def test_packed_prompts_are_split_over_devices_that_need_not_talk(checkpoint, ba
     mesh = make_mesh(MeshConfig.parse("data:8"))
     params = checkpoint.load(parameters.param_shardings(checkpoint.config, mesh), "float32")
     rng = np.random.default_rng(1)
-    rows = []
+    prompts = []
     for index in range(24):
         start = [1, 5, 6, 7] + ([8, 9] if index % 2 else [])
-        rows.append(Row(index, np.array([*start, *rng.integers(3, 300, 20 + index % 5)], np.int32), np.zeros(2, np.uint32)))
-    (batch,) = batches(rows, [64], 4096, None, 8)
-    tokens, packed = jax.device_put(batch.arrays[:2], NamedSharding(mesh, P(("data", "fsdp"))))
-    assert batch.tokens < sum(len(row.ids) for row in rows)
+        prompts.append(
+            Prompt(index, np.array([*start, *rng.integers(3, 300, 20 + index % 5)], np.int32), np.zeros(2, np.uint32))
+        )
+    (batch,) = batches(prompts, [64], 4096, None, 8)
+    tokens, tree = jax.device_put(batch.arrays[:2], NamedSharding(mesh, P(("data", "fsdp"))))
+    assert batch.tree_tokens < sum(len(prompt.ids) for prompt in prompts)
     placement = Placement(mesh, backend)
 
-    def run(params, tokens, packed):
-        return prefill(params, checkpoint.config, placement, tokens, packed, 4, jnp.float32)
+    def run(params, tokens, tree):
+        return prefill(params, checkpoint.config, placement, tokens, tree, 4, jnp.float32)
 
-    compiled = jax.jit(run).lower(params, tokens, packed).compile()
+    compiled = jax.jit(run).lower(params, tokens, tree).compile()
     assert not re.findall(r"all-gather|all-reduce|all-to-all|collective-permute", compiled.as_text())
-    last, cache = compiled(params, tokens, packed)
+    last, cache = compiled(params, tokens, tree)
     padded = np.zeros((24, 64), np.int32)
-    for row in rows:
-        padded[row.index, : len(row.ids)] = row.ids
+    for prompt in prompts:
+        padded[prompt.index, : len(prompt.ids)] = prompt.ids
     alone, _ = decoder.forward(checkpoint.load(None, "float32"), checkpoint.config, padded, views.whole_rows(padded))
-    for place, row in batch.rows:
-        np.testing.assert_allclose(last[place], alone[row.index, len(row.ids) - 1], atol=1e-5)
+    for index, prompt in batch.prompts_by_index:
+        np.testing.assert_allclose(last[index], alone[prompt.index, len(prompt.ids) - 1], atol=1e-5)
     keys = NamedSharding(mesh, P(None, ("data", "fsdp"), "tensor"))
     assert cache["k"].sharding.is_equivalent_to(keys, cache["k"].ndim)
 

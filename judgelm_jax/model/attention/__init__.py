@@ -1,6 +1,6 @@
 """Causal attention with grouped queries: one signature, several backends.
 
-| backend | runs on | keeps packed documents apart | decoding reads |
+| backend | runs on | segments | decoding reads |
 | --- | --- | --- | --- |
 | `reference` | any | yes | all slots given |
 | `xla` | any | yes | all slots given |
@@ -14,9 +14,9 @@ TPU v5e, v5p and v6e; neither has been run on one. `cudnn` gets through the comp
 fused kernel itself only on a GPU; it has not been run.
 """
 
-from judgelm_jax.model.attention.choice import BACKENDS, backend_for, log_once, refuse
+from judgelm_jax.model.attention.choice import backend_for, log_once, refuse
 from judgelm_jax.model.attention.dispatch import attend, attend_cache
 from judgelm_jax.model.attention.pages import PAGE
 from judgelm_jax.model.attention.products import cache_mask
 
-__all__ = ["BACKENDS", "PAGE", "attend", "attend_cache", "backend_for", "cache_mask", "log_once", "refuse"]
+__all__ = ["PAGE", "attend", "attend_cache", "backend_for", "cache_mask", "log_once", "refuse"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-BACKENDS = ("reference", "xla", "blocked", "cudnn", "pallas", "splash")
+from judgelm_jax.model.config import ATTENTION_BACKENDS
 
 _PLATFORMS = {"cudnn": "gpu", "pallas": "gpu", "splash": "tpu"}  # of those that do not run everywhere
 _PREFERRED = {"cpu": "blocked", "gpu": "cudnn", "tpu": "splash"}
@@ -19,8 +19,8 @@ def refuse(backend: str, width: int, dtype: Any, platform: str | None = None) ->
     cuDNN's kernels want half precision. In float32 those of Pallas would multiply in TensorFloat-32 on GPUs, and in bfloat16 on
     TPUs in the backward pass. Wider heads do not fit into the shared memory of a GPU.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown attention backend {backend!r}; one of {', '.join(BACKENDS)}")
+    if backend not in ATTENTION_BACKENDS:
+        raise ValueError(f"unknown attention backend {backend!r}; one of {', '.join(ATTENTION_BACKENDS)}")
     if platform is not None and _PLATFORMS.get(backend, platform) != platform:
         raise ValueError(
             f"the attention backend {backend} runs on the platform {_PLATFORMS[backend]}; the devices are {platform}"

@@ -1,0 +1,183 @@
+"""The compiled programs of a judge, one for each shape, and the slots of a device that they decode in."""
+
+import concurrent.futures
+import functools
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from judgelm_jax import sharding
+from judgelm_jax.judging import line_tree, score_tree, slots
+from judgelm_jax.judging.batching import Batch, Shape
+from judgelm_jax.judging.config import JudgeConfig
+from judgelm_jax.judging.prefill import prefill
+from judgelm_jax.judging.responses import Counts
+from judgelm_jax.judging.scheduler import DECODE_STEPS
+from judgelm_jax.model import attention, decoder
+from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.parameters import Params
+from judgelm_jax.model.placement import Placement
+
+Key = tuple[Any, ...]  # what a program does, and its shapes
+
+
+class Programs:
+    """The programs of one model on one mesh, compiled so far."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        placement: Placement,
+        settings: JudgeConfig,
+        tree: score_tree.ScoreTree | line_tree.LineTree,
+        unstacked: bool,
+        counts: Counts,
+    ):
+        """`unstacked`: parameters and cache are lists of layers. Programs and seconds are added to `counts`."""
+        assert placement.mesh is not None
+        self.config, self.placement, self.mesh = config, placement, placement.mesh
+        self.settings, self.tree, self.unstacked, self.counts = settings, tree, unstacked, counts
+        self._compiled: dict[Key, Any] = {}
+        self._temperature = None if settings.temperature == 0 else np.float32(settings.temperature)
+
+    def known_shapes(self, *key: Any) -> list[Shape]:
+        """The shapes of batches for which there is a program whose key begins so."""
+        return [own[len(key) :] for own in self._compiled if own[: len(key)] == key]
+
+    def compile_score(self, params: Params, batches: Sequence[Batch]) -> None:
+        """Compiles what `score` needs for these batches."""
+        self._compile({("score", *b.shape): functools.partial(self._lower_score, params, b) for b in batches})
+
+    def compile_decoding(
+        self, params: Params, batches: Sequence[Batch], count: int, context: int, visible_lengths: Sequence[int]
+    ) -> None:
+        """Compiles what `DeviceSlots` needs: `count` slots with a cache of `context` slots each."""
+        lower: dict[Key, Callable[[], Any]] = {("empty", count, context): functools.partial(self._lower_empty, count, context)}
+        for batch in batches:
+            lower["admit", count, context, *batch.shape] = functools.partial(self._lower_admit, params, count, context, batch)
+        for visible in visible_lengths:
+            lower["decode", count, context, visible] = functools.partial(self._lower_decode, params, count, context, visible)
+        self._compile(lower)
+
+    def score(self, params: Params, batch: Batch) -> jax.Array:
+        """Of each index of the batch, the tokens of a score line (-1 behind its end), or the log-probabilities of all lines."""
+        return self._compiled["score", *batch.shape](params, *self._put(batch.arrays), self._temperature)
+
+    def empty(self, count: int, context: int) -> slots.State:
+        """`count` free slots."""
+        return self._compiled["empty", count, context]()
+
+    def admit(self, params: Params, state: slots.State, context: int, batch: Batch, slot_of: np.ndarray) -> slots.State:
+        """The state with the prompts of a batch in the slots `slot_of`; the state that is given is used up."""
+        program = self._compiled["admit", state["length"].shape[0], context, *batch.shape]
+        return program(params, state, *self._put((*batch.arrays, slot_of)), self._temperature)
+
+    def decode(self, params: Params, state: slots.State, context: int, visible: int) -> slots.State:
+        """The state after up to `DECODE_STEPS` tokens of each slot; the state that is given is used up."""
+        return self._compiled["decode", state["length"].shape[0], context, visible](params, state, self._temperature)
+
+    def _compile(self, lower: Mapping[Key, Callable[[], jax.stages.Lowered]]) -> None:
+        """Compiles those that are new, in parallel, before any of them is needed."""
+        new = {key: one for key, one in lower.items() if key not in self._compiled}
+        if not new:
+            return
+        start = time.perf_counter()
+        with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            self._compiled.update(zip(new, pool.map(lambda one: one().compile(), new.values()), strict=True))
+        self.counts.programs += len(new)
+        self.counts.compile_seconds += time.perf_counter() - start
+
+    def _lower_score(self, params: Params, batch: Batch) -> jax.stages.Lowered:
+        dtype = jnp.dtype(self.settings.dtype)
+        behind = len(self.tree.tokens) if isinstance(self.tree, line_tree.LineTree) else self.tree.longest
+        free_slots = whole_pages(batch.prompt_length + behind) - batch.prompt_length
+
+        def score(params, tokens, tree, lengths, keys, temperature):
+            last, cache = prefill(params, self.config, self.placement, tokens, tree, free_slots, dtype)
+            return self._lines(params, cache, lengths, last, keys, temperature)
+
+        everywhere = NamedSharding(self.mesh, PartitionSpec())  # each process reads all results
+        jitted = jax.jit(score, out_shardings=everywhere)
+        return jitted.lower(params, *self._shapes(batch.arrays), self._temperature)
+
+    def _lines(self, params, cache, lengths, last, keys, temperature):
+        """The lines, or their probabilities, of prompts with this cache and this last hidden state [B, E]."""
+        tree = self.tree
+        if isinstance(tree, line_tree.LineTree):
+            return line_tree.log_probabilities(params, self.config, self.placement, tree, cache, lengths, last)
+        first = decoder.head(params, last)
+        return score_tree.decode(params, self.config, self.placement, tree, cache, lengths, first, keys, temperature)
+
+    def _lower_empty(self, count: int, context: int) -> jax.stages.Lowered:
+        shardings = jax.tree.map(lambda x: x.sharding, self._state_shapes(count, context))
+        return jax.jit(self._make_empty(count, context), out_shardings=shardings).lower()
+
+    def _lower_admit(self, params: Params, count: int, context: int, batch: Batch) -> jax.stages.Lowered:
+        admit = functools.partial(slots.admit, config=self.config, placement=self.placement)
+        slot_of = jax.ShapeDtypeStruct((batch.capacity,), np.int32)
+        state = self._state_shapes(count, context)
+        jitted = jax.jit(admit, donate_argnums=1, out_shardings=jax.tree.map(lambda x: x.sharding, state))
+        return jitted.lower(params, state, *self._shapes((*batch.arrays, slot_of)), self._temperature)
+
+    def _lower_decode(self, params: Params, count: int, context: int, visible: int) -> jax.stages.Lowered:
+        def decode(params, state, temperature):
+            return slots.decode(params, state, temperature, self.config, self.placement, DECODE_STEPS, visible)
+
+        state = self._state_shapes(count, context)
+        jitted = jax.jit(decode, donate_argnums=1, out_shardings=jax.tree.map(lambda x: x.sharding, state))
+        return jitted.lower(params, state, self._temperature)
+
+    def _make_empty(self, count: int, context: int) -> Callable[[], slots.State]:
+        dtype = jnp.dtype(self.settings.dtype)
+        return functools.partial(slots.empty, self.config, count, context, self.settings.max_new_tokens, dtype, self.unstacked)
+
+    def _state_shapes(self, count: int, context: int) -> slots.State:
+        """The shapes of a state and where it lies."""
+        shapes = jax.eval_shape(self._make_empty(count, context))
+        return jax.tree.map(
+            lambda x, axes: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.sharding(self.mesh, axes)),
+            shapes,
+            slots.axes(shapes),
+        )
+
+    def _shapes(self, arrays: Any) -> Any:
+        """The shapes of a batch's arrays, split over the mesh by their rows."""
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._split(x)), arrays)
+
+    def _put(self, arrays: Any) -> Any:
+        """A batch's arrays on the mesh, split over it by their rows."""
+        return jax.tree.map(lambda x: jax.device_put(x, self._split(x)), arrays)
+
+    def _split(self, x: Any) -> NamedSharding:
+        return sharding.sharding(self.mesh, ("batch", *[None] * (x.ndim - 1)))
+
+
+class DeviceSlots:
+    """The slots of the mesh, as the scheduler sees them (`scheduler.Device`)."""
+
+    def __init__(self, programs: Programs, params: Params, count: int, context: int):
+        """All free. Their programs have been compiled."""
+        self._programs, self._params, self._context = programs, params, context
+        self._state = programs.empty(count, context)
+
+    def admit(self, batch: Batch, slots: np.ndarray) -> None:
+        self._state = self._programs.admit(self._params, self._state, self._context, batch, slots)
+
+    def decode(self, visible: int) -> np.ndarray:
+        self._state = self._programs.decode(self._params, self._state, self._context, visible)
+        return np.asarray(self._state["finished"])
+
+    def read(self, slots: Sequence[int]) -> list[tuple[list[int], str]]:
+        text, produced, stopped = (np.asarray(self._state[name]) for name in ("text", "produced", "stopped"))
+        return [(text[slot, : produced[slot]].tolist(), "stop" if stopped[slot] else "length") for slot in slots]
+
+
+def whole_pages(slots: int) -> int:
+    """The slots of a cache that kernels which read only the used ones can divide into pages."""
+    return -(-slots // attention.PAGE) * attention.PAGE

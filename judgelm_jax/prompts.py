@@ -52,7 +52,7 @@ def render(kind: str, question: str, answers: Sequence[str], reference: str | No
 
     Args:
       kind: one of `KINDS`.
-      question: the question as it stands in the record.
+      question: the question, as the record has it.
       answers: in the order in which the judge sees them; two, for `multi` two or more.
       reference: the text of the reference answer, or None for a prompt without one.
 

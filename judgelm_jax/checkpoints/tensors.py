@@ -87,7 +87,7 @@ def _hf_name(path: parameters.Path, layer: int | None) -> str:
     return ".".join(inside if first == "lm_head" else ["model", *inside])
 
 
-def check_weights(place: Path, weights: Weights, config: ModelConfig) -> None:
+def check_weights(folder: Path, weights: Weights, config: ModelConfig) -> None:
     """Compares what is stored with what the config needs.
 
     Buffers that follow from the config are ignored, and so is a head that repeats the tied embedding.
@@ -115,7 +115,7 @@ def check_weights(place: Path, weights: Weights, config: ModelConfig) -> None:
     }
     found = "; ".join(f"{what}: {', '.join(names)}" for what, names in faults.items() if names)
     if found:
-        raise InputError(f"{place}: the weights do not fit the config ({found}); fetch the checkpoint again")
+        raise InputError(f"{folder}: the weights do not fit the config ({found}); fetch the checkpoint again")
 
 
 def write_hf(folder: Path, weights: Weights, config: ModelConfig, hf_config: Mapping[str, Any], shard_bytes: int) -> None:
@@ -154,16 +154,16 @@ def writing_bar(weights: Weights, config: ModelConfig) -> tqdm:
 
 
 def grouped(tensors: Mapping[str, StoredTensor], names: Iterable[str], limit: int) -> list[list[str]]:
-    """The names in their order, in groups whose tensors have at most `limit` bytes (or in which one stands alone)."""
+    """The names in their order, in groups whose tensors have at most `limit` bytes (or one tensor)."""
     groups: list[list[str]] = []
-    room = 0
+    free = 0
     for name in names:
         size = tensors[name].nbytes
-        if not groups or size > room:
+        if not groups or size > free:
             groups.append([])
-            room = limit
+            free = limit
         groups[-1].append(name)
-        room -= size
+        free -= size
     return groups
 
 

@@ -16,22 +16,22 @@ def prefill(
     placement: Placement,
     tokens: jax.Array,
     tree: tuple[jax.Array, ...],
-    room: int,
+    free_slots: int,
     dtype: Any,
 ) -> tuple[jax.Array, kv_cache.Cache]:
     """Runs prompts through the model.
 
     Args:
-      tokens, tree: int32 [parts, size] and how prompts are packed in them, as `batching.Batch.arrays` has both.
-      room: free slots behind the prompts.
+      tokens, tree: token rows int32 [B, S] and how P prompts are packed in each, as `batching.Batch.arrays` has both.
+      free_slots: of the cache, behind the longest prompt.
 
     Returns:
-      Of the B = parts × prompts prompts, the residual stream [B, E] at the last token of each, and caches of longest + room
-      slots, unstacked where the layers of the parameters are.
+      Of the B · P prompts, the residual stream [B · P, E] at the last token of each, and caches of longest + free_slots slots,
+      unstacked where the layers of the parameters are.
     """
     view = views.PromptTree(*tree)
-    parts, prompts, longest = view.indices.shape
+    rows, prompts, longest = view.indices.shape
     unstacked = isinstance(params["layers"], list)
-    cache = kv_cache.empty(config, parts * prompts, longest + room, dtype, placement.mesh, unstacked)
+    cache = kv_cache.empty(config, rows * prompts, longest + free_slots, dtype, placement.mesh, unstacked)
     hidden, cache = decoder.forward(params, config, tokens, view, cache, placement)
-    return hidden.reshape(parts * prompts, -1), cache
+    return hidden.reshape(rows * prompts, -1), cache

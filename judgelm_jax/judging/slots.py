@@ -63,7 +63,7 @@ def admit(
     Args:
       tokens, tree: of B prompts, the longest of which has S ≤ T tokens, as `prefill` takes them.
       lengths: int32 [B]; keys: uint32 [B, 2].
-      slots: int32 [B], the slot of each row; N or more for a row that only fills up the batch.
+      slots: int32 [B], the slot of each prompt; N or more for padding.
       temperature: float32 scalar, or None for greedy decoding.
     """
     dtype = jax.tree.leaves(state["cache"])[0].dtype
@@ -98,7 +98,7 @@ def decode(
 ) -> State:
     """Up to `steps` tokens for every slot that is not finished; ends early when all are.
 
-    `visible`: no row is longer than this at the end, so that attention reads only so many slots of the cache.
+    `visible`: no row is longer than this at the end, so that attention reads no more slots of the cache.
     """
     slots, most = state["text"].shape
     rows = jnp.arange(slots)

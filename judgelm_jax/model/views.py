@@ -121,7 +121,7 @@ class PromptTree(NamedTuple):
     output at its end is wanted, so the last layer computes no more than keys and values for the other tokens.
 
     `indices`: int32 [B, P, T], where in the row the tokens of each prompt are (anything behind a prompt's end). `shared`: int32
-    [B, P], the length of the prefix that a prompt before it has, too; T for the padding of the P prompts. `ends`: int32 [B, P],
+    [B, P], the length of the prefix that a prompt before it has, too; T for a prompt that is padding. `ends`: int32 [B, P],
     the index of its last token. `positions`: int32 [B, S], of each token of the row in its prompts. `sources`: int32 [B, S],
     prompt · T + position, by the first of the prompts that have the token.
     """

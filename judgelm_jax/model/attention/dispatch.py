@@ -17,7 +17,7 @@ from judgelm_jax.sharding import LogicalAxes, spec
 
 _QUERIES: LogicalAxes = ("batch", "sequence", "heads", "head_dim")
 _KEYS: LogicalAxes = ("batch", "kv_heads", "sequence", "head_dim")
-# The kernels of Pallas compute whole tiles: rows are filled up to a multiple. What is added stands behind all real tokens.
+# The kernels of Pallas compute whole tiles: rows are padded to a multiple, behind all real tokens.
 _MULTIPLE = 128
 
 
@@ -58,7 +58,7 @@ def attend(
         raise ValueError("segments and spans are for queries and keys that are the same tokens: give no mask")
     if segments is not None and backend == "cudnn":
         raise ValueError(
-            "the attention backend cudnn cannot keep the documents of a row apart; take xla or pallas, or do not pack"
+            "the attention backend cudnn has no segments for the documents of a row; take xla or pallas, or do not pack"
         )
     refuse(backend, q.shape[3], q.dtype)
     if segments is not None and backend in ("reference", "xla"):
@@ -89,7 +89,7 @@ def attend_cache(
     Args:
       q: [B, S, H, D]; k, v: [L, B, K, T, D], the cache of some layers; layer: int32 scalar, the number of one.
       mask: bool [B, S, V], true where a query sees one of the first V ≤ T slots.
-      used: int32 [B] with values from 1 to V, where S is 1 and each query sees the first so many slots and no others: what the
+      used: int32 [B] with values from 1 to V, where S is 1 and each query sees that many first slots: what the
         mask says, in the form that `pallas` and `splash` need to read no more than that. Where they cannot read the cache so
         (its slots are no multiple of 16, say), they read it as `xla` does, and a log line says so once.
       backend, mesh: as in `attend`.
@@ -116,7 +116,7 @@ def attend_cache(
 def _tiled(
     q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None, kernel: Callable[..., jax.Array], mesh: Mesh | None
 ) -> jax.Array:
-    """`kernel` over rows that are filled up to a multiple of its tiles: causally, no real token sees what is added."""
+    """`kernel` over rows that are padded to a multiple of its tiles: causally, no real token sees the padding."""
     length = q.shape[1]
     added = (0, -length % _MULTIPLE)
     q = jnp.pad(q, ((0, 0), added, (0, 0), (0, 0)))

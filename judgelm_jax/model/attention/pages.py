@@ -4,8 +4,8 @@
 cache [L, B, K, T, D]   layer 0, row 0, head 0        layer 0, row 0, head 1        ...
 pages                   | 0 | 1 | 2 | 3 |             | 4 | 5 | 6 | 7 |             ...
 ```
-The slots of one head of one row lie in one piece, so they are pages as they are: a kernel for paged caches finds them by
-number, in the stacked cache of all layers, and nothing is copied. One row of such a kernel is one key/value head of one row.
+The slots of one head of one row are contiguous, so they are pages as they are: a kernel for paged caches finds them by
+index, in the stacked cache of all layers, and nothing is copied. One row of such a kernel is one key/value head of one row.
 """
 
 import math
@@ -31,7 +31,7 @@ def page_size(slots: int, most: int) -> int:
 def table(layer: jax.Array, rows: int, pages: int, multiple: int) -> jax.Array:
     """int32 [rows, entries]: the numbers of the pages of each row and head of `layer`, each of which has `pages`.
 
-    The entries are filled up to a `multiple` with a row's last page, whose slots are never used from there.
+    Padding to a `multiple` of entries repeats a row's last page, whose slots are never used from there.
     """
     entries = -(-pages // multiple) * multiple
     first = (layer * rows + jnp.arange(rows, dtype=jnp.int32)) * pages

@@ -21,6 +21,7 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks.benchmark import Benchmark, Loaded
 from judgelm_jax.evaluation.benchmarks.catalog import BENCHMARKS
 from judgelm_jax.evaluation.benchmarks.predictions import read_predictions
+from judgelm_jax.evaluation.report.folder import check_folder
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.records import Record, check_output, dump_line, identity, read_jsonl, write_atomically
 
@@ -50,6 +51,9 @@ MESH = flags.DEFINE_string("mesh", "data:-1", "as of judgelm-judge", flag_values
 BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "as of judgelm-judge; automatic when not given", flag_values=FLAGS)
 RESUME = flags.DEFINE_boolean("resume", False, "go on with an unfinished run in the same folder", flag_values=FLAGS)
 OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the files of an earlier run", flag_values=FLAGS)
+REPORT = flags.DEFINE_string(
+    "report", None, "also write a report to this folder: a page to open, Markdown, figures", flag_values=FLAGS
+)
 JSON = flags.DEFINE_string("json", None, "also write the summary as JSON to this file", flag_values=FLAGS)
 LIST = flags.DEFINE_boolean("list", False, "name the benchmarks, their protocols and reductions, and end", flag_values=FLAGS)
 
@@ -70,6 +74,8 @@ def main() -> None:
         check_output(path, OVERWRITE.value or RESUME.value, read)
     own = {"command": "benchmark", "output": str(folder)}
     check_json(JSON.value, OVERWRITE.value, [*read, *paths.values()], own if RESUME.value else None)
+    if REPORT.value:
+        check_folder(Path(REPORT.value), OVERWRITE.value or RESUME.value)
     loaded = _read(benchmark, data, reduction)
     judgments = None if MODEL.value else read_predictions(benchmark, loaded, predictions)
     if LIMIT.value:
@@ -89,6 +95,8 @@ def main() -> None:
     print(f"output     {folder}")
     write_json(str(paths["metrics"]), own | summary)
     write_json(JSON.value, own | summary)
+    if REPORT.value:
+        _report(loaded, judgments, paths["judgments"], summary_text(summary))
 
 
 def entry() -> int:
@@ -122,6 +130,8 @@ def _read(benchmark: Benchmark, data: Path, reduction: str) -> Loaded:
     loaded = benchmark.read(data, reduction)
     if benchmark.add_answers is not None and ANSWERS.value:
         loaded = benchmark.add_answers(loaded, Path(ANSWERS.value))
+    if REPORT.value and loaded.kind != "pair":
+        raise InputError(f"--report: there is one for pairs, and {benchmark.name} is of the kind {loaded.kind!r}; leave it out")
     if MODEL.value and loaded.kind not in JudgeConfig.KINDS:
         raise InputError(
             f"--model: {benchmark.name} needs judging of the kind {loaded.kind!r}, which the judge cannot do yet; score "
@@ -152,6 +162,24 @@ def _judge(kind: str, orders: str, paths: dict[str, Path]) -> None:
     judge.FLAGS.unparse_flags()
     judge.FLAGS(["judgelm-judge", *arguments])
     judge.main()
+
+
+def _report(loaded: Loaded, judgments: list[Record], path: Path, about: str) -> None:
+    """The report of `evaluate`, with the benchmark's own result before it."""
+    from judgelm_jax.evaluation.benchmarks.scoring import joined_with, match
+    from judgelm_jax.evaluation.joining import Fields
+    from judgelm_jax.evaluation.ranking.comparisons import name_two_models, read_comparisons
+    from judgelm_jax.evaluation.ranking.ranking import rank
+    from judgelm_jax.evaluation.report.content import judge_report
+    from judgelm_jax.evaluation.report.folder import write_report
+    from judgelm_jax.evaluation.summary import full_summary
+
+    joined = joined_with(loaded.labels, match(loaded, judgments)[0], None)
+    summary = full_summary(joined, Fields(), parser="tolerant", unparsed="wrong")
+    ranking = rank(read_comparisons([path], Fields().cluster).rows) if name_two_models(judgments) else None
+    title, *sentences = about.splitlines()
+    content = judge_report(title, judgments, joined, summary, ranking, about=sentences)
+    print(f"report     {write_report(content, Path(REPORT.value))}")
 
 
 def _described(benchmark: Benchmark) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from judgelm_jax.commands import benchmark
 from judgelm_jax.commands.command_line import run
+from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.records import check_records
 
 ITEM = {"input": "Which?", "output_1": "this", "output_2": "that", "label": 1}
@@ -115,6 +116,33 @@ def test_flags_that_do_not_go_together_are_refused(llmbar: Path, tmp_path: Path,
     assert "brings its answers" in refusal(capsys, *base, "--predictions=x", "--answers=y")
     assert "nowhere: no such file" in refusal(capsys, *base[:1], "--data=nowhere", *base[2:], "--predictions=x")
     assert "x.jsonl" in refusal(capsys, *base, "--predictions=x.jsonl")
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_report_begins_with_the_benchmarks_own_result(llmbar: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    flags = ("--name=llmbar", f"--data={llmbar}", f"--predictions={_ours(llmbar, tmp_path, '9 1')}", "--protocol=one_order")
+    report = tmp_path / "report"
+    assert run_benchmark(*flags, f"--output={tmp_path / 'o'}", f"--report={report}") == 0
+    text = (report / "report.md").read_text()
+    assert "score 50.00 %" in text
+    assert "LLMBar" in text
+    assert (report / "index.html").stat().st_size > 10_000
+    capsys.readouterr()
+    assert f"{report}" in refusal(capsys, *flags, f"--output={tmp_path / 'p'}", f"--report={report}")
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_kind_that_the_judge_lacks_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data, answers = tmp_path / "mm-vet.json", tmp_path / "m.json"
+    data.write_text(json.dumps({"v1": {"question": "q", "answer": "a", "capability": ["ocr"]}}))
+    answers.write_text('{"v1": "x"}')
+    base = ("--name=mm_vet", f"--data={data}", f"--output={tmp_path / 'o'}")
+    assert "give the answers to judge with --answers" in refusal(capsys, *base, "--model=m")
+    if "multimodal" not in JudgeConfig.KINDS:
+        assert "cannot do yet" in refusal(capsys, *base, "--model=m", f"--answers={answers}")
+    assert "there is one for pairs" in refusal(capsys, *base, "--predictions=p", f"--report={tmp_path / 'r'}")
     assert not (tmp_path / "o").exists()
 
 

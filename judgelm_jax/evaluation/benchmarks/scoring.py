@@ -10,7 +10,7 @@ import numpy as np
 from judgelm_jax import verdicts
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks.benchmark import Benchmark, Loaded, Scored
-from judgelm_jax.evaluation.joining import Fields, join_rows
+from judgelm_jax.evaluation.joining import Fields, Joined, Judged, join_rows
 from judgelm_jax.evaluation.statistics import CONFIDENCE, Interval, question_weights, weighted_interval
 from judgelm_jax.evaluation.summary import full_summary
 from judgelm_jax.records import Record, identity, question_identity
@@ -70,7 +70,8 @@ def summarize_benchmark(
     if groups:
         summary["groups"] = groups
     if scored.decided is not None:
-        summary["metrics"] = _metrics(loaded.labels, rows, scored)
+        joined = joined_with(loaded.labels, rows, scored.decided)
+        summary["metrics"] = full_summary(joined, Fields(), parser="tolerant", unparsed="wrong")
     return summary | {"baselines": [dataclasses.asdict(baseline) for baseline in benchmark.baselines]}
 
 
@@ -134,22 +135,27 @@ def _coverage(loaded: Loaded, rows: Sequence[Record | None], unlabelled: int) ->
     }
 
 
-def _metrics(labels: Sequence[Record], rows: Sequence[Record | None], scored: Scored) -> Summary:
-    """The summary of `evaluate`, with the protocol's verdict in the place of the row's own."""
-    assert scored.decided is not None
+def joined_with(labels: Sequence[Record], rows: Sequence[Record | None], decided: Sequence[Judged | None] | None) -> Joined:
+    """Labels of pairs beside their judgments, in the form of `evaluate`, where there are both.
+
+    `decided`: the verdicts that count, by a protocol; None for those of the judgments themselves.
+    """
     kept = [
-        (label, row, judged)
-        for label, row, judged in zip(labels, rows, scored.decided, strict=True)
-        if row is not None and judged is not None
+        number
+        for number, (label, row) in enumerate(zip(labels, rows, strict=True))
+        if row is not None and label["winner"] is not None
     ]
-    joined = join_rows([label["winner"] for label, _, _ in kept], [row for _, row, _ in kept])
-    predictions = [
-        dataclasses.replace(row, headline=judged) for row, (_, _, judged) in zip(joined.predictions, kept, strict=True)
-    ]
-    people = [tuple(label["annotators"]) if "annotators" in label else None for label, _, _ in kept]
-    keys = [identity(label) for label, _, _ in kept]
-    joined = dataclasses.replace(joined, predictions=predictions, people=people, keys=keys)
-    return full_summary(joined, Fields(), parser="tolerant", unparsed="wrong")
+    joined = join_rows([labels[number]["winner"] for number in kept], [row for number in kept if (row := rows[number])])
+    predictions = joined.predictions
+    if decided is not None:
+        named = [decided[number] for number in kept]
+        predictions = [
+            row if judged is None else dataclasses.replace(row, headline=judged)
+            for row, judged in zip(predictions, named, strict=True)
+        ]
+    people = [tuple(labels[number]["annotators"]) if "annotators" in labels[number] else None for number in kept]
+    keys = [identity(labels[number]) for number in kept]
+    return dataclasses.replace(joined, predictions=predictions, people=people, keys=keys)
 
 
 def summary_text(summary: Summary) -> str:

@@ -43,6 +43,7 @@ OUTPUT_FIELDS = (
     "entropy",
     "covered_mass",
     "position_bias",
+    "calibrated",
 )
 
 

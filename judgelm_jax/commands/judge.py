@@ -6,6 +6,7 @@ OUTPUT.partial/ and OUTPUT appears when all is done; after a kill, the same comm
   judgelm-judge --model=judge --input=records.jsonl --output=judgments.jsonl --orders=both
 """
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from absl import flags
 
 from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
+from judgelm_jax.evaluation.calibration import read_calibration
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.records import check_output
@@ -76,6 +78,9 @@ ON_OVERFLOW = flags.DEFINE_enum(
 SCORE_GRID = flags.DEFINE_string(
     "score_grid", _DEFAULTS.score_grid, "mode distribution: the scores, FIRST:LAST:STEP", flag_values=FLAGS
 )
+CALIBRATION = flags.DEFINE_string(
+    "calibration", None, "mode distribution: the output of judgelm-calibrate, applied to every judgment", flag_values=FLAGS
+)
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "rows that are computed together; automatic when not given", flag_values=FLAGS
 )
@@ -119,6 +124,11 @@ def main() -> None:
         attention=ATTENTION.value,
         batch_size=BATCH_SIZE.value,
     )
+    calibration = read_calibration(Path(CALIBRATION.value)) if CALIBRATION.value else None
+    if calibration is not None and settings.mode != "distribution":
+        raise InputError(
+            "--calibration corrects probabilities, which only --mode=distribution gives; leave it out, or set the mode"
+        )
     part, parts = _parse_shard(SHARD.value)
     MeshConfig.parse(MESH.value)
     records, target = Path(INPUT.value), Path(OUTPUT.value)
@@ -156,13 +166,15 @@ def main() -> None:
     enable_compilation_cache()
     model_id = MODEL_ID.value or Path(MODEL.value).resolve().name
     fingerprint = runner.fingerprint(job, settings, checked, open_checkpoint(MODEL.value, BASE.value).fingerprint, model_id)
+    if calibration is not None:
+        fingerprint["calibration"] = dataclasses.asdict(calibration)
     with output.open_shard(target, fingerprint, checked.records, part, parts, RESUME.value) as shard:
         if shard is None:
             print(f"{target}: was completed by another process, nothing to do")
             return
         judge = Judge.load(MODEL.value, MESH.value, settings, model_id, BASE.value)
         print(f"judging {shard.remaining()} of {checked.records} records", flush=True)
-        summary = runner.run(job, checked, shard, judge)
+        summary = runner.run(job, checked, shard, judge, calibration)
     _report(summary, target)
     write_json(JSON.value, own | summary)
 

@@ -15,6 +15,7 @@ import tqdm
 
 from judgelm_jax import prompts
 from judgelm_jax.errors import InputError
+from judgelm_jax.evaluation.calibration import Calibration, apply
 from judgelm_jax.judging import output
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge, windows
@@ -81,8 +82,10 @@ def fingerprint(job: Job, settings: JudgeConfig, checked: CheckedInput, model: s
     }
 
 
-def run(job: Job, checked: CheckedInput, shard: output.Shard, judge: Judge) -> dict[str, Any]:
-    """Judges what the shard still lacks, and joins the shards when this one is the last.
+def run(
+    job: Job, checked: CheckedInput, shard: output.Shard, judge: Judge, calibration: Calibration | None = None
+) -> dict[str, Any]:
+    """Judges what the shard still lacks, calibrates it where asked, and joins the shards when this one is the last.
 
     Returns the summary of this run: counts of records by status, tokens, seconds.
 
@@ -99,7 +102,8 @@ def run(job: Job, checked: CheckedInput, shard: output.Shard, judge: Judge) -> d
         for prepared in _ahead(
             lambda window: judge.prepare(window, checked.references, judge.settings.orders), _todo(job, shard)
         ):
-            for index, row in judge.judge_prepared(prepared):
+            for index, judged_row in judge.judge_prepared(prepared):
+                row = judged_row if calibration is None else apply(judged_row, calibration)
                 shard.write(index, row)  # at once: a kill costs only what is not judged yet
                 statuses[row["status"]] += 1
                 if "consistent" in row:

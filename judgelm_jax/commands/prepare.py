@@ -163,6 +163,8 @@ def _characters(record: Record) -> int:
 
 def _prepare_benchmark() -> dict[str, Any]:
     benchmark = BENCHMARKS[BENCHMARK.value]
+    if benchmark.add_answers is not None:
+        raise InputError(f"{benchmark.name} has questions only; judgelm-benchmark takes the answers to judge with --answers")
     reduction = REDUCTION.value or next(iter(benchmark.reductions))
     if reduction not in benchmark.reductions:
         raise InputError(f"--reduction={reduction}: {benchmark.name} knows {', '.join(benchmark.reductions)}")

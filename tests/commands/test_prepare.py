@@ -153,6 +153,9 @@ def test_flags_that_do_not_go_together_are_refused(tmp_path: Path, capsys: pytes
     assert "two models" in refusal(capsys, output, f"--answers={one}", "--pairs=all")
     assert "two models" in refusal(capsys, output, "--benchmark=pandalm", f"--data={one}", "--pairs=all")
     assert "nope" in refusal(capsys, output, f"--answers={one}", "--nope")
+    needed = (output, f"--data={one}", f"--labels={tmp_path / 'L'}")
+    assert "pandalm knows majority" in refusal(capsys, *needed, "--benchmark=pandalm", "--reduction=mean")
+    assert "has questions only" in refusal(capsys, *needed, "--benchmark=mm_vet")
     assert "nope.jsonl" in refusal(capsys, output, "--answers=nope.jsonl")
     assert "output" in refusal(capsys, f"--answers={one}")
     clash = f"--labels={tmp_path / 'S.jsonl'}"

@@ -1,6 +1,6 @@
 """LMArena: battles of two models with a winner, the input of Bradley-Terry and Elo tools."""
 
-from judgelm_jax.records import Record, identity
+from judgelm_jax.records import Record, question_identity
 
 _WINNERS = {1: "model_a", 2: "model_b", 0: "tie"}
 
@@ -19,6 +19,6 @@ def battles(row: Record) -> list[Record]:
         winner = game["winner"]
         first, second = models if order == "forward" else reversed(models)
         place = winner if order == "forward" or not winner else 3 - winner
-        battle = {"question_id": f"{identity(row)}", "model_a": first, "model_b": second, "winner": _WINNERS[place]}
+        battle = {"question_id": question_identity(row), "model_a": first, "model_b": second, "winner": _WINNERS[place]}
         made.append(battle | {"judge": row.get("pred_model_id"), "tstamp": row.get("tstamp")})
     return made

@@ -103,6 +103,7 @@ def test_lmarena_has_a_battle_a_game_as_it_was_shown(tmp_path: Path) -> None:
     named = {1: "base", 2: "model", 0: "tie"}
     assert winners == [named[winner] for pair in GAMES for winner in pair if winner is not None]
     assert [(row["model_a"], row["model_b"]) for row in rows[:2]] == [("base", "model"), ("model", "base")]
+    assert [row["question_id"] for row in rows[:3]] == ["0", "0", "1"]
 
 
 def test_evalica_ranks_the_battles(tmp_path: Path) -> None:

@@ -152,6 +152,8 @@ def parse_line(path: Path, number: int, line: bytes) -> Record | None:
     try:
         record = json.loads(line.decode("utf-8"), parse_float=_finite, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
+        if number == 1 and line.startswith(b"\x1f\x8b"):
+            raise InputError(f"{path}: is compressed with gzip; unpack it with gunzip") from error
         raise InputError(f"{path}:{number}: not UTF-8 (byte {error.start} of the line); save the file as UTF-8") from error
     except json.JSONDecodeError as error:
         raise InputError(

@@ -1,6 +1,7 @@
 """Reading, checking and writing of JSON Lines files."""
 
 import errno
+import gzip
 import hashlib
 import json
 from pathlib import Path
@@ -210,3 +211,10 @@ def test_outputs_that_would_destroy_something_are_refused(tmp_path: Path) -> Non
         records.check_output(path / "x", overwrite=True)
     with pytest.raises(InputError, match="also read"):
         records.check_output(path, overwrite=True, inputs=[path.parent / "." / path.name])
+
+
+def test_a_compressed_file_is_named_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(gzip.compress(b'{"question_id": 1}\n'))
+    with pytest.raises(InputError, match=r"records\.jsonl: is compressed with gzip; unpack it with gunzip"):
+        list(records.read_jsonl(path))

@@ -13,12 +13,24 @@ from typing import Any
 
 from judgelm_jax import prompts
 from judgelm_jax.errors import InputError
+from judgelm_jax.json_object import LFS_POINTER, read_json_object
+from judgelm_jax.tokenizer_files import (
+    ADDED_FILE,
+    CONFIG_FILE,
+    SPECIAL_FILE,
+    TokenizerFiles,
+    first_of,
+    is_role_markup,
+    is_text,
+    read_tokenizer_files,
+    refuse_contradiction,
+)
 
 SENTENCEPIECE_FILE = "tokenizer.model"
 TOKENIZERS_FILE = "tokenizer.json"
 VOCABULARY_FILES = (SENTENCEPIECE_FILE, TOKENIZERS_FILE)
 # All that belongs to a tokenizer; `load_tokenizer` reads no other files.
-TOKENIZER_FILES = (*VOCABULARY_FILES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+TOKENIZER_FILES = (*VOCABULARY_FILES, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE)
 SHORTENED = "\n[shortened]"
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -27,13 +39,17 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 class Tokenizer(abc.ABC):
     """Text ⇄ ids. Holds no state that changes, so threads may share it.
 
-    `bos_id` is None for a vocabulary without one; `eos_ids` are those that the tokenizer's files name;
-    `vocab_size` counts the ids that `decode` knows (the embedding of a model may have more rows).
+    `bos_id` stands before every prompt; None: nothing does. `eos_ids` are those that the tokenizer's files name;
+    `vocab_size` counts the ids that there are (the embedding of a model may have more rows); `last_id` is the largest that
+    `encode` gives. `control_ids` mark roles or ends, so `encode` never gives them; `beginning` is the one named `bos_token`.
     """
 
     bos_id: int | None
     eos_ids: tuple[int, ...]
     vocab_size: int
+    last_id: int
+    control_ids: frozenset[int]
+    beginning: int | None
 
     @abc.abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -80,26 +96,55 @@ class _SentencePieceTokenizer(Tokenizer):
     def __init__(self, path: Path) -> None:
         import sentencepiece
 
+        files = read_tokenizer_files(path.parent)
+        content = path.read_bytes()
+        if content.startswith(LFS_POINTER):
+            raise InputError(f"{path}: a Git LFS pointer, not the file itself; git lfs pull gets it")
         try:
-            self._model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+            model = sentencepiece.SentencePieceProcessor(model_proto=content)
         except (OSError, RuntimeError) as error:
             raise InputError(f"{path}: not a SentencePiece model ({error}); fetch the checkpoint again") from error
-        self.vocab_size = self._model.vocab_size()
-        self._silent = frozenset(i for i in range(self.vocab_size) if self._model.is_control(i) or self._model.is_unknown(i))
-        added = _read_object(path.parent / "added_tokens.json")
-        self._added = {name: i for name, i in added.items() if isinstance(i, int)}
-        self.bos_id = _named_id(self, path.parent, "bos_token", self._model.bos_id())
-        eos_id = _named_id(self, path.parent, "eos_token", self._model.eos_id())
+        size = model.vocab_size()
+        self._model = self._encoder = model
+        self._silent = frozenset(i for i in range(size) if model.is_control(i) or model.is_unknown(i))
+        self._added, self._size = files.added, size
+        pieces = {model.id_to_piece(i): i for i in range(size)}
+        known = {name: pieces[name] for name in files.added if name in pieces}
+        refuse_contradiction(known, path, {name: files.added[name] for name in known}, path.parent / CONFIG_FILE)
+        # The library itself finds these in any text.
+        names = files.control_names()
+        proto = _proto(content)
+        roles = {
+            i
+            for i, piece in enumerate(proto.pieces)
+            if piece.type == proto.SentencePiece.USER_DEFINED
+            and not is_text(piece.piece)
+            and (piece.piece in names or is_role_markup(piece.piece))
+        }
+        if roles:
+            for i in roles:
+                proto.pieces[i].type = proto.SentencePiece.CONTROL
+            self._encoder = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
+        self.last_id = max(i for i in range(size) if not (i in roles or model.is_control(i) or model.is_unused(i)))
+        self.control_ids = self._silent | roles | frozenset(files.added.values())
+        self.beginning = _named_id(self, files, "bos_token", model.bos_id())
+        beside = path.parent / TOKENIZERS_FILE
+        if files.puts_bos() is None and beside.is_file():
+            self.bos_id = first_of(_read_tokenizers(beside), beside)
+        else:
+            self.bos_id = _put(self, files, self.beginning)
+        eos_id = _named_id(self, files, "eos_token", model.eos_id())
         self.eos_ids = () if eos_id is None else (eos_id,)
+        self.vocab_size = max(size, *(i + 1 for i in (self.bos_id, eos_id) if i is not None))
 
     def encode(self, text: str) -> list[int]:
-        return self._model.encode(_readable(text))
+        return self._encoder.encode(_readable(text))
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._model.encode([_readable(text) for text in texts])
+        return self._encoder.encode([_readable(text) for text in texts])
 
     def decode(self, ids: Iterable[int]) -> str:
-        return self._model.decode([i for i in map(int, ids) if i < self.vocab_size and i not in self._silent])
+        return self._model.decode([i for i in map(int, ids) if i < self._size and i not in self._silent])
 
     def id_of(self, token: str) -> int | None:
         i = self._model.piece_to_id(token)
@@ -108,21 +153,35 @@ class _SentencePieceTokenizer(Tokenizer):
 
 class _JsonTokenizer(Tokenizer):
     def __init__(self, path: Path) -> None:
-        import tokenizers
-
-        try:
-            self._model = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises nothing more specific
-            raise InputError(f"{path}: not a tokenizer ({error}); fetch the checkpoint again") from error
+        files = read_tokenizer_files(path.parent)
+        self._model = _read_tokenizers(path)
         self._model.encode_special_tokens = True
         self._model.no_truncation()
         self._model.no_padding()
-        # The library itself leaves out only some of these when it decodes (not those with `normalized: true`).
-        self._silent = frozenset(i for i, token in self._model.get_added_tokens_decoder().items() if token.special)
+        added = self._model.get_added_tokens_decoder()
+        self._silent = frozenset(i for i, token in added.items() if token.special)
+        self._added = files.added
+        known = {token.content: i for i, token in added.items()}
+        refuse_contradiction(known, path, files.added, path.parent / CONFIG_FILE)
+        self.bos_id = self.beginning = first_of(self._model, path)
+        # With `encode_special_tokens`, text holds no special tokens. So all are made special that could mark a role; what
+        # `decode` leaves out is known already.
+        roles = [token for token in added.values() if not token.special and not is_text(token.content)]
+        if roles:
+            for token in roles:
+                token.special = True
+            self._model.add_special_tokens(roles)
+        never = {i for i, token in added.items() if token.special or token in roles}
+        self.control_ids = frozenset(never)
+        words = self._model.get_vocab(with_added_tokens=False)
+        self.last_id = max(
+            [i for word, i in words.items() if i not in never or i in self.encode(word)] + [i for i in added if i not in never]
+        )
         self.vocab_size = self._model.get_vocab_size(with_added_tokens=True)
-        first = self._model.encode("").ids[:1]  # what the tokenizer itself puts before any text
-        self.bos_id = _named_id(self, path.parent, "bos_token", first[0] if first else -1)
-        eos_id = _named_id(self, path.parent, "eos_token", -1)
+        self.beginning = _named_id(self, files, "bos_token", -1 if self.bos_id is None else self.bos_id)
+        if files.puts_bos() is not None:
+            self.bos_id = _put(self, files, self.beginning)
+        eos_id = _named_id(self, files, "eos_token", -1)
         self.eos_ids = () if eos_id is None else (eos_id,)
 
     def encode(self, text: str) -> list[int]:
@@ -133,25 +192,63 @@ class _JsonTokenizer(Tokenizer):
         return [encoding.ids for encoding in self._model.encode_batch(batch, add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        return self._model.decode([i for i in map(int, ids) if i not in self._silent])
+        # The library itself leaves out only some special tokens (not those with `normalized: true`).
+        return self._model.decode([i for i in map(int, ids) if i not in self._silent], skip_special_tokens=False)
 
     def id_of(self, token: str) -> int | None:
-        return self._model.token_to_id(token)
+        i = self._model.token_to_id(token)
+        return self._added.get(token) if i is None else i
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a checkpoint folder: `tokenizer.model` (SentencePiece) if present, else `tokenizer.json`.
 
+    BOS stands before every prompt as `add_bos_token` says; where that is missing, as the post-processor of `tokenizer.json`
+    does; with SentencePiece alone it does.
+
     Raises:
-      InputError: the folder has neither, one is broken, or a named control token is not in the vocabulary.
+      InputError: the folder has neither, one is broken, two contradict each other, a named control token is not in the
+        vocabulary, or newlines are lost.
     """
-    if (folder / SENTENCEPIECE_FILE).is_file():
-        return _SentencePieceTokenizer(folder / SENTENCEPIECE_FILE)
-    if (folder / TOKENIZERS_FILE).is_file():
-        return _JsonTokenizer(folder / TOKENIZERS_FILE)
-    raise InputError(
-        f"{folder}: has neither {SENTENCEPIECE_FILE} nor {TOKENIZERS_FILE}; copy the tokenizer files of the checkpoint there"
-    )
+    model, json_form = folder / SENTENCEPIECE_FILE, folder / TOKENIZERS_FILE
+    tokenizer: Tokenizer
+    if model.is_file() and not _is_tiktoken(model):
+        path, tokenizer = model, _SentencePieceTokenizer(model)
+    elif json_form.is_file():
+        path, tokenizer = json_form, _JsonTokenizer(json_form)
+    elif model.is_file():
+        raise InputError(
+            f"{model}: a tiktoken vocabulary, as Llama 3 has it in Meta's own form, not a SentencePiece model; "
+            f"copy {TOKENIZERS_FILE} of the Hugging Face form of the checkpoint there"
+        )
+    else:
+        raise InputError(
+            f"{folder}: has neither {SENTENCEPIECE_FILE} nor {TOKENIZERS_FILE}; copy the checkpoint's tokenizer files there"
+        )
+    for line in ("8 9\n", "10 7.5\nA"):
+        if (back := tokenizer.decode(tokenizer.encode(line))) != line:
+            raise InputError(
+                f"{path}: {line!r} comes back as {back!r}, so no verdict could be read; this tokenizer cannot judge"
+            )
+    return tokenizer
+
+
+def check_fits(tokenizer: Tokenizer, vocab_size: int, place: Path) -> None:
+    """Refuses a tokenizer that gives ids beyond the `vocab_size` rows of a model's embedding.
+
+    Tokens beyond it that `encode` never gives do no harm: published tokenizers name some that the model never had.
+    """
+    if tokenizer.last_id >= vocab_size:
+        raise InputError(
+            f"{place}: the tokenizer gives ids up to {tokenizer.last_id} and the model has {vocab_size} tokens; they "
+            "do not belong together"
+        )
+    for name, i in (("begins", tokenizer.bos_id), *(("ends", i) for i in tokenizer.eos_ids)):
+        if i is not None and i >= vocab_size:
+            raise InputError(
+                f"{place}: the tokenizer {name} texts with token {i} and the model has {vocab_size} tokens; they do not belong "
+                "together"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,31 +319,49 @@ def _readable(text: str) -> str:
     return _LONE_SURROGATE.sub("\ufffd", text)
 
 
-def _named_id(tokenizer: Tokenizer, folder: Path, name: str, otherwise: int) -> int | None:
+def _named_id(tokenizer: Tokenizer, files: TokenizerFiles, name: str, otherwise: int) -> int | None:
     """The id of `bos_token` or `eos_token` named by the files beside the vocabulary, else `otherwise` (-1: none)."""
-    for file in ("tokenizer_config.json", "special_tokens_map.json"):
-        token: Any = _read_object(folder / file).get(name)
-        if isinstance(token, dict):
-            token = token.get("content")
-        if not token:
-            continue
-        found = tokenizer.id_of(token) if isinstance(token, str) else None
-        if found is None:
-            raise InputError(
-                f"{folder / file}: {name} is {token!r}, which is not in the vocabulary; fetch the tokenizer files again"
-            )
-        return found
-    return None if otherwise < 0 else otherwise
+    named = files.named(name)
+    if named is None:
+        return None if otherwise < 0 else otherwise
+    file, token = named
+    found = tokenizer.id_of(token) if isinstance(token, str) else None
+    if found is None:
+        raise InputError(f"{file}: {name} is {token!r}, which is not in the vocabulary; fetch the tokenizer files again")
+    return found
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty when there is no such file."""
-    if not path.is_file():
-        return {}
+def _put(tokenizer: Tokenizer, files: TokenizerFiles, beginning: int | None) -> int | None:
+    """What stands before every prompt where `add_bos_token` says so, or nothing else is known."""
+    puts = files.puts_bos()
+    if puts and beginning is None:
+        raise InputError(
+            f"{files.folder / CONFIG_FILE}: add_bos_token is true, but no bos_token is named; name it or say false"
+        )
+    return None if puts is False else beginning
+
+
+def _read_tokenizers(path: Path) -> Any:
+    import tokenizers
+
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}); fetch the checkpoint again") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: holds no JSON object; fetch the checkpoint again")
-    return values
+        return tokenizers.Tokenizer.from_str(json.dumps(read_json_object(path)))
+    except InputError:
+        raise
+    except Exception as error:  # the library raises nothing more specific
+        raise InputError(f"{path}: not a tokenizer ({error}); fetch the checkpoint again") from error
+
+
+def _is_tiktoken(path: Path) -> bool:
+    """Whether a file is a vocabulary of tiktoken: lines of a token in base64 and its rank."""
+    with path.open("rb") as file:
+        return re.match(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n", file.read(4096)) is not None
+
+
+def _proto(content: bytes) -> Any:
+    """A SentencePiece model as a message, which says the types of its pieces and can be changed."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(content)
+    return proto

@@ -45,6 +45,10 @@ def byte_level_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     model.train_from_iterator(["the quick brown fox judges the answers of two assistants, 10 to 1"] * 8, trainer)
     model.add_special_tokens(["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"])
+    begin = model.token_to_id("<|begin_of_text|>")
+    model.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<|begin_of_text|> $A", pair="<|begin_of_text|> $A $B", special_tokens=[("<|begin_of_text|>", begin)]
+    )
     model.enable_truncation(5)  # as some published files have it; texts must come through whole
     folder = tmp_path_factory.mktemp("byte-level")
     model.save(str(folder / "tokenizer.json"))
@@ -148,8 +152,8 @@ def test_control_tokens_are_those_that_the_files_name(byte_level_folder: Path, b
     library = tokenizers.Tokenizer.from_file(str(byte_level_folder / "tokenizer.json"))
     assert byte_level.bos_id == library.token_to_id("<|begin_of_text|>")
     assert byte_level.eos_ids == (library.token_to_id("<|eot_id|>"),)
-    shutil.copy(byte_level_folder / "tokenizer.json", tmp_path)  # alone, it names none
-    assert (load_tokenizer(tmp_path).bos_id, load_tokenizer(tmp_path).eos_ids) == (None, ())
+    shutil.copy(byte_level_folder / "tokenizer.json", tmp_path)  # alone, it names no end
+    assert (load_tokenizer(tmp_path).bos_id, load_tokenizer(tmp_path).eos_ids) == (byte_level.bos_id, ())
 
 
 def test_a_control_token_added_beside_the_sentencepiece_model_is_found(laboratory_checkpoint: Path, tmp_path: Path) -> None:
@@ -179,10 +183,22 @@ def test_the_tokenizer_is_chosen_by_files_not_by_path(
         ({}, "has neither tokenizer.model nor tokenizer.json"),
         ({"tokenizer.model": "no model"}, "tokenizer.model: not a SentencePiece model"),
         ({"tokenizer.json": "{}"}, "tokenizer.json: not a tokenizer"),
-        ({"tokenizer_config.json": "{"}, "tokenizer_config.json: not valid JSON"),
+        ({"tokenizer_config.json": "{"}, "tokenizer_config.json:1: not valid JSON"),
         ({"tokenizer_config.json": "[]"}, "tokenizer_config.json: holds no JSON object"),
         ({"tokenizer_config.json": '{"eos_token": "<end>"}'}, "eos_token is '<end>', which is not in the vocabulary"),
         ({"tokenizer_config.json": '{"bos_token": 7}'}, "bos_token is 7, which is not in the vocabulary"),
+        ({"tokenizer_config.json": '{"add_bos_token": "yes"}'}, "add_bos_token is 'yes'"),
+        ({"tokenizer_config.json": '{"a": ' + "[" * 9999 + "]" * 9999 + "}"}, "nested more than"),
+        ({"tokenizer_config.json": '{"added_tokens_decoder": [1]}'}, "added_tokens_decoder is no object"),
+        ({"tokenizer_config.json": '{"added_tokens_decoder": {"x": {}}}'}, "added_tokens_decoder has 'x'"),
+        ({"tokenizer_config.json": "{}", "added_tokens.json": '{"<pad>": "9"}'}, "the id of '<pad>' is '9'"),
+        ({"tokenizer.json": '{"a": ' + "[" * 9999 + "]" * 9999 + "}"}, "nested more than"),
+        ({"tokenizer.json": '{"model": 3, "added_tokens": 4}'}, "tokenizer.json: not a tokenizer"),
+        ({"tokenizer.json": "\ufeff{}"}, "byte order mark"),
+        ({"tokenizer.json": "version https://git-lfs.github.com/spec/v1\n"}, "Git LFS pointer"),
+        ({"tokenizer.model": "version https://git-lfs.github.com/spec/v1\n"}, "Git LFS pointer"),
+        ({"tokenizer.model": "IQ== 0\nIg== 1\n"}, "tokenizer.model: a tiktoken vocabulary"),
+        ({"tokenizer.model": "IQ== 0\r\nIg== 1\r\n"}, "tokenizer.model: a tiktoken vocabulary"),
     ],
 )
 def test_broken_files_are_named(laboratory_checkpoint: Path, tmp_path: Path, files: dict[str, str], message: str) -> None:

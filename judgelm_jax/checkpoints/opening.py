@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from judgelm_jax.checkpoints import fingerprints, gguf_reading, hf_reading, orbax_store, training_run, training_weights
+from judgelm_jax.checkpoints.ends import GENERATION_FILE, ends_of
 from judgelm_jax.checkpoints.gguf_tokenizer import write_tokenizer
 from judgelm_jax.checkpoints.merging import MergedWeights
 from judgelm_jax.checkpoints.onto_devices import Params, load_params
@@ -23,11 +24,11 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.model import families
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.notices import say_once
-from judgelm_jax.tokenization import TOKENIZER_FILES, VOCABULARY_FILES
+from judgelm_jax.tokenization import TOKENIZER_FILES, VOCABULARY_FILES, check_fits, load_tokenizer
 from judgelm_jax.training_config import LoraConfig
 
 # Beside the tokenizer, what generation with this checkpoint elsewhere needs.
-GENERATION_FILES = ("generation_config.json", "chat_template.jinja")
+GENERATION_FILES = (GENERATION_FILE, "chat_template.jinja")
 COMPANION_FILES = (*TOKENIZER_FILES, *GENERATION_FILES)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -37,9 +38,9 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 class Checkpoint:
     """A checkpoint whose config and list of tensors were read and fit each other; no tensor is in memory yet.
 
-    `config.eos_ids` are those of `generation_config.json` where there is one, as in `transformers`. `hf_config` is the
-    content of its `config.json`. `folder` is what was named, a file where that is a GGUF. `digest` computes what
-    `fingerprint` gives.
+    `config.eos_ids` are those that `ends.ends_of` finds, that of the tokenizer first; where there is a tokenizer, it fits the
+    model. `hf_config` is the content of its `config.json`. `folder` is what was named, a file where that is a GGUF. `digest`
+    computes what `fingerprint` gives.
     """
 
     folder: Path
@@ -69,15 +70,17 @@ class Checkpoint:
         return found
 
 
-def open_checkpoint(model: str, base: str | None = None) -> Checkpoint:
+def open_checkpoint(model: str, base: str | None = None, context: int | None = None) -> Checkpoint:
     """Opens a converted directory, a training checkpoint, a Hugging Face directory, a GGUF, a PEFT adapter, or a hub id, which
     is downloaded first.
 
     Args:
       base: what an adapter is merged into, in place of the base that it names.
+      context: the longest sequence in tokens, instead of the one that its config states.
 
     Raises:
-      InputError: there is no such model, its config is not supported, or its tensors do not fit its config.
+      InputError: there is no such model, its config is not supported, or its tensors or its tokenizer do not fit its
+        config.
     """
     if not model:
         raise InputError("no model is named; give a converted or a Hugging Face folder, or a hub id like ORG/NAME")
@@ -87,12 +90,37 @@ def open_checkpoint(model: str, base: str | None = None) -> Checkpoint:
     if not place.exists():
         raise InputError(f"{model}: no such folder; name a converted or a Hugging Face folder, or a hub id like ORG/NAME")
     if (place / CONFIG_FILE).is_file() and (base is not None or not _is_whole(place)):
-        return _open_adapter(place, base)
-    if base is not None:
+        checkpoint = _open_adapter(place, base)
+    elif base is not None:
         raise InputError(f"--base={base}: {model} is no adapter (it has no {CONFIG_FILE}), so it has no base; leave --base out")
-    checkpoint = _open_whole(place)
-    check_weights(place, checkpoint.weights, checkpoint.config)
-    return dataclasses.replace(checkpoint, config=_with_generation_ends(checkpoint.config, checkpoint.tokenizer_folder))
+    else:
+        checkpoint = _open_whole(place)
+        check_weights(place, checkpoint.weights, checkpoint.config)
+    return _with_tokenizer(_with_context(checkpoint, context))
+
+
+def _with_context(checkpoint: Checkpoint, context: int | None) -> Checkpoint:
+    """A checkpoint whose config states another context; another context is another model."""
+    if context is None:
+        if guess := families.guessed_context(checkpoint.hf_config):
+            say_once(f"{checkpoint.folder}: {guess}; pass --context=N where that is wrong")
+        return checkpoint
+    return dataclasses.replace(
+        checkpoint,
+        config=dataclasses.replace(checkpoint.config, context=context),
+        hf_config=families.with_context(checkpoint.hf_config, context),
+        digest=lambda: fingerprints.of_parts(checkpoint.fingerprint, f"context {context}"),
+    )
+
+
+def _with_tokenizer(checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint whose tokenizer, where it has one, fits the model, and whose ends are those of all its files together."""
+    tokenizer, folder, config = None, checkpoint.tokenizer_folder, checkpoint.config
+    if _existing(folder, VOCABULARY_FILES):
+        tokenizer = load_tokenizer(folder)
+        check_fits(tokenizer, config.vocab_size, checkpoint.folder)
+    ends = ends_of(config, checkpoint.hf_config, folder, tokenizer)
+    return dataclasses.replace(checkpoint, config=dataclasses.replace(config, eos_ids=ends))
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -250,27 +278,13 @@ def _open_adapter(folder: Path, base: str | None) -> Checkpoint:
 
     return Checkpoint(
         folder,
-        _with_generation_ends(opened.config, folder) if own else opened.config,
+        opened.config,
         opened.hf_config,
         folder if own else opened.tokenizer_folder,
         digest,
         weights,
         opened.tokenizer_folder if own else None,
     )
-
-
-def _with_generation_ends(config: ModelConfig, folder: Path) -> ModelConfig:
-    path = folder / "generation_config.json"
-    if not path.is_file():
-        return config
-    try:
-        ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-        ends = [ends] if isinstance(ends, int) else ends or []
-        if not all(type(end) is int for end in ends):
-            raise ValueError("eos_token_id is neither a number nor a list of numbers")
-    except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); fetch the checkpoint again") from error
-    return dataclasses.replace(config, eos_ids=tuple(ends)) if ends else config
 
 
 def _existing(folder: Path, names: Iterable[str]) -> list[Path]:

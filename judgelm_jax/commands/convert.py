@@ -44,6 +44,14 @@ VERIFY = flags.DEFINE_bool(
 OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "replace a target that is a checkpoint, and the file of --json", flag_values=FLAGS
 )
+CONTEXT = flags.DEFINE_integer(
+    "context",
+    None,
+    "the longest sequence in tokens, written as max_sequence_length; by default what the source's config states",
+    lower_bound=16,
+    upper_bound=2**24,
+    flag_values=FLAGS,
+)
 SHARD_SIZE = flags.DEFINE_float("shard_size", 5.0, "largest file of --to=hf, in GB", lower_bound=0.001, flag_values=FLAGS)
 JSON = flags.DEFINE_string("json", None, "also write the summary to this file, as JSON", flag_values=FLAGS)
 
@@ -60,7 +68,7 @@ def main() -> None:
     from judgelm_jax.tokenization import VOCABULARY_FILES, load_tokenizer
 
     start, target = time.monotonic(), Path(TARGET.value)
-    source = open_checkpoint(SOURCE.value, BASE.value)
+    source = open_checkpoint(SOURCE.value, BASE.value, CONTEXT.value)
     theirs = source.folder if transformers_reads(source) else target
     if VERIFY.value and TO.value == "orbax" and theirs == target:
         raise InputError("--verify needs a Hugging Face checkpoint on one side; leave it out, or use --to=hf")

@@ -97,6 +97,14 @@ ATTENTION = flags.DEFINE_enum(
     "the attention kernel; auto: the fastest of the platform that fits.",
     flag_values=FLAGS,
 )
+CONTEXT = flags.DEFINE_integer(
+    "context",
+    None,
+    "the longest sequence in tokens, prompt and response together; by default what the model's config states",
+    lower_bound=16,
+    upper_bound=2**24,
+    flag_values=FLAGS,
+)
 MODEL_ID = flags.DEFINE_string(
     "model_id", None, "the judge's name in the judgments; the last part of --model when not given", flag_values=FLAGS
 )
@@ -165,14 +173,15 @@ def main() -> None:
     require_devices()
     enable_compilation_cache()
     model_id = MODEL_ID.value or Path(MODEL.value).resolve().name
-    fingerprint = runner.fingerprint(job, settings, checked, open_checkpoint(MODEL.value, BASE.value).fingerprint, model_id)
+    model = open_checkpoint(MODEL.value, BASE.value, CONTEXT.value).fingerprint
+    fingerprint = runner.fingerprint(job, settings, checked, model, model_id)
     if calibration is not None:
         fingerprint["calibration"] = dataclasses.asdict(calibration)
     with output.open_shard(target, fingerprint, checked.records, part, parts, RESUME.value) as shard:
         if shard is None:
             print(f"{target}: was completed by another process, nothing to do")
             return
-        judge = Judge.load(MODEL.value, MESH.value, settings, model_id, BASE.value)
+        judge = Judge.load(MODEL.value, MESH.value, settings, model_id, BASE.value, CONTEXT.value)
         print(f"judging {shard.remaining()} of {checked.records} records", flush=True)
         summary = runner.run(job, checked, shard, judge, calibration)
     _report(summary, target)

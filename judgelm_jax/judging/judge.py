@@ -75,6 +75,7 @@ class Judge:
         settings: JudgeConfig | None = None,
         model_id: str | None = None,
         base: str | None = None,
+        context: int | None = None,
     ) -> "Judge":
         """Loads an Orbax directory, a Hugging Face directory, a GGUF, a PEFT adapter or a hub id.
 
@@ -82,19 +83,15 @@ class Judge:
           mesh: devices along each mesh axis, as `data:2,tensor:4` (-1 takes those that remain), or a mesh with these axes.
           model_id: the name in the judgments; default: the last part of `model`.
           base: of an adapter, in place of the one that it names.
+          context: the longest sequence in tokens, instead of the one that the checkpoint states.
 
         Raises:
           InputError: the checkpoint is broken or not supported, or the mesh does not divide it.
         """
         settings = settings or JudgeConfig()
-        checkpoint = open_checkpoint(model, base)
+        checkpoint = open_checkpoint(model, base, context)
         tokenizer = load_tokenizer(checkpoint.tokenizer_folder)
         config = checkpoint.config
-        if tokenizer.vocab_size > config.vocab_size:
-            raise InputError(
-                f"{model}: the tokenizer knows {tokenizer.vocab_size} tokens and the model {config.vocab_size}; they do not "
-                "belong together"
-            )
         if settings.mode == "distribution":
             tree: line_tree.LineTree | score_tree.ScoreTree = line_tree.build(
                 tokenizer, distributions.lines(distributions.grid(settings.score_grid), 2)

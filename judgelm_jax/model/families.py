@@ -1,38 +1,15 @@
 """Between a Hugging Face `config.json` and the decoder that it describes."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.model.config import ModelConfig, RopeScaling
-
-# A key of `config.json` and the values under which it changes nothing that we compute. Any other value is refused by name.
-_NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
-    "attention_bias": (False, None),
-    "attention_multiplier": (None,),
-    "attn_logit_softcapping": (None,),
-    "auto_map": (None,),
-    "clip_qkv": (None,),
-    "embedding_multiplier": (None, 1, 1.0),
-    "final_logit_softcapping": (None,),
-    "hidden_act": ("silu", "swish"),
-    "is_decoder": (None, False, True),
-    "is_encoder_decoder": (None, False),
-    "layer_types": (None,),
-    "logit_scale": (None, 1, 1.0),
-    "logits_scaling": (None, 1, 1.0),
-    "mlp_bias": (False, None),
-    "num_experts": (None,),
-    "num_local_experts": (None,),
-    "partial_rotary_factor": (None, 1, 1.0),
-    "quantization_config": (None,),
-    "residual_multiplier": (None, 1, 1.0),
-    "sliding_window": (None,),
-    "use_qk_norm": (None, False),
-    "use_sliding_window": (None, False),
-}
+from judgelm_jax.json_object import read_json_object
+from judgelm_jax.model.config import LARGEST, ModelConfig
+from judgelm_jax.model.config_keys import SAME_AS, check_keys, shown
+from judgelm_jax.model.config_rope import context_of, number, rope_of, whole
+from judgelm_jax.notices import say_once
 
 
 def from_hf(values: Mapping[str, Any]) -> ModelConfig:
@@ -42,38 +19,38 @@ def from_hf(values: Mapping[str, Any]) -> ModelConfig:
       InputError: a field is missing or wrong, or names a feature that this model does not have.
     """
     if values.get("model_type") != "llama":
-        raise InputError(f"model_type is {values.get('model_type')!r}; only 'llama' is supported")
-    for key, neutral in _NEUTRAL_VALUES.items():
-        if key in values and values[key] not in neutral:
-            if key == "layer_types" and set(values[key]) == {"full_attention"}:
-                continue
-            if key == "sliding_window" and values.get("use_sliding_window") is False:  # a window that is switched off
-                continue
-            raise InputError(f"{key} is {values[key]!r}; this feature is not supported")
+        raise InputError(f"model_type is {shown(values.get('model_type'))}; only 'llama' is supported")
+    unknown = check_keys(values)
     try:
-        heads = values["num_attention_heads"]
-        head_dim = values.get("head_dim") or values["hidden_size"] // heads
-        base, scaling = _rope(values)
-        return ModelConfig(
-            vocab_size=values["vocab_size"],
-            hidden_size=values["hidden_size"],
-            intermediate_size=values["intermediate_size"],
-            num_layers=values["num_hidden_layers"],
+        vocab_size, hidden_size = _size(values, "vocab_size"), _size(values, "hidden_size")
+        heads = _size(values, "num_attention_heads", "num_heads")
+        kv_heads = heads if values.get("num_key_value_heads") is None else _size(values, "num_key_value_heads", "num_kv_heads")
+        base, scaling = rope_of(values)
+        context, _ = context_of(values, scaling)
+        config = ModelConfig(
+            vocab_size=vocab_size,
+            hidden_size=hidden_size,
+            intermediate_size=_size(values, "intermediate_size"),
+            num_layers=_size(values, "num_hidden_layers", "num_layers"),
             num_heads=heads,
-            num_kv_heads=values.get("num_key_value_heads") or heads,
-            head_dim=head_dim,
-            context=values.get("max_position_embeddings", 2048),
-            norm_epsilon=float(values.get("rms_norm_eps", 1e-6)),
+            num_kv_heads=kv_heads,
+            head_dim=_head_dim(values, hidden_size, heads),
+            context=context,
+            norm_epsilon=1e-6 if values.get("rms_norm_eps") is None else number(values, "rms_norm_eps"),
             rope_base=base,
             rope_scaling=scaling,
-            tied_embeddings=bool(values.get("tie_word_embeddings", False)),
-            bos_id=values.get("bos_token_id", 1),
-            eos_ids=_token_ids(values.get("eos_token_id", 2)),
+            tied_embeddings=_switch(values, "tie_word_embeddings"),
+            bos_id=_beginning(values),
+            eos_ids=token_ids(values.get("eos_token_id", 2), vocab_size),
         )
     except KeyError as error:
         raise InputError(f"the field {error.args[0]!r} is missing") from error
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise InputError(f"a field has a value of the wrong type ({error})") from error
+    _check_other_names(values, config)
+    if values.get("auto_map"):
+        say_once("config.json names code of its own (auto_map), which is never run: the model is read as a plain LLaMA")
+    if unknown:
+        say_once(f"config.json: not known, taken as without effect: {', '.join(shown(key)[1:-1] for key in unknown[:20])}")
+    return config
 
 
 def to_hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
@@ -103,6 +80,7 @@ def to_hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
     scaling = config.rope_scaling
     if scaling is not None and scaling.kind == "linear":
         values["rope_scaling"] = {"rope_type": "linear", "type": "linear", "factor": scaling.factor}
+        values["max_sequence_length"] = config.context  # the whole one; else the factor would count again
     elif scaling is not None:
         values["rope_scaling"] = {
             "rope_type": "llama3",
@@ -114,46 +92,87 @@ def to_hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
     return values
 
 
+def guessed_context(values: Mapping[str, Any]) -> str | None:
+    """A line about the context of a readable config, where it is not stated but computed or assumed."""
+    return context_of(values, rope_of(values)[1])[1]
+
+
+def with_context(values: dict[str, Any], context: int | None) -> dict[str, Any]:
+    """The content of a `config.json` that states another context; None: as it is."""
+    return values if context is None else {**values, "max_sequence_length": context}
+
+
 def read_hf_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
     """Reads `config.json`; returns the model that it describes and its raw content. Errors name the file."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json_object(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file; a checkpoint needs its config.json") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}); fetch the checkpoint again") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: holds no JSON object; fetch the checkpoint again")
     try:
         return from_hf(values), values
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def _rope(values: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
-    """The base of the rotary frequencies and their scaling, from the old or the new form of the config."""
-    new = values.get("rope_parameters")
-    scaling = (values.get("rope_scaling") if new is None else new) or {}
-    if not isinstance(scaling, dict):
-        raise InputError(f"rope_scaling is {scaling!r}; it must be an object")
-    base = scaling.get("rope_theta", values.get("rope_theta", 10000.0))
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind == "default":
-        return float(base), None
-    if kind == "linear":
-        return float(base), RopeScaling("linear", float(scaling["factor"]))
-    if kind == "llama3":
-        return float(base), RopeScaling(
-            "llama3",
-            factor=float(scaling["factor"]),
-            low_frequency_factor=float(scaling["low_freq_factor"]),
-            high_frequency_factor=float(scaling["high_freq_factor"]),
-            original_context=int(scaling["original_max_position_embeddings"]),
-        )
-    raise InputError(f"rope_scaling of type {kind!r} is not supported; supported are default, linear and llama3")
+def token_ids(value: Any, vocab_size: int) -> tuple[int, ...]:
+    """The ends of sequence that `eos_token_id` states: one id, a list, or null. Each once, in their order.
 
-
-def _token_ids(value: int | list[int] | None) -> tuple[int, ...]:
+    Raises:
+      InputError: it is something else, or the model has no such token.
+    """
     if value is None:
         return ()
-    return tuple(value) if isinstance(value, list) else (int(value),)
+    ids = value if isinstance(value, list) else [value]
+    for i in ids:
+        if type(i) is not int:
+            raise InputError(f"eos_token_id is {shown(value)}; it must be a token id or a list of them")
+        if not 0 <= i < vocab_size:
+            raise InputError(f"eos_token_id is {shown(value)}; the model has the tokens 0 to {vocab_size - 1}")
+    return tuple(dict.fromkeys(ids))
+
+
+def _size(values: Mapping[str, Any], key: str, field: str = "") -> int:
+    size, largest = whole(values, key), LARGEST[field or key]
+    if size > largest:
+        raise InputError(f"{key} is {shown(size)}; it must be at most {largest}")
+    return size
+
+
+def _head_dim(values: Mapping[str, Any], hidden_size: int, heads: int) -> int:
+    if values.get("head_dim") is not None:
+        return _size(values, "head_dim")
+    if hidden_size % heads:
+        raise InputError(
+            f"hidden_size {hidden_size} does not divide into num_attention_heads {heads}, and no head_dim is given"
+        )
+    return hidden_size // heads
+
+
+def _switch(values: Mapping[str, Any], key: str) -> bool:
+    value = values.get(key)
+    if value not in (None, False, True):
+        raise InputError(f"{key} is {shown(value)}; it must be true or false")
+    return bool(value)
+
+
+def _beginning(values: Mapping[str, Any]) -> int | None:
+    value = values.get("bos_token_id", 1)
+    if value is not None and type(value) is not int:
+        raise InputError(f"bos_token_id is {shown(value)}; it must be a token id")
+    return None if value is None or value < 0 else value
+
+
+def _check_other_names(values: Mapping[str, Any], config: ModelConfig) -> None:
+    """Refuses a key of other code that says otherwise than the one that is read."""
+    read = {
+        "rms_norm_eps": config.norm_epsilon,
+        "rope_theta": config.rope_base,
+        "head_dim": config.head_dim,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "hidden_size": config.hidden_size,
+    }
+    for other, name in SAME_AS.items():
+        if values.get(other) is not None and values[other] != read[name]:
+            raise InputError(f"{other} is {shown(values[other])} and {name} {read[name]:g}; keep the right one as {name}")

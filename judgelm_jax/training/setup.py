@@ -89,11 +89,6 @@ def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out:
     folder = _tokenizer_folder(sources, checkpoint)
     tokenizer = load_tokenizer(folder)
     model = _model(config, tokenizer) if checkpoint is None else _checked_model(config, checkpoint, sources)
-    if tokenizer.vocab_size > model.vocab_size:
-        raise InputError(
-            f"{sources.init_from}: the tokenizer knows {tokenizer.vocab_size} tokens and the model {model.vocab_size}; they do "
-            "not belong together"
-        )
     if not model.eos_ids:
         raise InputError(f"{folder}: names no end-of-sequence token, which every target ends with; name it in its config")
     eos_id = model.eos_ids[0]

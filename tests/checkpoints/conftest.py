@@ -19,7 +19,7 @@ def write_checkpoint() -> WriteCheckpoint:
         folder: Path, dtype: torch.dtype = torch.float32, form: str = "safetensors", tied: bool = False, seed: int = 0
     ) -> dict[str, torch.Tensor]:
         config = transformers.LlamaConfig(
-            vocab_size=96,
+            vocab_size=512,  # as the tokenizer of the laboratory
             hidden_size=32,
             intermediate_size=48,
             num_hidden_layers=3,

@@ -7,7 +7,6 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
@@ -82,13 +81,13 @@ def test_the_fingerprint_changes_with_anything_that_changes_verdicts(
 
     def config(folder: Path) -> None:
         values = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(values | {"max_position_embeddings": 128}))
+        (folder / "config.json").write_text(json.dumps(values | {"max_position_embeddings": 1024}))
 
     def tokenizer(folder: Path) -> None:
-        (folder / "tokenizer_config.json").write_text('{"eos_token": "<unk>"}')
+        (folder / "tokenizer_config.json").write_text('{"add_bos_token": false}')
 
-    write_checkpoint(tmp_path / "a", dtype=torch.float16)
-    shutil.copy(laboratory_checkpoint / "tokenizer.model", tmp_path / "a")
+    shutil.copytree(laboratory_checkpoint, tmp_path / "a")
+    (tmp_path / "a/tokenizer_config.json").unlink()
     nothing = fingerprints(lambda _: None)
     assert fingerprints(lambda folder: (folder / "README.md").write_text("words")) == nothing
     for number in range(2):
@@ -108,7 +107,33 @@ def test_text_ends_where_the_generation_config_says_as_in_transformers(tmp_path:
     assert open_checkpoint(str(tmp_path / "hf")).config.eos_ids == (2,)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"eos_token_id": "</s>"}', '{"eos_token_id": [true]}'])
+@pytest.mark.parametrize("form", ["hf", "orbax"])
+def test_another_context_is_kept_and_tells_checkpoints_apart(tmp_path: Path, write_checkpoint, form: str) -> None:
+    write_checkpoint(tmp_path / "hf")
+    if form == "orbax":
+        convert(open_checkpoint(str(tmp_path / "hf")), tmp_path / "orbax", "orbax")
+    plain, longer = open_checkpoint(str(tmp_path / form)), open_checkpoint(str(tmp_path / form), context=640)
+    assert (plain.config.context, longer.config.context) == (64, 640)
+    assert plain.fingerprint != longer.fingerprint
+    for to in ("orbax", "hf"):
+        convert(longer, tmp_path / f"longer-{to}", to)
+        assert open_checkpoint(str(tmp_path / f"longer-{to}")).config == longer.config
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"eos_token_id": "</s>"}',
+        '{"eos_token_id": [true]}',
+        '{"eos_token_id": 2.0}',
+        '{"eos_token_id": 512}',
+        '{"eos_token_id": NaN}',
+        '{"a": ' + "[" * 5000 + "]" * 5000 + "}",
+        "\ufeff{}",
+    ],
+)
 def test_a_broken_generation_config_is_named(tmp_path: Path, write_checkpoint, text: str) -> None:
     write_checkpoint(tmp_path)
     (tmp_path / "generation_config.json").write_text(text)

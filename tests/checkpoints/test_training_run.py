@@ -24,13 +24,13 @@ from judgelm_jax.training.step import init_state, state_shardings
 from judgelm_jax.training_config import LoraConfig, RecipeConfig
 
 MODEL = ModelConfig(
-    vocab_size=64, hidden_size=32, intermediate_size=48, num_layers=3, num_heads=4, num_kv_heads=2, head_dim=8, context=64,
+    vocab_size=512, hidden_size=32, intermediate_size=48, num_layers=3, num_heads=4, num_kv_heads=2, head_dim=8, context=64,
     norm_epsilon=1e-5, rope_base=10000.0, rope_scaling=None, tied_embeddings=False, bos_id=1, eos_ids=(2,),
 )  # fmt: skip
 ABOUT = {"hf_config": families.to_hf(MODEL, "float32"), "export_dtype": "float32", "lora": None, "init_from": None}
 ABOUT |= {"init_fingerprint": None}
 OPTIMIZER = make_optimizer(RecipeConfig(), 10)
-TOKENS = np.random.default_rng(0).integers(3, 64, (2, 20))
+TOKENS = np.random.default_rng(0).integers(3, 512, (2, 20))
 
 
 @pytest.fixture(scope="module")

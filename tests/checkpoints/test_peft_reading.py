@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.errors import InputError
-from judgelm_jax.model import llama
+from judgelm_jax.model import decoder
 
 TOKENS = np.random.default_rng(0).integers(3, 90, (2, 30))
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -53,7 +53,7 @@ def write_adapter(base: Path, folder: Path, **settings: Any) -> np.ndarray:
 
 def our_logits(model: Path, base: str | None = None) -> np.ndarray:
     checkpoint = open_checkpoint(str(model), base)
-    return np.asarray(llama.logits(checkpoint.load(None, "float32"), checkpoint.config, TOKENS))
+    return np.asarray(decoder.logits(checkpoint.load(None, "float32"), checkpoint.config, TOKENS))
 
 
 def change_config(folder: Path, **values: Any) -> None:

@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -86,7 +86,14 @@ def check_reference(record: Record) -> None:
         raise InputError("the field 'reference' is no text; make it a string, or an object with a string 'text'")
 
 
-def check_records(path: Path, *, kind: str, answers: int | None = None, limit: int | None = None) -> InputSummary:
+def check_records(
+    path: Path,
+    *,
+    kind: str,
+    answers: int | None = None,
+    limit: int | None = None,
+    also: Callable[[Record], object] | None = None,
+) -> InputSummary:
     """Reads a whole file of judge records once and checks structure: JSON, fields, types, identities.
 
     Args:
@@ -94,6 +101,7 @@ def check_records(path: Path, *, kind: str, answers: int | None = None, limit: i
       kind: the kind of judging; `multi` takes two or more answers, every other kind exactly two.
       answers: the exact number of answers, where it is known.
       limit: only so many records will be judged. The rest is checked all the same, but not counted.
+      also: a further check of each record; it raises an `InputError` without place.
 
     Returns the number of records and the sha256 of the file's bytes. Memory: 8 bytes a record.
 
@@ -110,6 +118,8 @@ def check_records(path: Path, *, kind: str, answers: int | None = None, limit: i
                 continue
             try:
                 check_record(record, kind, answers)
+                if also is not None:
+                    also(record)
                 hashes.append(identity_hash(identity(record)))
             except InputError as error:
                 raise InputError(f"{path}:{number}: {error}") from error

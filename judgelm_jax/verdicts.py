@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from judgelm_jax import distributions
 from judgelm_jax.distributions import Distribution
+from judgelm_jax.errors import InputError
 from judgelm_jax.records import Record
 
 STATUSES = ("ok", "truncated", "unparsed", "overflow")  # from good to bad
@@ -147,22 +148,48 @@ def overflow_verdict(order: str, count: int) -> Verdict:
     return Verdict("overflow", None, None, order, "", "", None, (0,) * count)
 
 
+def kept(record: Record, keep_as: str | None = None) -> Record:
+    """The record as it stands in its judgment: unchanged, or with `keep_as` before the names that the judgment takes.
+
+    Raises:
+      InputError: a field has a name that the judgment takes, and there is no `keep_as`, or the new name is taken, too. The
+        message has no place.
+    """
+    taken = [name for name in record if name in OUTPUT_FIELDS]
+    if not taken:
+        return record
+    if keep_as is None:
+        raise InputError(
+            f"the field {taken[0]!r} is one that the judgment has, too; rename it, or pass --keep_as=input_ to keep it as "
+            f"'input_{taken[0]}'"
+        )
+    for name in taken:
+        if keep_as + name in record or keep_as + name in OUTPUT_FIELDS:
+            raise InputError(
+                f"the field {name!r} cannot be kept as {keep_as + name!r}, a name that is taken; give --keep_as another value"
+            )
+    return {keep_as + name if name in taken else name: value for name, value in record.items()}
+
+
 def judgment(
     record: Record,
     verdict: Verdict | tuple[Verdict, Verdict],
     *,
+    keep_as: str | None = None,
     pred_id: str,
     pred_model_id: str,
     tstamp: float,
 ) -> Record:
-    """The output row: the input record unchanged, and the verdict.
+    """The output row: the input record as `kept` gives it, and the verdict.
 
     Two verdicts (forward, reversed) are merged: scores are the mean of both (or those of the mean distribution), the winner
     follows from the mean, the status is the worse of the two, `pred_text` that of the forward order. Without scores in one of
-    them there are none in the merged row. Fields of an earlier judgment of the same record are dropped.
+    them there are none in the merged row.
+
+    Raises:
+      InputError: as `kept`.
     """
-    stale = OUTPUT_FIELDS if "pred_text" in record else ()
-    row = {name: value for name, value in record.items() if name not in stale}
+    row = dict(kept(record, keep_as))
     verdicts = verdict if isinstance(verdict, tuple) else (verdict,)
     first = verdicts[0]
     row |= {

@@ -5,11 +5,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judgelm_jax import verdicts
+from judgelm_jax import distributions, verdicts
+from judgelm_jax.errors import InputError
 from judgelm_jax.verdicts import Verdict
 
 RECORD = {"question_id": 7, "question_body": "q", "answer1_body": "a", "answer2_body": "b", "extra": [1]}
@@ -203,12 +205,39 @@ def test_a_merged_row_has_the_worse_status_and_scores_only_from_both(one: str, o
     json.dumps(row, allow_nan=False)
 
 
-def test_judging_a_judgment_again_leaves_nothing_of_the_old_one() -> None:
+@pytest.mark.parametrize("field", verdicts.OUTPUT_FIELDS)
+def test_a_field_that_the_judgment_has_too_is_refused_or_kept_under_another_name(field: str) -> None:
+    verdict = verdicts.verdict_from_text("8 6", "forward", 2, "stop", (0, 0))
+    record = {**RECORD, field: ["mine"]}
+    with pytest.raises(InputError, match=f"the field '{field}' is one .*--keep_as=input_ to keep it as 'input_{field}'"):
+        verdicts.judgment(record, verdict, **MADE)
+    kept = verdicts.judgment(record, verdict, keep_as="input_", **MADE)
+    assert kept == {**verdicts.judgment(RECORD, verdict, **MADE), f"input_{field}": ["mine"]}
+    with pytest.raises(InputError, match=f"cannot be kept as 'input_{field}'"):
+        verdicts.judgment({**record, f"input_{field}": 1}, verdict, keep_as="input_", **MADE)
+    assert record == {**RECORD, field: ["mine"]}
+
+
+def test_a_judgment_is_judged_again_and_the_earlier_verdict_is_kept() -> None:
     forward = verdicts.verdict_from_text("8 6", "forward", 2, "stop", (0, 0))
     old = verdicts.judgment(RECORD, (forward, forward), **MADE)
-    new = verdicts.judgment(old, verdicts.overflow_verdict("forward", 2), **MADE)
-    assert new == verdicts.judgment(RECORD, verdicts.overflow_verdict("forward", 2), **MADE)
-    assert verdicts.judgment({**RECORD, "winner": 2}, forward, **MADE)["winner"] == 1
+    new = verdicts.judgment(old, verdicts.overflow_verdict("forward", 2), keep_as="first_", **MADE)
+    own = verdicts.judgment(RECORD, verdicts.overflow_verdict("forward", 2), **MADE)
+    added = {f"first_{name}": value for name, value in old.items() if name not in RECORD}
+    assert new == {**own, **added}
+    third = verdicts.judgment(new, forward, keep_as="second_", **MADE)
+    assert {name: third[name] for name in added} == added
+
+
+def test_every_field_that_a_judgment_adds_is_one_of_the_declared() -> None:
+    grid = distributions.grid("1:10:1")
+    made = distributions.from_log_probabilities(np.log(np.full(100, 0.01)), grid, "forward")
+    forward = verdicts.verdict_from_distribution(made, "1 1", "forward", (0, 0))
+    back = verdicts.verdict_from_distribution(made, "1 1", "reversed", (0, 0))
+    for verdict in (forward, (forward, back)):
+        added = verdicts.judgment(RECORD, verdict, **MADE).keys() - RECORD.keys()
+        assert added <= set(verdicts.OUTPUT_FIELDS)
+    assert added == set(verdicts.OUTPUT_FIELDS)
 
 
 def test_verdicts_cannot_be_changed() -> None:

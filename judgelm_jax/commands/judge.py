@@ -9,16 +9,21 @@ OUTPUT.partial/ and OUTPUT appears when all is done; after a kill, the same comm
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.calibration import read_calibration
+from judgelm_jax.judging import manifest, output
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.records import check_output
+from judgelm_jax.verdicts import STATUSES
+
+if TYPE_CHECKING:
+    from judgelm_jax.judging.runner import Job
 
 FLAGS = flags.FlagValues()
 
@@ -81,6 +86,13 @@ SCORE_GRID = flags.DEFINE_string(
 CALIBRATION = flags.DEFINE_string(
     "calibration", None, "mode distribution: the output of judgelm-calibrate, applied to every judgment", flag_values=FLAGS
 )
+KEEP_AS = flags.DEFINE_string(
+    "keep_as",
+    None,
+    "goes before the name of each field of a record that its judgment has, too (status, winner, ...), as input_; without it "
+    "such a field is an error",
+    flag_values=FLAGS,
+)
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "rows that are computed together; automatic when not given", flag_values=FLAGS
 )
@@ -131,6 +143,7 @@ def main() -> None:
         score_grid=SCORE_GRID.value,
         attention=ATTENTION.value,
         batch_size=BATCH_SIZE.value,
+        keep_as=KEEP_AS.value,
     )
     calibration = read_calibration(Path(CALIBRATION.value)) if CALIBRATION.value else None
     if calibration is not None and settings.mode != "distribution":
@@ -143,15 +156,14 @@ def main() -> None:
     references = Path(REFERENCES.value) if REFERENCES.value else None
     read = [records, *([references] if references else [])]
     check_output(target, True, read)
+    beside = manifest.beside(target)
+    check_output(beside, True, read)
+    if beside.exists():
+        manifest.read(beside)  # what is none of ours is not replaced
     own = {"command": "judge", "output": str(target), "shard": SHARD.value}
-    check_json(JSON.value, OVERWRITE.value, [target, *read], own if RESUME.value else None)
+    check_json(JSON.value, OVERWRITE.value, [target, beside, *read], own if RESUME.value else None)
 
-    from judgelm_jax.judging import output
-
-    if output.is_complete(target, RESUME.value):
-        output.discard_leftovers(target)
-        print(f"{target}: is complete, nothing to do (with what settings it was made is not compared)")
-        return
+    complete = output.is_complete(target, RESUME.value)
 
     from judgelm_jax.judging import runner
 
@@ -165,21 +177,29 @@ def main() -> None:
         resume=RESUME.value,
     )
     checked = runner.check(job, settings)
+    model_id = MODEL_ID.value or Path(MODEL.value).resolve().name
 
     from judgelm_jax.checkpoints import open_checkpoint
     from judgelm_jax.judging.judge import Judge
     from judgelm_jax.runtime import enable_compilation_cache, require_devices
 
-    require_devices()
-    enable_compilation_cache()
-    model_id = MODEL_ID.value or Path(MODEL.value).resolve().name
+    if complete and not beside.exists():
+        _finish(job, checked.records, own, "is complete, nothing to do (it has no manifest, so settings are not compared)")
+        return
     model = open_checkpoint(MODEL.value, BASE.value, CONTEXT.value).fingerprint
     fingerprint = runner.fingerprint(job, settings, checked, model, model_id)
     if calibration is not None:
         fingerprint["calibration"] = dataclasses.asdict(calibration)
+    if complete:
+        output.refuse_other_settings(target, fingerprint, checked.records)
+        _finish(job, checked.records, own, "is complete, nothing to do")
+        return
+    require_devices()
+    enable_compilation_cache()
     with output.open_shard(target, fingerprint, checked.records, part, parts, RESUME.value) as shard:
         if shard is None:
-            print(f"{target}: was completed by another process, nothing to do")
+            output.refuse_other_settings(target, fingerprint, checked.records)
+            _finish(job, checked.records, own, "was completed by another process, nothing to do")
             return
         judge = Judge.load(MODEL.value, MESH.value, settings, model_id, BASE.value, CONTEXT.value)
         print(f"judging {shard.remaining()} of {checked.records} records", flush=True)
@@ -200,11 +220,32 @@ def _parse_shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _report(summary: dict[str, Any], target: Path) -> None:
-    statuses = ", ".join(f"{summary[name]} {name}" for name in ("ok", "truncated", "unparsed", "overflow"))
-    print(f"judged     {summary['judged']} records ({statuses}); {summary['already_done']} were done before")
+def _finish(job: "Job", records: int, own: dict[str, Any], says: str) -> None:
+    """Nothing remains to be done: the summary counts what OUTPUT holds."""
+    from judgelm_jax.judging import runner
+
+    output.discard_leftovers(job.output)
+    print(f"{job.output}: {says}")
+    summary = runner.summary_of_complete(job, records)
+    _report_counts(summary)
+    write_json(JSON.value, own | summary)
+
+
+def _report_counts(summary: dict[str, Any]) -> None:
+    statuses = ", ".join(f"{summary[name]} {name}" for name in STATUSES)
+    print(f"judged     {summary['judged']} records; {summary['already_done']} were done before")
+    print(f"in all     {summary['records']} records ({statuses})")
     if "consistent" in summary:
-        print(f"orders     {summary['consistent']} consistent, {summary['inconsistent']} not")
+        print(
+            f"orders     {summary['consistent']} consistent, {summary['inconsistent']} not, {summary['without_winner']} "
+            "without a winner in one of them"
+        )
+    if summary.get("position", {}).get("warning"):
+        print(f"warning    {summary['position']['warning']}")
+
+
+def _report(summary: dict[str, Any], target: Path) -> None:
+    _report_counts(summary)
     rate = summary["judged"] / max(summary["seconds"], 1e-9)
     print(
         f"time       {summary['seconds']:.1f} s ({rate:.2f} records/s), {summary['compile_seconds']:.1f} s of it compiling "

@@ -12,7 +12,8 @@ from judgelm_jax.model.config import ATTENTION_BACKENDS
 class JudgeConfig:
     """What is asked of a judge; each field is a flag of `judge`.
 
-    Every field may change a verdict but `attention` and `batch_size`, which may round otherwise.
+    Every field may change a verdict but `attention` and `batch_size`, which may round otherwise, and `keep_as`, which goes
+    before the names of those fields of a record that a judgment has, too.
     """
 
     kind: str = "pair"
@@ -27,6 +28,7 @@ class JudgeConfig:
     score_grid: str = "1:10:1"
     attention: str = "auto"
     batch_size: int | None = None
+    keep_as: str | None = None
 
     KINDS = ("pair",)
     MODES = ("scores", "explain", "distribution")
@@ -56,5 +58,7 @@ class JudgeConfig:
         distributions.grid(self.score_grid)
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
+        if self.keep_as == "":
+            raise InputError("keep_as is empty, which renames nothing; give it a value such as input_")
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"batch_size is {self.batch_size}; it must be at least 1")

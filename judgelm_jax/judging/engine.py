@@ -13,7 +13,7 @@ from judgelm_jax.judging import line_tree, score_tree, sizing
 from judgelm_jax.judging.batching import Batch, Prompt, batches, bucket, bucket_lengths
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.programs import DeviceSlots, Programs, whole_pages
-from judgelm_jax.judging.responses import Counts, Response
+from judgelm_jax.judging.responses import NOT_FINITE, Counts, Response
 from judgelm_jax.judging.scheduler import schedule
 from judgelm_jax.model import attention, parameters
 from judgelm_jax.model import cache as kv_cache
@@ -72,7 +72,10 @@ class Engine:
     def _score(self, prompts: Sequence[Prompt]) -> Iterator[Response]:
         buckets = bucket_lengths(self.prompt_budget, self._buckets_per_octave)
         known = self.programs.known_shapes("score")
-        work = batches(prompts, buckets, self._prefill_tokens, self.settings.batch_size, self._devices, known)
+        most = self.settings.batch_size
+        if most is None and isinstance(self.tree, line_tree.LineTree):
+            most = sizing.prompts_with_tree(len(self.tree.tokens)) * self._devices
+        work = batches(prompts, buckets, self._prefill_tokens, most, self._devices, known)
         self.programs.compile_score(self.params, work)
         waiting: collections.deque[tuple[Batch, jax.Array]] = collections.deque()
         for batch in work:
@@ -87,7 +90,10 @@ class Engine:
         lines = np.asarray(computed)
         for index, prompt in batch.prompts_by_index:
             if self.settings.mode == "distribution":
-                yield Response(prompt.index, [], "stop", lines[index])
+                yield Response(prompt.index, [], "stop" if np.isfinite(lines[index]).all() else NOT_FINITE, lines[index])
+                continue
+            if (lines[index] == score_tree.NOT_FINITE).any():
+                yield Response(prompt.index, [], NOT_FINITE)
                 continue
             ids = lines[index][lines[index] >= 0].tolist()
             self.counts.generated_tokens += len(ids)

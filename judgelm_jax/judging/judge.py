@@ -19,7 +19,7 @@ from judgelm_jax.judging import line_tree, score_tree
 from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
-from judgelm_jax.judging.responses import Response
+from judgelm_jax.judging.responses import NOT_FINITE, Response
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import parameters
 from judgelm_jax.records import Record, answers_of, identity, question_identity, reference_of
@@ -65,8 +65,10 @@ class Judgment:
 class Judge:
     """A model on a mesh, ready to judge. Make it with `Judge.load`."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, settings: JudgeConfig, model_id: str):
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, settings: JudgeConfig, model_id: str, source: str | None = None):
+        """`source`: the checkpoint, to name it in errors; `model_id` when not given."""
         self.engine, self.tokenizer, self.settings, self.model_id = engine, tokenizer, settings, model_id
+        self.source = source or model_id
 
     @staticmethod
     def load(
@@ -101,7 +103,7 @@ class Judge:
         device_mesh = mesh if isinstance(mesh, Mesh) else sharding.make_mesh(MeshConfig.parse(mesh))
         params = checkpoint.load(parameters.param_shardings(config, device_mesh), settings.dtype)
         engine = Engine(params, config, device_mesh, settings, tree)
-        return Judge(engine, tokenizer, settings, model_id or Path(model).name)
+        return Judge(engine, tokenizer, settings, model_id or Path(model).name, model)
 
     def compare(self, question: str, answer_1: str, answer_2: str, reference: str | None = None) -> Judgment:
         """Judges one pair in both orders and merges the two verdicts."""
@@ -123,11 +125,12 @@ class Judge:
         """Renders and tokenizes (index, record) pairs; needs no device, so it can run beside the judging of others.
 
         Raises:
-          InputError: a prompt is too long and `on_overflow` is `error`.
+          InputError: a prompt is too long and `on_overflow` is `error`, or a field has a name that the judgment takes.
         """
         shown = ("forward", "reversed") if orders == "both" else (orders,)
         prepared = Prepared(dict(window), shown, [], {}, {})
         for index, record in window:
+            verdicts.kept(record, self.settings.keep_as)  # raises now, before anything is computed
             answers = answers_of(record)
             reference = None
             if self.settings.reference != "none":
@@ -178,6 +181,12 @@ class Judge:
                 yield from finished(number)
         for response in responses:
             order = prepared.orders[response.index % orders]
+            if response.finish == NOT_FINITE:
+                raise InputError(
+                    f"{self.source}: the model's logits for the record {identity(prepared.records[response.index // orders])!r} "
+                    "are not finite (NaN or infinity), so nothing that it says counts; check the checkpoint (a damaged file, a "
+                    "training that diverged), or try --dtype=float32"
+                )
             judged[response.index] = self._verdict(response, order, prepared.removed[response.index])
             yield from finished(response.index)
 
@@ -194,6 +203,7 @@ class Judge:
         return verdicts.judgment(
             record,
             own[0] if len(own) == 1 else (own[0], own[1]),
+            keep_as=self.settings.keep_as,
             pred_id=uuid.uuid4().hex,
             pred_model_id=self.model_id,
             tstamp=time.time(),

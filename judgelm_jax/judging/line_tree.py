@@ -1,7 +1,7 @@
 """The exact probability of every score line, from one pass over their token tree.
 
 ```
-prompt ··· ─┬─ 1 ─┬─ 0 ── ␣ ─┬─ 1 ─ ...      All nodes are computed at once behind the prompt's cache. A node sees the prompt
+prompt ··· ─┬─ 1 ─┬─ 0 ── ␣ ─┬─ 1 ─ ...      Nodes are computed behind the prompt's cache, many at once. A node sees the prompt
             │     └─ ␣ ─ ... └─ 2 ─ ...      and its own ancestors, and stands at the position that it has in its line; its
             └─ 2 ── ␣ ─ ...                  place in the cache is its number.
 ```
@@ -24,6 +24,9 @@ from judgelm_jax.tokenization import Tokenizer
 
 # Logits of so many nodes exist at once: [B, 16, V] floats.
 _NODES_AT_ONCE = 16
+# Attention scores between nodes and slots of the cache that exist at once, for each head and device. Of larger trees a part of
+# the nodes is computed at a time; ancestors come before their descendants.
+_PAIRS_AT_ONCE = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,17 +98,34 @@ def log_probabilities(
       hidden: [B, E], what `forward` returned at the last token of each prompt.
     """
     batch, count, slots = lengths.shape[0], len(tree.tokens), kv_cache.slots_of(cache)
-    own = lengths[:, None] + jnp.arange(count)  # [B, nodes]: where each node lies in the cache
+    devices = 1 if placement.mesh is None else placement.mesh.shape["data"] * placement.mesh.shape["fsdp"]
+    at_once = min(count, max(1, _PAIRS_AT_ONCE // (-(-batch // devices) * slots)))
+    parts = -(-count // at_once)
     # Slot t of a row holds the prompt below its length, and node t - length from there on.
     place = jnp.arange(slots) - lengths[:, None]  # [B, T]
-    ancestors = jnp.asarray(tree.ancestors)[:, jnp.clip(place, 0, count - 1)].transpose(1, 0, 2)  # [B, nodes, T]
-    mask = (place < 0)[:, None] | (ancestors & (place < count)[:, None])
-    view = views.Continued(lengths[:, None] + jnp.asarray(tree.depths), own, mask)
-    tokens = jnp.broadcast_to(jnp.asarray(tree.tokens), (batch, count))
-    nodes, _ = decoder.forward(params, config, tokens, view, cache, placement)
+
+    def compute(cache, nodes):
+        number, token, depth, ancestors = nodes  # of n nodes; ancestors [n, nodes]
+        own = jnp.where(number < count, lengths[:, None] + number, slots)  # [B, n]: where each lies in the cache
+        above = ancestors[:, jnp.clip(place, 0, count - 1)].transpose(1, 0, 2)  # [B, n, T]
+        mask = (place < 0)[:, None] | (above & (place < count)[:, None])
+        view = views.Continued(lengths[:, None] + depth, own, mask)
+        states, cache = decoder.forward(params, config, jnp.broadcast_to(token, own.shape), view, cache, placement)
+        return cache, states
+
+    def split(values):
+        padded = np.pad(values, [(0, parts * at_once - count), *[(0, 0)] * (values.ndim - 1)])
+        return jnp.asarray(padded.reshape(parts, at_once, *values.shape[1:]))
+
+    numbers = jnp.arange(parts * at_once).reshape(parts, at_once)  # those of padding are behind all nodes
+    inputs = (numbers, split(tree.tokens), split(tree.depths), split(tree.ancestors))
+    if parts == 1:
+        states = compute(cache, jax.tree.map(lambda x: x[0], inputs))[1]
+    else:
+        states = jax.lax.scan(compute, cache, inputs)[1]  # [parts, B, n, E]
+        states = states.swapaxes(0, 1).reshape(batch, parts * at_once, -1)[:, :count]
     # The prompt's last token is the node before the first: index 0 from here on.
-    states = jnp.concatenate([hidden[:, None], nodes], axis=1)
-    edges = _edge_log_probabilities(params, tree, states)
+    edges = _edge_log_probabilities(params, tree, jnp.concatenate([hidden[:, None], states], axis=1))
     return jnp.pad(edges, ((0, 0), (0, 1)))[:, jnp.asarray(tree.paths)].sum(axis=-1)
 
 

@@ -5,12 +5,13 @@ OUTPUT.partial/
   lock                          held while a shard is opened or completed, and while the shards are joined
   manifest.json                 the fingerprint of the run and the number of its records and shards
   shard-00000-of-00002.jsonl    lines `INDEX<tab>JUDGMENT`, in the order in which they were done; locked by its process
-  shard-00000-of-00002.done     stands there when the shard holds all of its records
+  shard-00000-of-00002.done     exists when the shard holds all of its records
   joined.jsonl                  the beginning of OUTPUT, while the shards are joined
 ```
 A line counts when its newline is there and it reads as what it should be; everything behind the first line that does not is
 cut off when the run goes on. The shard that is complete last joins all shards, in input order, into OUTPUT, which appears at
-once. The folder is removed file by file, the manifest last, so that no judgment ever lies beside the manifest of another run.
+once, a moment after OUTPUT.manifest.json, which stays beside it. The folder is removed file by file, the manifest last, so
+that no judgment ever lies beside the manifest of another run.
 """
 
 import contextlib
@@ -23,9 +24,8 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from judgelm_jax.errors import InputError
+from judgelm_jax.judging import manifest
 from judgelm_jax.records import Record, dump_line
-
-_VERSION = 1
 
 
 def partial_folder(output: Path) -> Path:
@@ -48,6 +48,24 @@ def is_complete(output: Path, resume: bool) -> bool:
     return True
 
 
+def refuse_other_settings(output: Path, fingerprint: dict[str, Any], records: int) -> bool:
+    """Compares a complete OUTPUT with the run that would make it now; whether it has a manifest to compare.
+
+    Raises:
+      InputError: it was made with another model, other settings or other records; says which.
+    """
+    path = manifest.beside(output)
+    if not path.exists():
+        return False
+    wanted = manifest.make(fingerprint, records, shards=1)
+    differing = manifest.differences(path, wanted, ("version", "records"))  # the number of shards leaves no trace
+    if differing:
+        raise InputError(
+            f"{output}: is complete and of another run: {'; '.join(differing)}; choose another --output, or move it away"
+        )
+    return True
+
+
 def discard_leftovers(output: Path) -> None:
     """Removes the folder of a run whose OUTPUT is complete (a kill may have come between the two).
 
@@ -57,8 +75,8 @@ def discard_leftovers(output: Path) -> None:
     folder = partial_folder(output)
     if not folder.exists():
         return
-    with _locked(folder) as held:
-        if not held:
+    with _locked(folder) as exists:
+        if not exists:
             return
         shards = [path for path in folder.glob("shard-*.jsonl") if path.stat().st_size]
         if shards:
@@ -71,9 +89,10 @@ def discard_leftovers(output: Path) -> None:
 class Shard:
     """One process's part of an unfinished output. Open it with `open_shard`."""
 
-    def __init__(self, output: Path, part: int, parts: int, file: BinaryIO, done: bytearray, end: int):
+    def __init__(self, output: Path, part: int, own: manifest.Manifest, file: BinaryIO, done: bytearray, end: int):
         self.done = done  # one byte a record of the whole input: 1 where its judgment is written
-        self._output, self._folder, self._part, self._parts = output, partial_folder(output), part, parts
+        self._output, self._folder, self._part, self._parts = output, partial_folder(output), part, own["shards"]
+        self._manifest = own
         self._file, self._end = file, end  # the file is unbuffered: what is written is with the system
 
     def write(self, index: int, row: Record) -> None:
@@ -106,8 +125,8 @@ class Shard:
         """
         try:
             os.fsync(self._file.fileno())
-            with _locked(self._folder) as held:
-                if not (held and self._is_mine()):
+            with _locked(self._folder) as exists:
+                if not (exists and self._is_mine()):
                     if self._output.exists():  # this part was complete before, and another process joined all
                         return True
                     raise InputError(f"{self._folder}: was removed while this run wrote to it; run again")
@@ -117,18 +136,24 @@ class Shard:
                     return False
                 if os.path.lexists(self._output):
                     raise InputError(f"{self._output}: appeared during the run; move it away and go on with --resume")
-                _join(self._output, self._folder, self._parts, len(self.done))
+                _join(self._output, self._folder, self._parts, len(self.done), self._manifest)
                 _remove(self._folder)
         except OSError as error:
             raise _failed(self._folder, error) from error
         return True
 
+    def rows(self) -> Iterator[Record]:
+        """The judgments that this part has so far."""
+        with _shard_path(self._folder, self._part, self._parts).open("rb") as file:
+            for line in file:
+                yield json.loads(line.partition(b"\t")[2])
+
     def close(self) -> None:
         """Closes the file. A shard that was opened in vain leaves nothing behind."""
         with self._file, contextlib.suppress(OSError):
             if not any(self.done):
-                with _locked(self._folder) as held:
-                    if held and self._is_mine() and not _marker(self._folder, self._part, self._parts).exists():
+                with _locked(self._folder) as exists:
+                    if exists and self._is_mine() and not _marker(self._folder, self._part, self._parts).exists():
                         _shard_path(self._folder, self._part, self._parts).unlink()
                         if not any(self._folder.glob("shard-*")):
                             _remove(self._folder)
@@ -155,15 +180,15 @@ def open_shard(
         writes the same part.
     """
     folder = partial_folder(output)
-    manifest = {"version": _VERSION, "records": records, "shards": parts, "fingerprint": fingerprint}
+    own = manifest.make(fingerprint, records, parts)
     shard = None
     with _locked(folder, create=True):
         if is_complete(output, resume):
             if not any(folder.glob("shard-*")):
                 _remove(folder)
         else:
-            _check_manifest(folder, manifest)
-            shard = _open(output, records, part, parts, resume)
+            _claim(folder, own)
+            shard = _open(output, part, own, resume)
     if shard is None:
         yield None
         return
@@ -171,8 +196,8 @@ def open_shard(
         yield shard
 
 
-def _open(output: Path, records: int, part: int, parts: int, resume: bool) -> Shard:
-    folder = partial_folder(output)
+def _open(output: Path, part: int, own: manifest.Manifest, resume: bool) -> Shard:
+    folder, records, parts = partial_folder(output), own["records"], own["shards"]
     path = _shard_path(folder, part, parts)
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(path.open("a+b", buffering=0))
@@ -184,7 +209,7 @@ def _open(output: Path, records: int, part: int, parts: int, resume: bool) -> Sh
             raise InputError(f"{folder}: holds an unfinished run; pass --resume to go on with it, or remove the folder")
         done, end = _recover(path, records, part, parts)
         file.truncate(end)
-        shard = Shard(output, part, parts, file, done, end)
+        shard = Shard(output, part, own, file, done, end)
         if shard.remaining():  # a shard that was damaged after it was complete
             _marker(folder, part, parts).unlink(missing_ok=True)
         stack.pop_all()
@@ -199,38 +224,31 @@ def _marker(folder: Path, part: int, parts: int) -> Path:
     return _shard_path(folder, part, parts).with_suffix(".done")
 
 
-def _check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Writes the manifest, or compares with the one that is there."""
-    path = folder / "manifest.json"
-    if not path.exists():
-        if any(shard.stat().st_size for shard in folder.glob("shard-*.jsonl")):
-            raise InputError(f"{folder}: holds judgments and no manifest.json; remove the folder to start anew")
-        temporary = folder / "manifest.tmp"
+def _claim(folder: Path, wanted: manifest.Manifest) -> None:
+    """Makes the folder that of this run, or refuses where it is another's."""
+    path = _manifest_path(folder)
+    if path.exists():
+        _refuse_another(folder, path, wanted)
+    elif any(shard.stat().st_size for shard in folder.glob("shard-*.jsonl")):
+        raise InputError(f"{folder}: holds judgments and no manifest.json; remove the folder to start anew")
+    else:
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(manifest, file, indent=1, sort_keys=True)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            manifest.write(path, wanted, folder / "manifest.tmp")
         except OSError as error:
             raise _failed(folder, error) from error
-        return
-    try:
-        differing = _differences(json.loads(path.read_text(encoding="utf-8")), manifest)
-    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: is damaged; remove the folder {folder} to start anew") from error
+
+
+def _refuse_another(folder: Path, path: Path, wanted: manifest.Manifest) -> None:
+    differing = manifest.differences(path, wanted)
     if differing:
         raise InputError(
-            f"{folder}: was begun with another {', '.join(differing)}; run with the same settings to go on, or remove "
-            f"the folder (or choose another --output) to start anew"
+            f"{folder}: is of another run: {'; '.join(differing)}; run with the same settings to go on, or remove the folder "
+            "(or choose another --output) to start anew"
         )
 
 
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    names = [name for name in ("version", "records", "shards") if found[name] != wanted[name]]
-    prints = found["fingerprint"], wanted["fingerprint"]
-    names += sorted(name for name in prints[0] | prints[1] if prints[0].get(name) != prints[1].get(name))
-    return names
+def _manifest_path(folder: Path) -> Path:
+    return folder / "manifest.json"
 
 
 def _recover(path: Path, records: int, part: int, parts: int) -> tuple[bytearray, int]:
@@ -258,13 +276,14 @@ def _index(line: bytes) -> int | None:
         return None
 
 
-def _join(output: Path, folder: Path, parts: int, records: int) -> None:
+def _join(output: Path, folder: Path, parts: int, records: int, own: manifest.Manifest) -> None:
     joined = folder / "joined.jsonl"
     try:
         with joined.open("wb") as file:
             file.writelines(_in_input_order(folder, parts, records))
             file.flush()
             os.fsync(file.fileno())
+        manifest.write(manifest.beside(output), own, folder / "manifest.tmp")
         os.replace(joined, output)
     except OSError:
         with contextlib.suppress(OSError):  # gives a full disk its room back
@@ -273,7 +292,7 @@ def _join(output: Path, folder: Path, parts: int, records: int) -> None:
 
 
 def _in_input_order(folder: Path, parts: int, records: int) -> Iterator[bytes]:
-    """The lines of OUTPUT. Holds only those that a shard has ahead of their turn: about a window's."""
+    """The lines of OUTPUT. In memory are only those that a shard has ahead of their turn: about a window's."""
     with contextlib.ExitStack() as stack:
         paths = [_shard_path(folder, part, parts) for part in range(parts)]
         files = [stack.enter_context(path.open("rb")) for path in paths]
@@ -301,7 +320,7 @@ def _remove(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path, create: bool = False) -> Iterator[bool]:
-    """Holds the lock of the folder; false where the folder is gone (and `create` is not set)."""
+    """Locks the folder; gives whether it exists (always with `create`, which makes it)."""
     path = folder / "lock"
     while True:
         if create:
@@ -341,5 +360,5 @@ def _failed(folder: Path, error: OSError) -> InputError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     reason = "the disk is full" if full else error.strerror or str(error)
     return InputError(
-        f"{folder}: {reason}; what was written is kept: {'free space' if full else 'mend it'} and go on with --resume"
+        f"{folder}: {reason}; what was written is kept: {'free space' if full else 'fix it'} and go on with --resume"
     )

@@ -17,7 +17,7 @@ from judgelm_jax.judging import line_tree, score_tree, slots
 from judgelm_jax.judging.batching import Batch, Shape
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.prefill import prefill
-from judgelm_jax.judging.responses import Counts
+from judgelm_jax.judging.responses import NOT_FINITE, Counts
 from judgelm_jax.judging.scheduler import DECODE_STEPS
 from judgelm_jax.model import attention, decoder
 from judgelm_jax.model.config import ModelConfig
@@ -175,7 +175,8 @@ class DeviceSlots:
 
     def read(self, slots: Sequence[int]) -> list[tuple[list[int], str]]:
         text, produced, stopped = (np.asarray(self._state[name]) for name in ("text", "produced", "stopped"))
-        return [(text[slot, : produced[slot]].tolist(), "stop" if stopped[slot] else "length") for slot in slots]
+        ends = [NOT_FINITE if produced[slot] < 0 else "stop" if stopped[slot] else "length" for slot in slots]
+        return [(text[slot, : max(0, produced[slot])].tolist(), end) for slot, end in zip(slots, ends, strict=True)]
 
 
 def whole_pages(slots: int) -> int:

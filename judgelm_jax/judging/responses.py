@@ -6,10 +6,12 @@ import numpy as np
 
 from judgelm_jax.judging.batching import Batch
 
+NOT_FINITE = "not finite"  # the logits of a prompt were no numbers: weights that are damaged, or too large for the dtype
+
 
 @dataclasses.dataclass(frozen=True)
 class Response:
-    """What was generated for the prompt with this `index`; `finish` is `stop` or `length`.
+    """What was generated for the prompt with this `index`; `finish` is `stop`, `length`, or `NOT_FINITE` (it counts nothing then).
 
     `log_probabilities`: float32 [lines] of a `LineTree`, in mode `distribution`; nothing is generated there.
     """

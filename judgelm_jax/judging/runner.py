@@ -1,6 +1,5 @@
 """A whole judging run: a file of records in, a file of judgments out, whatever happens in between."""
 
-import collections
 import concurrent.futures
 import dataclasses
 import hashlib
@@ -13,12 +12,13 @@ from typing import Any
 
 import tqdm
 
-from judgelm_jax import prompts
+from judgelm_jax import prompts, verdicts
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.calibration import Calibration, apply
 from judgelm_jax.judging import output
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge, windows
+from judgelm_jax.judging.tally import Tally, judgments
 from judgelm_jax.records import Record, check_records, question_identity, read_jsonl, read_references, reference_of
 
 
@@ -52,7 +52,9 @@ def check(job: Job, settings: JudgeConfig) -> CheckedInput:
     """
     if job.input.exists() and not job.input.is_file():
         raise InputError(f"{job.input}: is no plain file, and it is read more than once; write the records to a file")
-    summary = check_records(job.input, kind=settings.kind, limit=job.limit)
+    summary = check_records(
+        job.input, kind=settings.kind, limit=job.limit, also=lambda record: verdicts.kept(record, settings.keep_as)
+    )
     references = {} if job.references is None else read_references(job.references)
     if settings.reference == "required" or (job.references is not None and settings.reference != "none"):
         for number, record in itertools.islice(read_jsonl(job.input), summary.records):
@@ -87,17 +89,17 @@ def run(
 ) -> dict[str, Any]:
     """Judges what the shard still lacks, calibrates it where asked, and joins the shards when this one is the last.
 
-    Returns the summary of this run: counts of records by status, tokens, seconds.
+    Returns the summary: what this run did (`judged`, tokens, seconds), and what the whole output holds, whoever judged it
+    (`records` and all that `Tally` counts); while other shards are missing, what this shard holds.
 
     Raises:
       InputError: the input is no longer what `check` saw, a prompt is too long and `on_overflow` is `error`, or the disk is
         full. All judgments so far are written.
     """
     start = time.perf_counter()
-    statuses: collections.Counter[str] = collections.Counter()
-    consistent: collections.Counter[bool] = collections.Counter()
     remaining = shard.remaining()
     already = len(range(job.part, checked.records, job.parts)) - remaining
+    held = Tally(shard.rows() if already else ())
     with tqdm.tqdm(total=already + remaining, initial=already, unit=" records", disable=not sys.stderr.isatty()) as progress:
         for prepared in _ahead(
             lambda window: judge.prepare(window, checked.references, judge.settings.orders), _todo(job, shard)
@@ -105,21 +107,20 @@ def run(
             for index, judged_row in judge.judge_prepared(prepared):
                 row = judged_row if calibration is None else apply(judged_row, calibration)
                 shard.write(index, row)  # at once: a kill costs only what is not judged yet
-                statuses[row["status"]] += 1
-                if "consistent" in row:
-                    consistent[row["consistent"]] += 1
+                held.add(row)
                 progress.update()
     if shard.remaining():
         raise InputError(f"{job.input}: has fewer records than at the start of the run; leave it as it is and use --resume")
     judged = time.perf_counter() - start
     complete = shard.finish()
+    if complete and job.parts > 1:  # others judged the rest
+        held = Tally(judgments(job.output))
     counts = judge.engine.counts
     return {
-        "records": already + remaining,
+        "records": checked.records if complete else already + remaining,
         "judged": remaining,
         "already_done": already,
-        **{status: statuses[status] for status in ("ok", "truncated", "unparsed", "overflow")},
-        **({"consistent": consistent[True], "inconsistent": consistent[False]} if judge.settings.orders == "both" else {}),
+        **held.summary(),
         "prompt_tokens": counts.prompt_tokens,
         "shared_tokens": counts.shared_tokens,
         "generated_tokens": counts.generated_tokens,
@@ -128,6 +129,29 @@ def run(
         "compile_seconds": counts.compile_seconds,
         "seconds": judged,
         "complete": complete,
+    }
+
+
+def summary_of_complete(job: Job, records: int) -> dict[str, Any]:
+    """The summary where nothing remained to be done: no tokens, no seconds.
+
+    Raises:
+      InputError: the output holds no judgments, or not as many as there are records.
+    """
+    held = Tally(judgments(job.output)).summary()
+    found = sum(held[status] for status in verdicts.STATUSES)
+    if found != records:
+        raise InputError(
+            f"{job.output}: holds {found} judgments, and {records} records are to be judged; choose another --output, or move "
+            "it away"
+        )
+    return {
+        "records": records,
+        "judged": 0,
+        "already_done": records,
+        **held,
+        "seconds": 0.0,
+        "complete": True,
     }
 
 

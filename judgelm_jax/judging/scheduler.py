@@ -33,7 +33,7 @@ class Device(Protocol):
         """
 
     def read(self, slots: Sequence[int]) -> list[tuple[list[int], str]]:
-        """The ids that were generated in these slots, and `stop` or `length`."""
+        """The ids that were generated in these slots, and `stop`, `length` or `NOT_FINITE`."""
 
 
 def schedule(

@@ -21,6 +21,7 @@ from judgelm_jax.tokenization import Tokenizer
 
 # Every prompt ends with the same text, so the lines are tokenized behind it; its last tokens are compared with each prompt's.
 PROMPT_END_TOKENS = 4
+NOT_FINITE = -2  # in place of a token: the model computed logits that are no numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,7 @@ def decode(
       temperature: float32 scalar, or None for greedy decoding.
 
     Returns:
-      int32 [B, tree.longest]: the tokens of each line, -1 behind its end.
+      int32 [B, tree.longest]: the tokens of each line, -1 behind its end; `NOT_FINITE` where the logits were not.
     """
     tokens, children = jnp.asarray(tree.tokens), jnp.asarray(tree.children)
 
@@ -113,7 +114,9 @@ def decode(
             scores = scores / temperature + gumbel(keys, step, scores.shape[1])
         choice = jnp.argmax(jnp.where(allowed < 0, -jnp.inf, scores), axis=1)[:, None]
         token = jnp.take_along_axis(allowed, choice, axis=1)[:, 0]
-        return token, jnp.take_along_axis(children[node], choice, axis=1)[:, 0]
+        broken = (node != 0) & ~jnp.isfinite(logits).all(axis=1)
+        following = jnp.take_along_axis(children[node], choice, axis=1)[:, 0]
+        return jnp.where(broken, NOT_FINITE, token), jnp.where(broken, 0, following)
 
     def unfinished(state):
         return jnp.any(state[1] != 0)

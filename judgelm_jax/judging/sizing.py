@@ -32,6 +32,12 @@ def cache_tokens(memory: Mapping[str, int] | None, bytes_per_token: float) -> fl
     return 0.5 * (memory["bytes_limit"] - memory.get("bytes_in_use", 0)) / bytes_per_token
 
 
+def prompts_with_tree(nodes: int) -> int:
+    """Prompts of a device batch, at most, behind each of which a tree of score lines is computed: the cache of each has a place
+    for every node."""
+    return max(1, _CACHE_TOKENS // nodes)
+
+
 def slot_count(prompts: int, context: int, devices: int, tokens: float, wanted: int | None) -> int:
     """The number of slots that decode together, a multiple of `devices`.
 

@@ -21,8 +21,8 @@ from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.placement import Placement
 
 # cache: of N rows of T slots; int32 [N] each: length (the position at which `last` will be written), last (the token to feed),
-# produced (tokens generated); finished, stopped: bool [N] (stopped: by an end-of-sequence token); text: int32 [N, most];
-# keys: uint32 [N, 2].
+# produced (tokens generated; -1: the logits were not finite); finished, stopped: bool [N] (stopped: by an end-of-sequence
+# token); text: int32 [N, most]; keys: uint32 [N, 2].
 State = dict[str, Any]
 
 
@@ -73,14 +73,14 @@ def admit(
     def put(old, new):
         return old.at[slots].set(new, mode="drop")
 
-    stopped = _is_end(first, config)
+    stopped, broken = _is_end(first, config), first < 0
     most = state["text"].shape[1]
     return {
         "cache": kv_cache.insert(state["cache"], slots, fresh),
         "length": put(state["length"], lengths),
         "last": put(state["last"], first),
-        "produced": put(state["produced"], jnp.where(stopped, 0, 1)),
-        "finished": put(state["finished"], stopped | (most == 1)),
+        "produced": put(state["produced"], jnp.where(broken, -1, jnp.where(stopped, 0, 1))),
+        "finished": put(state["finished"], stopped | broken | (most == 1)),
         "stopped": put(state["stopped"], stopped),
         "text": put(state["text"], jnp.zeros((slots.shape[0], most), jnp.int32).at[:, 0].set(first)),
         "keys": put(state["keys"], keys),
@@ -115,15 +115,15 @@ def decode(
         view = views.in_order(positions, visible)
         hidden, cache = decoder.forward(params, config, state["last"][:, None], view, state["cache"], placement)
         token = _choose(decoder.head(params, hidden[:, 0]), state["keys"], produced, temperature)
-        ends = ~finished & _is_end(token, config)
-        writes = ~finished & ~ends
-        produced = produced + writes
+        ends, broken = ~finished & _is_end(token, config), ~finished & (token < 0)
+        writes = ~finished & ~ends & ~broken
+        produced = jnp.where(broken, -1, produced + writes)
         return step + 1, {
             "cache": cache,
             "length": state["length"] + ~finished,
             "last": jnp.where(finished, state["last"], token),
             "produced": produced,
-            "finished": finished | ends | (produced >= most),
+            "finished": finished | ends | broken | (produced >= most),
             "stopped": state["stopped"] | ends,
             "text": state["text"].at[rows, jnp.where(writes, state["produced"], most)].set(token, mode="drop"),
             "keys": state["keys"],
@@ -133,11 +133,12 @@ def decode(
 
 
 def _choose(logits: jax.Array, keys: jax.Array, steps: jax.Array, temperature: jax.Array | None) -> jax.Array:
-    """The most likely token of each row of float32 [B, V], or a sampled one."""
+    """The most likely token of each row of float32 [B, V], or a sampled one; -1 where the logits are not finite."""
+    finite = jnp.isfinite(logits).all(axis=1)
     if temperature is not None:
         noise = jax.vmap(lambda key, step: gumbel(key[None], step, logits.shape[1])[0])(keys, steps)
         logits = logits / temperature + noise
-    return jnp.argmax(logits, axis=1).astype(jnp.int32)
+    return jnp.where(finite, jnp.argmax(logits, axis=1), -1).astype(jnp.int32)
 
 
 def _is_end(token: jax.Array, config: ModelConfig) -> jax.Array:

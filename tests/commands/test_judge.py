@@ -15,14 +15,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
-from judgelm_jax import laboratory
+from judgelm_jax import laboratory, verdicts
 from judgelm_jax.commands import command_line, judge
-from judgelm_jax.judging import output
+from judgelm_jax.judging import manifest, output
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge
 from judgelm_jax.records import Record, dump_line, read_jsonl
+from judgelm_jax.tokenization import Tokenizer, load_tokenizer
 
 COUNT = 26
 EXPLAIN = ("--mode=explain", "--orders=both", "--batch_size=2", "--max_new_tokens=192")
@@ -91,7 +94,8 @@ def test_both_orders_in_one_run_equal_two_runs(laboratory_checkpoint, records, t
         assert not output.partial_folder(target).exists()
     captured = capfd.readouterr()
     assert captured.err == ""
-    assert captured.out.count("judged     26 records (26 ok, 0 truncated, 0 unparsed, 0 overflow); 0 were done before") == 3
+    assert captured.out.count("judged     26 records; 0 were done before") == 3
+    assert captured.out.count("in all     26 records (26 ok, 0 truncated, 0 unparsed, 0 overflow)") == 3
     inputs = read(records)
     for place, row in enumerate(rows["both"]):
         forward, back = rows["forward"][place], rows["reversed"][place]
@@ -146,6 +150,7 @@ def test_content_never_stops_a_run(tmp_path, capfd):
         assert {status: summary[status] for status in statuses} == {status: statuses.count(status) for status in statuses}
         assert all(row["truncated"][0] > 0 for row in rows if row["question_id"] in long)
         target.unlink()
+        (tmp_path / "summary.json").unlink()
     assert capfd.readouterr().err == ""
 
 
@@ -222,7 +227,7 @@ def test_killed_and_interrupted_the_run_goes_on_to_the_same_file(arguments, unin
     assert without_marks(rows) == uninterrupted
     assert len({row["pred_id"] for row in rows}) == COUNT
     assert set(kept) <= {row["pred_id"] for row in rows}
-    assert [path.name for path in target.parent.iterdir()] == [target.name]
+    assert sorted(path.name for path in target.parent.iterdir()) == [target.name, manifest.beside(target).name]
 
 
 @pytest.mark.slow
@@ -241,14 +246,112 @@ def test_killed_twenty_five_times_the_run_ends_with_the_same_file(arguments, uni
     assert without_marks(read(target)) == uninterrupted
 
 
-def test_a_complete_output_is_left_alone(arguments, capfd):
+@pytest.mark.usefixtures("loaded_once")
+def test_a_complete_output_is_left_alone_and_known_by_its_manifest(arguments, laboratory_checkpoint, tmp_path, capfd):
     target, _ = shard_of(arguments)
-    target.write_text("judgments\n")
-    assert run(*arguments, "--resume") == 0
-    assert "is complete, nothing to do" in capfd.readouterr().out
+    summary = tmp_path / "summary.json"
+    assert run(*arguments, f"--json={summary}") == 0
+    made, first = target.read_bytes(), json.loads(summary.read_text())
+    assert run(*arguments, f"--json={summary}", "--resume") == 0  # the same command, and its own summary
+    assert f"{target}: is complete, nothing to do\n" in capfd.readouterr().out
+    again = json.loads(summary.read_text())
+    assert (again["judged"], again["already_done"]) == (0, COUNT)
+    counted = ("command", "output", "shard", "records", *verdicts.STATUSES, "position", "complete")
+    assert {name: again[name] for name in counted} == {name: first[name] for name in counted}
     assert run(*arguments) == 2
     assert_one_line(capfd, f"{target}: stands there already")
-    assert target.read_text() == "judgments\n"
+    assert run(*arguments, "--mode=explain", "--resume") == 2
+    assert_one_line(capfd, "is complete and of another run: --mode is explain and the run began with scores; choose another")
+    other = tmp_path / "other"
+    laboratory.write_checkpoint(other, seed=1)
+    assert run(f"--model={other}", *arguments[1:], "--resume", f"--model_id={laboratory_checkpoint.name}") == 2
+    assert_one_line(capfd, "--model holds other weights")
+    assert target.read_bytes() == made
+    manifest.beside(target).unlink()  # as outputs of earlier versions
+    assert run(*arguments, "--mode=explain", "--resume") == 0
+    assert "has no manifest, so settings are not compared" in capfd.readouterr().out
+    target.write_text(dump_line({"question_id": 1}) + "\n")
+    assert run(*arguments, "--resume") == 2
+    assert_one_line(capfd, f"{target}:1: is no judgment")
+
+
+def test_a_file_that_is_no_manifest_is_never_replaced(arguments, capfd):
+    target, _ = shard_of(arguments)
+    manifest.beside(target).write_text('{"mine": 1}')
+    assert run(*arguments) == 2
+    assert_one_line(capfd, "judgments.jsonl.manifest.json: is damaged, or no manifest")
+    assert manifest.beside(target).read_text() == '{"mine": 1}'
+
+
+@pytest.mark.usefixtures("loaded_once")
+def test_fields_that_a_judgment_has_too_are_kept_under_another_name(arguments, tmp_path, capfd):
+    given = [{**GOOD, "status": "new"}, {**GOOD, "question_id": 2, "winner": "me", "category": "math"}]
+    source, target = write(tmp_path / "own.jsonl", given), tmp_path / "judgments.jsonl"
+    files = [arguments[0], f"--input={source}", f"--output={target}", "--dtype=float32"]
+    assert run(*files) == 2
+    assert_one_line(capfd, f"{source}:1: the field 'status' is one that the judgment has, too", "--keep_as=input_")
+    assert run(*files, "--keep_as=") == 2
+    assert_one_line(capfd, "keep_as is empty")
+    assert run(*files, "--keep_as=input_") == 0
+    rows = read(target)
+    assert (rows[0]["input_status"], rows[0]["status"]) == ("new", "ok")
+    assert (rows[1]["input_winner"], rows[1]["category"]) == ("me", "math")
+    capfd.readouterr()
+    again = [arguments[0], f"--input={target}", f"--output={tmp_path / 'again.jsonl'}", "--dtype=float32"]
+    assert run(*again, "--keep_as=input_") == 2  # input_status is taken by the first judging
+    assert_one_line(capfd, f"{target}:1: the field 'status' cannot be kept as 'input_status'")
+    assert run(*again, "--keep_as=first_") == 0
+    for row, before in zip(read(tmp_path / "again.jsonl"), rows, strict=True):
+        assert (row["first_pred_id"], row["first_scores"]) == (before["pred_id"], before["scores"])
+
+
+# Weights that compute no numbers.
+
+
+def damaged_weights(source: Path, target: Path, damage: Callable[[dict[str, Any], Tokenizer], None]) -> Path:
+    shutil.copytree(source, target)
+    weights = safetensors.numpy.load_file(target / "model.safetensors")
+    damage(weights, load_tokenizer(target))
+    safetensors.numpy.save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
+def in_the_last_norm(weights: dict[str, Any], _: Tokenizer) -> None:
+    weights["model.norm.weight"][3] = np.nan
+
+
+def infinite_in_a_layer(weights: dict[str, Any], _: Tokenizer) -> None:
+    weights["model.layers.0.self_attn.o_proj.weight"][0] = np.inf
+
+
+@pytest.mark.parametrize("damage", [in_the_last_norm, infinite_in_a_layer])
+@pytest.mark.parametrize("mode", ["scores", "explain", "distribution"])
+def test_logits_that_are_not_finite_end_the_run_by_name(laboratory_checkpoint, records, tmp_path, capfd, mode, damage):
+    model = damaged_weights(laboratory_checkpoint, tmp_path / "damaged", damage)
+    flags = [f"--model={model}", f"--input={records}", f"--output={tmp_path / 'o.jsonl'}", "--limit=4", f"--mode={mode}"]
+    assert run(*flags, "--orders=both", "--max_new_tokens=8", "--dtype=float32", "--mesh=data:1") == 2
+    assert_one_line(capfd, f"{model}: the model's logits for the record '", "are not finite")
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_what_was_judged_before_logits_were_not_finite_is_kept(laboratory_checkpoint, tmp_path, capfd):
+    """One token is damaged, and only the shortest record, which is judged last, has it."""
+    given = [{**GOOD, "question_id": number, "answer1_body": "a b c " * (40 - number)} for number in range(6)]
+    given.append({**GOOD, "question_id": "the one", "answer1_body": "#"})
+
+    def damage(weights: dict[str, Any], tokenizer: Tokenizer) -> None:
+        (token,) = set(tokenizer.encode("x #")) - set(tokenizer.encode("x ")) or {tokenizer.encode("x #")[-1]}
+        weights["model.embed_tokens.weight"][token] = np.nan
+
+    model = damaged_weights(laboratory_checkpoint, tmp_path / "damaged", damage)
+    weights = safetensors.numpy.load_file(model / "model.safetensors")
+    assert "lm_head.weight" in weights, "a head that is tied to the embedding would be damaged, too"
+    source, target = write(tmp_path / "records.jsonl", given), tmp_path / "o.jsonl"
+    flags = [f"--model={model}", f"--input={source}", f"--output={target}", "--dtype=float32", "--mesh=data:1"]
+    assert run(*flags, "--batch_size=1") == 2
+    assert_one_line(capfd, "the record 'the one' are not finite")
+    shard = output.partial_folder(target) / "shard-00000-of-00001.jsonl"
+    assert len(shard.read_text().splitlines()) == 6
 
 
 @pytest.mark.usefixtures("loaded_once")
@@ -322,7 +425,7 @@ def test_a_wrong_record_is_named_with_its_line_before_the_model_is_looked_for(tm
         (["--references={folder}/twice.jsonl"], "twice.jsonl:2: question_id '1' stands already in line 1"),
         (["--references={folder}/none.jsonl"], "none.jsonl:1: the field 'reference' is missing"),
         (["--references={folder}/absent.jsonl"], "absent.jsonl: No such file"),
-        (["--limit=1", "--model={folder}/absent"], "absent: no such folder"),
+        (["--limit=1"], "absent: no such folder"),
     ],
 )
 def test_references_are_checked_before_the_model_is_looked_for(tmp_path, capfd, flags, says):
@@ -375,7 +478,9 @@ def test_references_are_checked_before_the_model_is_looked_for(tmp_path, capfd, 
 def test_a_wrong_flag_or_path_is_named_in_one_line(laboratory_checkpoint, tmp_path, capfd, flags, says):
     source = write(tmp_path / "records.jsonl", [GOOD])
     flags = [flag.format(folder=tmp_path) for flag in flags]
-    assert run(f"--model={laboratory_checkpoint}", f"--input={source}", f"--output={tmp_path / 'o.jsonl'}", *flags) == 2
+    given = {"--model": str(laboratory_checkpoint), "--input": str(source), "--output": f"{tmp_path / 'o.jsonl'}"}
+    replaced = {flag.partition("=")[0] for flag in flags}
+    assert run(*(f"{name}={value}" for name, value in given.items() if name not in replaced), *flags) == 2
     assert_one_line(capfd, says)
     assert list(tmp_path.iterdir()) == [source]
 

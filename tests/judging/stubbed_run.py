@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from judgelm_jax.judging import output
+from judgelm_jax.judging import manifest, output
 from judgelm_jax.records import dump_line
 
 RECORDS = 7
@@ -139,7 +139,8 @@ def work(
 
 def check_finished(target: Path, records: int = RECORDS) -> None:
     assert target.read_bytes() == complete(records)
-    assert sorted(path.name for path in target.parent.iterdir()) == [target.name], "something was left behind"
+    assert sorted(path.name for path in target.parent.iterdir()) == [target.name, f"{target.name}.manifest.json"]
+    assert manifest.differences(manifest.beside(target), manifest.make(FINGERPRINT, records, 1), ("records",)) == []
 
 
 @contextlib.contextmanager

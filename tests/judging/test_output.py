@@ -34,17 +34,21 @@ from judgelm_jax.judging import output
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"fingerprint": {**FINGERPRINT, "model": "other"}}, "model"),
-        ({"fingerprint": {**FINGERPRINT, "mode": "explain", "limit": 3}}, "limit, mode"),
-        ({"fingerprint": {**FINGERPRINT, "new": 1}}, "new"),
-        ({"records": RECORDS + 1}, "records"),
-        ({"parts": 2}, "shards"),
+        ({"fingerprint": {**FINGERPRINT, "model": "other"}}, "--model holds other weights"),
+        (
+            {"fingerprint": {**FINGERPRINT, "mode": "explain", "limit": 3}},
+            "--limit is 3 and the run began with none; --mode is explain and the run began with scores",
+        ),
+        ({"fingerprint": {**FINGERPRINT, "new": 1}}, "--new is 1 and the run began with none"),
+        ({"fingerprint": {"model": "abc"}}, "--temperature is none and the run began with 0.0"),
+        ({"records": RECORDS + 1}, "records: 8 and the run began with 7"),
+        ({"parts": 2}, "shards: 2 and the run began with 1"),
     ],
 )
 def test_a_run_with_other_settings_is_refused_and_told_what_differs(tmp_path, change, named):
     target = tmp_path / "judgments.jsonl"
     begin(target, 3)
-    with pytest.raises(InputError, match=f"was begun with another {named};"):
+    with pytest.raises(InputError, match=f"is of another run: .*{named};"):
         work(target, **change)
     assert len(work(target)) == RECORDS - 3
     check_finished(target)
@@ -57,6 +61,24 @@ def test_an_unfinished_run_is_refused_without_resume(tmp_path):
     with pytest.raises(InputError, match="pass --resume"):
         work(target, resume=False)
     assert shard_path(target).read_bytes() == before
+
+
+def test_a_complete_output_says_whether_it_is_that_of_this_run(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    for part in (1, 0):
+        work(target, part, 2)
+    assert output.refuse_other_settings(target, FINGERPRINT, RECORDS)  # in how many shards it was judged changes nothing
+    for fingerprint, records, says in (
+        ({**FINGERPRINT, "model": "other"}, RECORDS, "--model holds other weights"),
+        ({**FINGERPRINT, "mode": "explain"}, RECORDS, "--mode is explain and the run began with scores"),
+        (FINGERPRINT, RECORDS + 1, "records: 8"),
+    ):
+        with pytest.raises(InputError, match=f"judgments.jsonl: is complete and of another run: {says}"):
+            output.refuse_other_settings(target, fingerprint, records)
+    (tmp_path / "judgments.jsonl.manifest.json").unlink()
+    assert not output.refuse_other_settings(target, {"model": "other"}, 1)
+    check = complete()
+    assert target.read_bytes() == check
 
 
 def test_an_output_that_stands_there_is_refused_without_resume_and_done_with_it(tmp_path):
@@ -119,7 +141,7 @@ def test_a_damaged_manifest_is_refused_and_no_judgment_touched(tmp_path, content
     begin(target, 3)
     before = shard_path(target).read_bytes()
     (output.partial_folder(target) / "manifest.json").write_text(content)
-    with pytest.raises(InputError, match=r"manifest\.json: is damaged; remove the folder"):
+    with pytest.raises(InputError, match=r"manifest\.json: is damaged, or no manifest"):
         work(target)
     assert shard_path(target).read_bytes() == before
 
@@ -223,7 +245,7 @@ def test_killed_while_the_folder_is_removed_old_judgments_do_not_enter_a_new_run
         try:
             assert len(work(target, fingerprint=other)) == RECORDS
         except InputError as error:
-            assert "was begun with another" in str(error)  # noqa: PT017
+            assert "is of another run" in str(error)  # noqa: PT017
 
 
 def test_leftovers_of_a_complete_run_are_removed(tmp_path):

@@ -106,7 +106,9 @@ def test_every_record_is_counted_once_by_status(job, orders):
     assert sum(summary[name] for name in verdicts.STATUSES) == summary["judged"] == summary["records"] == COUNT
     if orders == "both":
         assert summary["consistent"] == sum(row["consistent"] for row in rows)
-        assert summary["consistent"] + summary["inconsistent"] == COUNT
+        named = [[row[order]["winner"] for order in ("forward", "reversed")] for row in rows]
+        assert summary["without_winner"] == sum(None in winners for winners in named)
+        assert summary["consistent"] + summary["inconsistent"] + summary["without_winner"] == COUNT
     else:
         assert "consistent" not in summary
 
@@ -125,6 +127,14 @@ def test_stopped_at_any_record_what_was_judged_is_kept_and_not_judged_again(job,
     assert summary["already_done"] + summary["judged"] == COUNT
     assert sum(map(len, again.prepared)) == summary["judged"]
     assert read(job.output) == expected()
+    statuses = [row["status"] for row in expected()]  # of all records, whichever run judged them
+    assert {name: summary[name] for name in verdicts.STATUSES} == {name: statuses.count(name) for name in verdicts.STATUSES}
+    of_complete = runner.summary_of_complete(job, COUNT)
+    assert of_complete == {name: summary[name] for name in of_complete} | {
+        "judged": 0,
+        "already_done": COUNT,
+        "seconds": 0.0,
+    }
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
@@ -132,6 +142,11 @@ def test_shards_judge_each_record_once_and_the_last_joins(job, order):
     summaries = [run(dataclasses.replace(job, part=part, parts=3)) for part in order]
     assert [summary["complete"] for summary in summaries] == [False, False, True]
     assert sum(summary["judged"] for summary in summaries) == COUNT
+    rows = expected()
+    for summary, part in zip(summaries, order, strict=True):
+        held = rows if summary["complete"] else rows[part::3]
+        assert summary["records"] == len(held)
+        assert summary["ok"] == sum(row["status"] == "ok" for row in held)
     assert read(job.output) == expected()
 
 

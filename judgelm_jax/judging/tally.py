@@ -1,0 +1,105 @@
+"""What a file of judgments holds, counted: statuses, consistency, and how far the verdicts follow the position."""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from judgelm_jax.errors import InputError
+from judgelm_jax.records import Record, read_jsonl
+from judgelm_jax.verdicts import STATUSES
+
+# Shares from which a summary warns, and the pairs that it takes. In both orders no fair judge names one place nearly always. In
+# one order the answers shown first may be the better ones, so more is asked for.
+_BOTH_ORDERS, _ONE_ORDER = (0.8, 20), (0.95, 100)
+
+
+@dataclasses.dataclass(frozen=True)
+class Positions:
+    """Pairs with a winner in each order that was judged (ties count among the `pairs`), and in how many of them the answer
+    shown first, or second, wins in all of these orders."""
+
+    pairs: int
+    first: int
+    second: int
+    both_orders: bool
+
+    def warning(self) -> str | None:
+        """One line where nearly all pairs follow the position; else None."""
+        share, least = _BOTH_ORDERS if self.both_orders else _ONE_ORDER
+        most, place = max((self.first, "first"), (self.second, "second"))
+        if self.pairs < least or most < share * self.pairs:
+            return None
+        found = f"the answer shown {place} wins {'in both orders ' if self.both_orders else ''}in {most} of {self.pairs} pairs"
+        if self.both_orders:
+            return (
+                f"{found}: these verdicts follow the position, not the answers; do not rank by them, take another judge or "
+                "train this one with swap augmentation"
+            )
+        return f"{found}: these answers are the better ones, or the verdicts follow the position; --orders=both tells which"
+
+
+def judgments(path: Path) -> Iterator[Record]:
+    """The judgments of a file.
+
+    Raises:
+      InputError: a line that holds none.
+    """
+    for number, row in read_jsonl(path):
+        orders = [row, *(row.get(name) for name in ("forward", "reversed") if row.get("order") == "both")]
+        if row.get("status") not in STATUSES or not all(isinstance(order, dict) and "winner" in order for order in orders):
+            raise InputError(f"{path}:{number}: is no judgment; give a file that judgelm-judge wrote, or choose another name")
+        yield row
+
+
+class Tally:
+    """Counts judgments. Its size does not grow with their number."""
+
+    def __init__(self, rows: Iterable[Record] = ()):
+        self._statuses: collections.Counter[str] = collections.Counter()
+        self._orders: collections.Counter[str] = collections.Counter()
+        # By whether both orders were judged, and the place that wins in all that were (0: none does).
+        self._places: collections.Counter[tuple[bool, int]] = collections.Counter()
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Record) -> None:
+        """Counts one judgment."""
+        self._statuses[row["status"]] += 1
+        order = row.get("order")
+        if order == "both":
+            forward, back = row["forward"]["winner"], row["reversed"]["winner"]
+            if forward is None or back is None:
+                self._orders["without_winner"] += 1
+                return
+            self._orders["consistent" if forward == back else "inconsistent"] += 1
+            places = {_place(forward, "forward"), _place(back, "reversed")}
+            self._places[True, places.pop() if len(places) == 1 else 0] += 1
+        elif order in ("forward", "reversed") and row.get("winner") is not None:
+            self._places[False, _place(row["winner"], order)] += 1
+
+    def summary(self) -> dict[str, Any]:
+        """Counts of `STATUSES`; where rows were judged in both orders `consistent`, `inconsistent` and `without_winner` (an
+        order names none: its text did not parse, or the prompt did not fit), which add up to these rows; and where pairs were
+        judged `position`: `pairs`, `shown_first_wins`, `shown_second_wins` (fractions of these pairs) and `warning`.
+        """
+        counts: dict[str, Any] = {status: self._statuses[status] for status in STATUSES}
+        if self._orders:
+            counts |= {name: self._orders[name] for name in ("consistent", "inconsistent", "without_winner")}
+        if self._places:
+            both = any(in_both for in_both, _ in self._places)
+            total = sum(count for (in_both, _), count in self._places.items() if in_both == both)
+            found = Positions(total, self._places[both, 1], self._places[both, 2], both)
+            counts["position"] = {
+                "pairs": total,
+                "shown_first_wins": found.first / total,
+                "shown_second_wins": found.second / total,
+                "warning": found.warning(),
+            }
+        return counts
+
+
+def _place(winner: int, order: str) -> int:
+    """Where the winner of a pair was shown: 1 or 2; 0 of a tie."""
+    return winner if order == "forward" or winner == 0 else 3 - winner

@@ -182,8 +182,9 @@ class Judge:
         for response in responses:
             order = prepared.orders[response.index % orders]
             if response.finish == NOT_FINITE:
+                name = identity(prepared.records[response.index // orders])
                 raise InputError(
-                    f"{self.source}: the model's logits for the record {identity(prepared.records[response.index // orders])!r} "
+                    f"{self.source}: the model's logits for the record {name!r} "
                     "are not finite (NaN or infinity), so nothing that it says counts; check the checkpoint (a damaged file, a "
                     "training that diverged), or try --dtype=float32"
                 )

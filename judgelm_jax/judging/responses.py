@@ -11,7 +11,7 @@ NOT_FINITE = "not finite"  # the logits of a prompt were no numbers: weights tha
 
 @dataclasses.dataclass(frozen=True)
 class Response:
-    """What was generated for the prompt with this `index`; `finish` is `stop`, `length`, or `NOT_FINITE` (it counts nothing then).
+    """What was generated for the prompt with this `index`; `finish` is `stop`, `length` or `NOT_FINITE`.
 
     `log_probabilities`: float32 [lines] of a `LineTree`, in mode `distribution`; nothing is generated there.
     """

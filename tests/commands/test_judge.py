@@ -72,10 +72,12 @@ def loaded_once(monkeypatch, loaded) -> None:
     """Runs of this module that need the same programs share them, in place of compiling their own."""
     load = Judge.load
 
-    def load_once(model: str, mesh: str, settings: JudgeConfig, model_id: str) -> Judge:
+    def load_once(
+        model: str, mesh: str, settings: JudgeConfig, model_id: str, base: str | None = None, context: int | None = None
+    ) -> Judge:
         shared = dataclasses.replace(settings, orders="forward", on_overflow="truncate")
         if shared not in loaded:
-            loaded[shared] = load(model, mesh, shared, model_id)
+            loaded[shared] = load(model, mesh, shared, model_id, base, context)
         own = copy.copy(loaded[shared])
         own.settings, own.model_id = settings, model_id
         return own
@@ -329,7 +331,7 @@ def infinite_in_a_layer(weights: dict[str, Any], _: Tokenizer) -> None:
 def test_logits_that_are_not_finite_end_the_run_by_name(laboratory_checkpoint, records, tmp_path, capfd, mode, damage):
     model = damaged_weights(laboratory_checkpoint, tmp_path / "damaged", damage)
     flags = [f"--model={model}", f"--input={records}", f"--output={tmp_path / 'o.jsonl'}", "--limit=4", f"--mode={mode}"]
-    assert run(*flags, "--orders=both", "--max_new_tokens=8", "--dtype=float32", "--mesh=data:1") == 2
+    assert run(*flags, "--orders=both", "--max_new_tokens=8", "--dtype=float32") == 2
     assert_one_line(capfd, f"{model}: the model's logits for the record '", "are not finite")
     assert not (tmp_path / "o.jsonl").exists()
 
@@ -347,7 +349,7 @@ def test_what_was_judged_before_logits_were_not_finite_is_kept(laboratory_checkp
     weights = safetensors.numpy.load_file(model / "model.safetensors")
     assert "lm_head.weight" in weights, "a head that is tied to the embedding would be damaged, too"
     source, target = write(tmp_path / "records.jsonl", given), tmp_path / "o.jsonl"
-    flags = [f"--model={model}", f"--input={source}", f"--output={target}", "--dtype=float32", "--mesh=data:1"]
+    flags = [f"--model={model}", f"--input={source}", f"--output={target}", "--dtype=float32"]
     assert run(*flags, "--batch_size=1") == 2
     assert_one_line(capfd, "the record 'the one' are not finite")
     shard = output.partial_folder(target) / "shard-00000-of-00001.jsonl"

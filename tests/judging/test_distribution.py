@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from judgelm_jax import Judge, distributions, laboratory
-from judgelm_jax.judging import engine, line_tree
+from judgelm_jax.judging import line_tree, programs, sizing
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.sharding import make_mesh
@@ -121,12 +121,12 @@ def test_a_tree_computed_in_parts_gives_the_same_probabilities(laboratory_checkp
     fine = "1:3:0.25"
     whole = load(laboratory_checkpoint, one_device, score_grid=fine, batch_size=2)
     prepared = whole.prepare(list(enumerate(records)), {}, "forward")
-    expected = {answer.index: answer.log_probabilities for answer in whole.engine.run(prepared.rows)}
+    expected = {answer.index: answer.log_probabilities for answer in whole.engine.run(prepared.prompts)}
     nodes = len(whole.engine.tree.tokens)
     for pairs in (1, 40_000):  # a node at a time; a number at a time that does not divide that of the nodes
         monkeypatch.setattr(line_tree, "_PAIRS_AT_ONCE", pairs)
         parts = load(laboratory_checkpoint, one_device, score_grid=fine, batch_size=2)
-        for answer in parts.engine.run(prepared.rows):
+        for answer in parts.engine.run(prepared.prompts):
             np.testing.assert_allclose(np.exp(answer.log_probabilities), np.exp(expected[answer.index]), rtol=0, atol=1e-6)
             np.testing.assert_allclose(answer.log_probabilities, expected[answer.index], rtol=0, atol=1e-4)
     assert nodes > 100
@@ -134,15 +134,16 @@ def test_a_tree_computed_in_parts_gives_the_same_probabilities(laboratory_checkp
 
 def test_batches_count_the_nodes_of_the_tree(laboratory_checkpoint, one_device, monkeypatch):
     """The cache has a place for each node of each prompt: prompts × nodes are bounded, however many prompts there are."""
-    shapes = []
-    monkeypatch.setattr(engine.Engine, "_compile", lambda self, programs: shapes.extend(programs))
+    seen = []
+    monkeypatch.setattr(programs.Programs, "compile_score", lambda self, params, batches: seen.extend(batches))
     judge = load(laboratory_checkpoint, one_device, score_grid="1:10:0.25")
-    rows = judge.prepare(list(enumerate(pair.record for pair in laboratory.make_pairs(60, seed=2))), {}, "forward").rows
+    prompts = judge.prepare(list(enumerate(pair.record for pair in laboratory.make_pairs(60, seed=2))), {}, "forward").prompts
     with pytest.raises(KeyError):  # nothing was compiled
-        next(judge.engine.run(rows))
-    assert shapes
-    for _, parts, _, prompts, longest in shapes:
-        assert parts * prompts * (longest + len(judge.engine.tree.tokens)) <= 2 * engine._CACHE_TOKENS
+        next(judge.engine.run(prompts))
+    nodes = len(judge.engine.tree.tokens)
+    assert sum(len(batch.prompts_by_index) for batch in seen) == 60
+    assert all(batch.capacity * (batch.prompt_length + nodes) <= 2 * sizing._CACHE_TOKENS for batch in seen)
+    assert nodes * 60 > 2 * sizing._CACHE_TOKENS
 
 
 def test_a_distribution_does_not_depend_on_company_or_mesh(laboratory_checkpoint, one_device, records):

@@ -16,6 +16,7 @@ from judgelm_jax.checkpoints.hf_reading import SafetensorsWeights, TorchWeights
 from judgelm_jax.checkpoints.opening import Checkpoint
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import decoder
+from judgelm_jax.model.config_rope import CONDENSED
 from judgelm_jax.tokenization import load_tokenizer
 
 TOLERANCE = 1e-3
@@ -62,7 +63,8 @@ def largest_difference(ours: Checkpoint, theirs: Path) -> float:
                 trust_remote_code=False,
                 gguf_file=theirs.name if theirs.is_file() else None,
             )
-        if theirs.is_file() and ours.config.rope_scaling is not None:  # which transformers does not read from a GGUF of Llama
+        # What transformers does not read: the scaling of a GGUF of Llama, and LongChat's own key.
+        if ours.config.rope_scaling is not None and (theirs.is_file() or CONDENSED in ours.hf_config):
             scaled = transformers.AutoConfig.for_model(**ours.hf_config)
             model.model.rotary_emb = type(model.model.rotary_emb)(scaled)
     except Exception as error:  # it raises whatever its parts raise

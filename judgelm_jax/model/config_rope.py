@@ -8,6 +8,8 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.model.config import RopeScaling
 from judgelm_jax.model.config_keys import shown
 
+CONDENSED = "rope_condense_ratio"
+
 _DEFAULT_BASE = 10000.0
 _DEFAULT_CONTEXT = 2048  # both as in `transformers`
 _NAMES = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "finetuned"}
@@ -39,10 +41,10 @@ def rope_of(values: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
         scalings["rope_scaling"] = _scaling(old, "rope_scaling", values)
     if new is not None:
         scalings["rope_parameters"] = _scaling(new, "rope_parameters", values)
-    ratio = values.get("rope_condense_ratio")
+    ratio = values.get(CONDENSED)
     if ratio is not None:
-        factor = number(values, "rope_condense_ratio")
-        scalings["rope_condense_ratio"] = None if factor == 1 else RopeScaling("linear", factor)
+        factor = number(values, CONDENSED)
+        scalings[CONDENSED] = None if factor == 1 else RopeScaling("linear", factor)
     _agree(scalings)
     return next(iter(bases.values()), _DEFAULT_BASE), next(iter(scalings.values()), None)
 

@@ -8,7 +8,7 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.json_object import read_json_object
 from judgelm_jax.model.config import LARGEST, ModelConfig
 from judgelm_jax.model.config_keys import SAME_AS, check_keys, shown
-from judgelm_jax.model.config_rope import context_of, number, rope_of, whole
+from judgelm_jax.model.config_rope import CONDENSED, context_of, number, rope_of, whole
 from judgelm_jax.notices import say_once
 
 
@@ -103,15 +103,21 @@ def with_context(values: dict[str, Any], context: int | None) -> dict[str, Any]:
 
 
 def read_hf_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
-    """Reads `config.json`; returns the model that it describes and its raw content. Errors name the file."""
+    """Reads `config.json`; returns the model that it describes and its content. Errors name the file.
+
+    LongChat's condensed positions are in the content in the form that other programs know, too.
+    """
     try:
         values = read_json_object(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file; a checkpoint needs its config.json") from error
     try:
-        return from_hf(values), values
+        config = from_hf(values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    if CONDENSED in values and config.rope_scaling is not None:
+        values["rope_scaling"] = {"rope_type": "linear", "type": "linear", "factor": config.rope_scaling.factor}
+    return config, values
 
 
 def token_ids(value: Any, vocab_size: int) -> tuple[int, ...]:

@@ -2,9 +2,11 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import transformers
 
 from judgelm_jax.checkpoints import open_checkpoint, orbax_store
 from judgelm_jax.commands import convert
@@ -47,6 +49,21 @@ def test_a_real_checkpoint_computes_the_same_after_conversion(
     assert run_convert(f"--source={source}", f"--target={tmp_path / 'b'}", "--to=orbax", "--verify") == 0
     assert run_convert(f"--source={tmp_path / 'b'}", f"--target={tmp_path / 'c'}", "--to=hf", "--verify") == 0
     assert (tmp_path / "c/model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("to", ["orbax", "hf"])
+def test_condensed_positions_are_verified_and_exported_in_the_form_that_others_know(
+    tmp_path: Path, laboratory_checkpoint: Path, to: str
+) -> None:
+    source, target = tmp_path / "longchat", tmp_path / "target"
+    shutil.copytree(laboratory_checkpoint, source)
+    values = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(values | {"rope_condense_ratio": 8, "max_sequence_length": 9000}))
+    assert run_convert(f"--source={source}", f"--target={target}", f"--to={to}", "--verify") == 0
+    config = open_checkpoint(str(target)).config
+    assert (config.rope_scaling.factor, config.context) == (8, 9000)
+    if to == "hf":
+        assert transformers.AutoConfig.from_pretrained(target).rope_parameters["factor"] == 8
 
 
 def test_verification_notices_an_exchange_of_two_tensors(

@@ -15,6 +15,7 @@ from flax import nnx
 from judgelm_jax.model import rotary, views
 from judgelm_jax.model.cache import Cache
 from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.embedding import look_up
 from judgelm_jax.model.layers import Adapted, ForwardPass, Layer, RMSNorm
 from judgelm_jax.model.parameters import Params
 from judgelm_jax.model.placement import DEFAULT, Placement
@@ -44,7 +45,7 @@ def forward(
     """
     embedding = params["embed_tokens"]["weight"]
     with jax.default_matmul_precision("highest" if embedding.dtype == jnp.float32 else "default"):
-        x = constrain(embedding[tokens], placement.mesh, ("batch", "sequence", "width"))
+        x = constrain(look_up(embedding, tokens), placement.mesh, ("batch", "sequence", "width"))
         run = ForwardPass(view, rotary.rotation(config, view.positions), placement)
         last_run = run._replace(view=view.in_last_layer())
         layers, last = params["layers"], config.num_layers - 1

@@ -3,7 +3,7 @@
 Letters of the shapes: B rows, S tokens of a row, M targets of a row, E model width.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.sharding import constrain
+from judgelm_jax.training.chunks import Pieces, add_up
 
 
 class Batch(NamedTuple):
@@ -33,7 +34,14 @@ class Batch(NamedTuple):
 def total_loss(
     params: parameters.Params, config: ModelConfig, batch: Batch, placement: Placement, packed: bool, chunk: int
 ) -> jax.Array:
-    """The sum over all targets of −log P(target | what is before it), in nats, float32.
+    """The sum over all targets of −log P(target | what is before it), in nats, float32; arguments as of `row_losses`."""
+    return row_losses(params, config, batch, placement, packed, chunk).sum()
+
+
+def row_losses(
+    params: parameters.Params, config: ModelConfig, batch: Batch, placement: Placement, packed: bool, chunk: int
+) -> jax.Array:
+    """The sum over the targets of each row of −log P(target | what is before it), in nats, float32 [B].
 
     Only the hidden states that predict a target meet the output matrix, `chunk` of a device at a time; the backward pass
     computes the logits of a chunk again. Rows have very different numbers of targets, so each device first moves its own
@@ -54,17 +62,18 @@ def total_loss(
         x = x.reshape(groups, rows * x.shape[1], *x.shape[2:])
         return constrain(x, mesh, ("batch", "sequence", "width")[: x.ndim])
 
-    first = batch.tokens.shape[1] * (jnp.arange(batch.tokens.shape[0]) % rows)  # of each row, on its device
-    mask, ids, places = map(of_a_device, (batch.target_mask, batch.target_ids, batch.target_places + first[:, None]))
-    order = jnp.argsort(mask == 0, axis=1, stable=True)
-    mask, ids, places = (jnp.take_along_axis(x, order, axis=1) for x in (mask, ids, places))
+    own = jnp.arange(batch.tokens.shape[0])[:, None] % rows  # the number of each row on its device
+    places, owners = batch.target_places + batch.tokens.shape[1] * own, jnp.broadcast_to(own, batch.target_ids.shape)
+    targets = [of_a_device(x) for x in (batch.target_mask, batch.target_ids, owners, places)]
+    order = jnp.argsort(targets[0] == 0, axis=1, stable=True)
+    mask, ids, owners, places = (jnp.take_along_axis(x, order, axis=1) for x in targets)
     predicting = jnp.take_along_axis(of_a_device(hidden), places[..., None], axis=1)
 
-    @jax.checkpoint
-    def part(hidden: jax.Array, ids: jax.Array, mask: jax.Array) -> jax.Array:
-        logits = constrain(decoder.head(params, hidden), mesh, ("batch", "sequence", "vocab"))
-        chosen = jnp.take_along_axis(logits, ids[..., None], axis=-1)[..., 0]
-        return jnp.sum((jax.nn.logsumexp(logits, axis=-1) - chosen) * mask)
+    def part(output: parameters.Params, piece: Pieces) -> jax.Array:
+        """What C targets of one device, whose leaves are [C, ...], add to its rows: float32 [rows]."""
+        logits = constrain(decoder.head(output, piece.hidden), mesh, ("sequence", "vocab"))
+        chosen = jnp.take_along_axis(logits, piece.ids[..., None], axis=-1)[..., 0]
+        return jax.ops.segment_sum((jax.nn.logsumexp(logits, axis=-1) - chosen) * piece.mask, piece.owners, rows)
 
     chunk = min(chunk, mask.shape[1])
     chunks = -(-mask.shape[1] // chunk)
@@ -74,8 +83,6 @@ def total_loss(
         x = jnp.pad(x, [(0, 0), (0, chunks * chunk - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
         return x.reshape(groups, chunks, chunk, *x.shape[2:]).swapaxes(0, 1)
 
-    def add(total: jax.Array, one: Any) -> tuple[jax.Array, None]:
-        nothing = jnp.zeros_like(total)
-        return total + jax.lax.cond(jnp.any(one[2] != 0), part, lambda *_: nothing, *one), None
-
-    return jax.lax.scan(add, jnp.float32(0), tuple(map(cut, (predicting, ids, mask))))[0]
+    name = "lm_head" if "lm_head" in params else "embed_tokens"
+    pieces = Pieces(*map(cut, (predicting, ids, owners, mask)))
+    return add_up(part, mesh, rows, {name: params[name]}, pieces).reshape(-1)

@@ -15,21 +15,22 @@ from judgelm_jax.mesh_config import MeshConfig
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 REMATS = ("none", "dots", "full")
+BEST_BY = ("loss", "agreement", "last")
 
 _BELOW_ONE = 1 - 1e-9
 
 
 @dataclasses.dataclass
 class ModelShape:
-    """The shape of the model. A checkpoint to start from must have it; from scratch, the vocabulary is the tokenizer's."""
+    """The shape of a model with random weights, whose vocabulary is the tokenizer's; a checkpoint brings its own."""
 
-    hidden_size: int = 4096
-    intermediate_size: int = 11008
-    num_layers: int = 32
-    num_heads: int = 32
-    num_kv_heads: int = 32
-    context: int = 2048
-    tied_embeddings: bool = False
+    hidden_size: int = 4096  # width of the residual stream
+    intermediate_size: int = 11008  # width inside an MLP
+    num_layers: int = 32  # decoder layers
+    num_heads: int = 32  # query heads; they divide hidden_size
+    num_kv_heads: int = 32  # key and value heads; they divide num_heads
+    context: int = 2048  # the most tokens of a prompt and its response
+    tied_embeddings: bool = False  # one matrix for the embedding and the output
 
 
 @dataclasses.dataclass
@@ -40,7 +41,7 @@ class DataConfig:
     reference_support: bool = True  # use the teacher's judgment with reference, where a record has one
     reference_drop: float = 0.5  # with reference support: probability of leaving the reference out after all
     ref_drop_ratio: float | None = None  # the published name, which was the probability of *adding* the reference
-    length: int = 2048  # tokens of a row
+    length: int = 2048  # tokens of a row; examples are shortened or left out to fit
     packing: bool = False  # several short examples in one row, kept apart
     on_overflow: str = "truncate"  # too long: shorten the answers; or `skip` the record; or `error`
 
@@ -49,18 +50,18 @@ class DataConfig:
 class RecipeConfig:
     """How parameters change. A batch is the unit of a step, over all devices and processes."""
 
-    epochs: int = 3
+    epochs: int = 3  # passes over the training file
     steps: int = 0  # end the run (and the schedule) after so many steps; 0: after all epochs
     batch: int = 128  # rows of one step
     micro_batch: int = 0  # rows that a data-parallel device computes at once, the rest accumulates; 0: all its rows
-    learning_rate: float = 2e-5
+    learning_rate: float = 2e-5  # the highest, reached when the warm-up ends
     warmup: float = 0.03  # share of the steps in which the learning rate rises from 0; then it falls as a cosine, to 0
     weight_decay: float = 0.0  # AdamW's, on matrices only
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    clip_norm: float = 1.0
-    seed: int = 0
+    beta1: float = 0.9  # AdamW's decay of the mean of gradients
+    beta2: float = 0.999  # AdamW's decay of the mean of their squares
+    epsilon: float = 1e-8  # AdamW's, added to the root of that mean
+    clip_norm: float = 1.0  # longer gradients are shortened to this norm
+    seed: int = 0  # of all that is drawn: order, augmentation, random weights, the held-out sample
     skipped_in_a_row: int = 5  # so many steps without a finite gradient end the run
 
 
@@ -69,8 +70,8 @@ class ComputationConfig:
     """What may round otherwise but means the same."""
 
     dtype: str = "bfloat16"  # of the computation; parameters and moments are float32
-    mesh: str = "data:1,fsdp:-1,tensor:1"
-    attention: str = "auto"
+    mesh: str = "data:1,fsdp:-1,tensor:1"  # devices along each axis; -1: those that remain
+    attention: str = "auto"  # the kernel; `auto`: the fastest that the device and packing allow
     remat: str = "full"  # what is computed again instead of kept: `none`, all but matrix products (`dots`), `full`
     loss_chunk: int = 512  # target tokens of a device whose logits exist at once
     peak_tflops: float = 0.0  # of one device in this dtype, for the utilization; 0: by the device's name, where known
@@ -80,26 +81,26 @@ class ComputationConfig:
 class LoraConfig:
     """Low-rank adapters (Hu et al., arXiv 2106.09685) instead of all parameters; rank 0: none."""
 
-    rank: int = 0
-    alpha: float = 16.0
-    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    rank: int = 0  # of the adapters; 0: none
+    alpha: float = 16.0  # adapters are scaled by alpha / rank
+    targets: tuple[str, ...] = ("q_proj", "v_proj")  # the projections that get adapters
 
 
 @dataclasses.dataclass
 class EvaluationConfig:
     """Loss and judge metrics on the held-out file, inside the loop."""
 
-    every: int = 0  # steps; 0: at the end only
-    records: int = 256  # from the start of the held-out file
+    every: int = 0  # steps from one evaluation to the next; 0: one at the end only
+    records: int = 256  # how many of the held-out file are measured, spread over its questions
 
 
 @dataclasses.dataclass
 class CheckpointConfig:
     """What is kept of the run while it goes on."""
 
-    every: int = 500  # steps
-    keep: int = 2  # the last so many
-    best: bool = True  # and the one with the best agreement on the held-out file
+    every: int = 500  # steps from one save to the next
+    keep: int = 2  # how many of the last saved steps stay
+    best_by: str = "loss"  # the step that is kept besides and becomes the model: by held-out `loss` or `agreement`; or `last`
     export_dtype: str = "bfloat16"  # of the weights that the run leaves; adapters are merged in that of their base
 
 
@@ -116,8 +117,11 @@ class TrainConfig:
     checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
 
 
-def check(config: TrainConfig) -> None:
+def check(config: TrainConfig, own_shape: bool = True) -> None:
     """Refuses values that mean nothing, and converts the published `ref_drop_ratio` into `reference_drop`.
+
+    Args:
+      own_shape: `config.model` is the shape of the model; else a checkpoint will bring one, and this one says nothing.
 
     Raises:
       InputError: names the field as the flag does.
@@ -127,12 +131,14 @@ def check(config: TrainConfig) -> None:
         _check_range("data.ref_drop_ratio", config.data.ref_drop_ratio, 0, 1)
         config.data.reference_drop, config.data.ref_drop_ratio = 1 - config.data.ref_drop_ratio, None
     recipe, computation = config.training, config.computation
-    for field in ("hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "context"):
+    context, width = (config.model.context, config.model.hidden_size) if own_shape else (math.inf, math.inf)
+    sizes = ("hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "context")
+    for field in sizes if own_shape else ():
         _check_range(f"model.{field}", getattr(config.model, field), 1, 2**24)
     for name, value, low, high in (
         ("data.swap_augmentation", config.data.swap_augmentation, 0, 1),
         ("data.reference_drop", config.data.reference_drop, 0, 1),
-        ("data.length", config.data.length, 16, config.model.context),
+        ("data.length", config.data.length, 16, context),
         ("training.epochs", recipe.epochs, 1, math.inf),
         ("training.steps", recipe.steps, 0, math.inf),
         ("training.batch", recipe.batch, 1, math.inf),
@@ -148,7 +154,7 @@ def check(config: TrainConfig) -> None:
         ("training.skipped_in_a_row", recipe.skipped_in_a_row, 1, math.inf),
         ("computation.loss_chunk", computation.loss_chunk, 1, math.inf),
         ("computation.peak_tflops", computation.peak_tflops, 0, math.inf),
-        ("lora.rank", config.lora.rank, 0, config.model.hidden_size),
+        ("lora.rank", config.lora.rank, 0, width),
         ("lora.alpha", config.lora.alpha, 1e-6, math.inf),
         ("evaluation.every", config.evaluation.every, 0, math.inf),
         ("evaluation.records", config.evaluation.records, 1, math.inf),
@@ -161,6 +167,7 @@ def check(config: TrainConfig) -> None:
         ("computation.dtype", computation.dtype, JudgeConfig.DTYPES),
         ("computation.attention", computation.attention, JudgeConfig.ATTENTIONS),
         ("computation.remat", computation.remat, REMATS),
+        ("checkpoints.best_by", config.checkpoints.best_by, BEST_BY),
         ("checkpoints.export_dtype", config.checkpoints.export_dtype, JudgeConfig.DTYPES),
     ):
         if choice not in choices:
@@ -178,7 +185,7 @@ def _check_types(config: TrainConfig) -> None:
     for section, declared in typing.get_type_hints(TrainConfig).items():
         values = getattr(config, section)
         if not isinstance(values, declared):
-            raise InputError(f"--config: {section} is a {type(values).__name__}; it must be a {declared.__name__}")
+            raise InputError(f"--config.{section}: is a {type(values).__name__}; it must be a {declared.__name__}")
         for field, kind in typing.get_type_hints(declared).items():
             value = getattr(values, field)
             if kind is float and type(value) is int:

@@ -205,12 +205,16 @@ def _open_training(folder: Path, about: dict[str, Any]) -> Checkpoint:
 
 
 def _told_of_run(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """For the model card: the step, what the run started from, and the run's own file with its data and recipe."""
+    """For the model card: the step, why it was chosen, what the run started from, and the run's own file with its data and
+    recipe."""
     told = {name: about.get(name) for name in ("init_from", "init_fingerprint", "lora", "export_dtype")}
     try:
         run = json.loads((folder.absolute().parent.parent / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         run = None
+    choice = about.get("choice")
+    if choice is not None and str(choice["step"]) == folder.name:
+        told |= {"chosen_for": choice["reason"], "held_out": choice["figures"]}
     return told | {"step": folder.name} | ({"run": run} if isinstance(run, dict) else {})
 
 

@@ -15,7 +15,7 @@ from judgelm_jax.checkpoints.orbax_store import FORMAT, METADATA_FILE, quietly
 from judgelm_jax.errors import InputError
 
 STATE = "state"  # what Orbax calls the saved tree
-METRIC = "agreement"  # the best checkpoint has most of it
+METRIC = "chosen"  # its own step, of a checkpoint that was chosen when it was saved: the last of these is the best
 LAYOUT = "stacked"
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # ends the name of a folder that Orbax is writing
@@ -23,18 +23,20 @@ _UNFINISHED = ".orbax-checkpoint-tmp"  # ends the name of a folder that Orbax is
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A restored run: its state, the number of steps behind it, and the state of the iterator over the data."""
+    """A restored run: its state, the number of steps behind it, the state of the iterator over the data, and what was said of
+    the step that was chosen so far."""
 
     step: int
     state: Any
     iterator: dict[str, Any]
+    choice: dict[str, Any] | None
 
 
 class TrainingCheckpoints:
     """The folder `RUN/checkpoints`, one folder a saved step. Every process calls every method, in the same order."""
 
     def __init__(self, folder: Path, keep: int, best: bool, about: Mapping[str, Any]):
-        """Keeps the last `keep` checkpoints and, with `best`, the one with the best agreement.
+        """Keeps the last `keep` checkpoints and, with `best`, the one that was chosen last.
 
         `about` (JSON) describes the run in the metadata of each checkpoint; what a killed save left behind is removed.
         """
@@ -69,24 +71,24 @@ class TrainingCheckpoints:
         """The last saved step."""
         return None if self._checkpointer.latest is None else self._checkpointer.latest.step
 
-    @property
-    def best(self) -> int | None:
-        """The saved step with the best agreement, the last one where several are; None where none was evaluated."""
-        scored = [(c.metrics[METRIC], c.step) for c in self._checkpointer.checkpoints if c.metrics]
-        return max(scored)[1] if scored else None
-
     def path(self, step: int) -> Path:
         """The folder of a saved step."""
         return self._folder / str(step)
 
-    def save(self, step: int, state: Any, iterator: Mapping[str, Any], agreement: float | None = None) -> None:
+    def save(
+        self, step: int, state: Any, iterator: Mapping[str, Any], choice: Mapping[str, Any] | None = None, best: bool = False
+    ) -> None:
         """Starts to write; the state may be donated to the next step at once. Waits for the save before, if it still runs.
+
+        Args:
+          choice: JSON values, given back by `restore`: which step is chosen so far, and why.
+          best: it is this one.
 
         Raises:
           InputError: that one or this one cannot be written.
         """
-        metadata = {**self._about, "iterator": dict(iterator)}
-        metrics = None if agreement is None else {METRIC: agreement}
+        metadata = {**self._about, "iterator": dict(iterator), "choice": None if choice is None else dict(choice)}
+        metrics = {METRIC: step} if best else None
         self.wait()
         try:
             self._saving = self._checkpointer.save_checkpointables_async(
@@ -135,7 +137,7 @@ class TrainingCheckpoints:
             raise InputError(
                 f"{self.path(step)}: cannot be restored ({reason}); remove this folder to go on from the checkpoint before"
             ) from error
-        return Restored(step, state, custom["iterator"])
+        return Restored(step, state, custom["iterator"], custom.get("choice"))
 
     def close(self) -> None:
         """Waits and frees what Orbax holds. Raises as `save`."""

@@ -19,10 +19,13 @@ from absl import flags
 from ml_collections import config_flags
 
 from judgelm_jax.commands.command_line import check_json, describe, run, write_json
+from judgelm_jax.commands.config_fields import ConfigFlags, help_lines, overridden
 from judgelm_jax.errors import InputError
 from judgelm_jax.training_config import TrainConfig
 
-FLAGS = flags.FlagValues()
+__doc__ = f"{__doc__}\nfields of the config:\n{help_lines()}"
+
+FLAGS = ConfigFlags()
 
 config_flags.DEFINE_config_file("config", None, "a file of configs/, or one like it", flag_values=FLAGS)
 flags.mark_flag_as_required("config", FLAGS)
@@ -77,7 +80,10 @@ def main() -> None:
             from judgelm_jax.training.loop import train
 
             try:
-                summary = train(config, data, output, INIT_FROM.value, tokenizer, evaluation, RESUME.value, stopping)
+                summary = train(
+                    config, data, output, INIT_FROM.value, tokenizer, evaluation, RESUME.value, stopping,
+                    overridden(FLAGS, "model"),
+                )  # fmt: skip
             except Stopped as stopped:
                 print(f"{output}: {stopped}", file=sys.stderr)
                 raise SystemExit(stopped.exit_code) from None
@@ -107,13 +113,15 @@ def _report(summary: dict[str, Any], output: Path) -> None:
         print(f"epoch {epoch + 1:<4} " + ", ".join(f"{_number(value)} {name}" for name, value in counts.items()))
     if summary.get("loss") is not None:
         print(f"loss       {summary['loss']:.4f} nats a target token in the last step")
-    if "evaluation" in summary:
-        held_out = summary["evaluation"]
-        print(
-            f"held out   loss {_number(held_out['loss'])}, agreement {held_out['agreement']:.4f}, consistency "
-            f"{held_out['consistency']:.4f} on {held_out['records']} records"
-        )
-    print(f"output     {output / 'model'} (of step {summary['exported_step']})")
+    for name, title in (("evaluation", "held out"), ("last_evaluation", "at the end")):
+        held_out = summary.get(name)
+        if held_out is not None and (name == "evaluation" or held_out["step"] != summary["exported_step"]):
+            print(
+                f"{title:<10} loss {_number(held_out['loss'])}, agreement {held_out['agreement']:.4f}, consistency "
+                f"{held_out['consistency']:.4f} on {held_out['records']} records of {held_out['questions']} questions, after "
+                f"step {held_out['step']}"
+            )
+    print(f"output     {output / 'model'}, of step {summary['exported_step']}: {summary['why']}")
 
 
 def _number(value: Any) -> str:

@@ -47,12 +47,17 @@ def draw_variant(key: int, has_reference: bool, config: DataConfig, seed: int, e
 
     Args:
       key: the `identity_hash` of its identity.
-      has_reference: whether there is a judgment with reference.
+      has_reference: whether there is a judgment with reference (`text_w_reference`).
     """
-    with_reference = (
-        config.reference_support and has_reference and uniform(seed, key, epoch, "reference") >= config.reference_drop
+    with_reference = shows_reference(has_reference, config) and (
+        uniform(seed, key, epoch, "reference") >= config.reference_drop
     )
     return Variant(uniform(seed, key, epoch, "swap") < config.swap_augmentation, with_reference)
+
+
+def shows_reference(has_reference: bool, config: DataConfig) -> bool:
+    """Whether a record is shown with its reference, unless that is dropped: only where the teacher judged with it."""
+    return config.reference_support and has_reference
 
 
 def example_of(record: Record, variant: Variant) -> Example:

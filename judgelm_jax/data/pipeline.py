@@ -38,9 +38,11 @@ class Epoch:
     numbers: np.ndarray
     variants: np.ndarray
     lengths: np.ndarray
+    targets: np.ndarray  # int32 [E], target tokens
+    shortened: np.ndarray  # bool [E]
+    dropped: np.ndarray  # bool [E], without the explanation, which could not be exchanged with certainty
     starts: np.ndarray  # int32 [rows + 1]
-    targets: int  # the most target tokens in one row
-    counts: dict[str, int | float]
+    overflow: int  # records that are left out since they do not fit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +50,13 @@ class Plan:
     """All steps of a run. Steps, epochs and rows are numbered from 0.
 
     `steps` is their number; `steps_per_epoch` counts whole epochs, so that its sum may be above it; `targets` is the most
-    target tokens in one row of the run.
+    target tokens in one row of `length` tokens.
     """
 
     file: TrainingFile
     epochs: list[Epoch]
     batch: int
+    length: int
     steps: int
     steps_per_epoch: list[int]
     targets: int
@@ -69,14 +72,35 @@ class Plan:
         return [self.file.identity(n) for n in self.epochs[epoch].numbers[starts[first] : starts[first + self.batch]]]
 
     def counts(self, epoch: int) -> dict[str, int | float]:
-        """What an epoch holds, for its report.
+        """What was trained in an epoch, for its report; of the last epoch only the steps that the run makes count.
 
         `examples`, and among them `swapped`, `with_reference`, `shortened`, `explanations_dropped` (they could not be
-        exchanged with certainty); `overflow`: records left out since they do not fit; `teacher_failed`: rows
-        of the file that say so; `rows`, `tokens`, `target_tokens`;
-        `padding`: the share of padding in all rows.
+        exchanged with certainty); `rows`, `tokens`, `target_tokens`; `padding`: the share of padding in all rows. Of the whole
+        file: `overflow`, records left out of the epoch since they do not fit; `teacher_failed`, rows that say so.
         """
-        return dict(self.epochs[epoch].counts)
+        one = self.epochs[epoch]
+        steps = min(self.steps_per_epoch[epoch], self.steps - sum(self.steps_per_epoch[:epoch]))
+        rows = steps * self.batch
+        trained = slice(0, int(one.starts[rows]))
+        variants, tokens = [_VARIANTS[variant] for variant in one.variants[trained]], int(one.lengths[trained].sum())
+        return {
+            "examples": len(variants),
+            "swapped": sum(variant.swapped for variant in variants),
+            "with_reference": sum(variant.with_reference for variant in variants),
+            "shortened": int(one.shortened[trained].sum()),
+            "explanations_dropped": int(one.dropped[trained].sum()),
+            "overflow": one.overflow,
+            "teacher_failed": self.file.skipped,
+            "rows": rows,
+            "tokens": tokens,
+            "target_tokens": int(one.targets[trained].sum()),
+            "padding": 1 - tokens / (rows * self.length),
+        }
+
+    def left_out(self) -> tuple[int, int, int]:
+        """Of the records of the file: those in which the teacher failed, those that fit in no epoch of the run, all."""
+        fitting = np.unique(np.concatenate([epoch.numbers for epoch in self.epochs]))
+        return self.file.skipped, len(self.file) - len(fitting), self.file.skipped + len(self.file)
 
     def row(self, step: int, place: int) -> tuple[Epoch, slice]:
         """The epoch of a step, and where in it the examples of one row of the batch stand."""
@@ -116,8 +140,8 @@ def plan(file: TrainingFile, tokenizer: Tokenizer, eos_id: int, config: DataConf
             f"--config.training.steps={recipe.steps}: {recipe.epochs} epochs of {file.path} have {sum(steps)}; "
             "lower it, or raise --config.training.epochs"
         )
-    targets = max(epoch.targets for epoch in epochs)
-    return Plan(file, epochs, recipe.batch, recipe.steps or sum(steps), steps, targets)
+    targets = max(int(np.add.reduceat(epoch.targets, _filled(epoch.starts)).max()) for epoch in epochs)
+    return Plan(file, epochs, recipe.batch, config.length, recipe.steps or sum(steps), steps, targets)
 
 
 def batches(
@@ -200,21 +224,21 @@ def _plan_epoch(file: TrainingFile, sizes: "_Sizes", config: DataConfig, recipe:
     starts[len(bins) + 1 :] = len(order)
     numbers = order[np.concatenate(bins)]
     chosen = numbers, variants[numbers]
-    learned = np.add.reduceat(sizes.targets[chosen], starts[: len(bins)])
-    counts: dict[str, int | float] = {
-        "examples": len(numbers),
-        "swapped": sum(_VARIANTS[variant].swapped for variant in chosen[1]),
-        "with_reference": sum(_VARIANTS[variant].with_reference for variant in chosen[1]),
-        "shortened": int(sizes.shortened[chosen].sum()),
-        "explanations_dropped": int(sizes.dropped[chosen].sum()),
-        "overflow": len(file) - len(numbers),
-        "teacher_failed": file.skipped,
-        "rows": rows,
-        "tokens": int(sizes.tokens[chosen].sum()),
-        "target_tokens": int(learned.sum()),
-        "padding": 1 - float(sizes.tokens[chosen].sum()) / (rows * config.length),
-    }
-    return Epoch(numbers, variants[numbers], tokens[numbers], starts, int(learned.max()), counts)
+    return Epoch(
+        numbers=numbers,
+        variants=variants[numbers],
+        lengths=tokens[numbers],
+        targets=sizes.targets[chosen],
+        shortened=sizes.shortened[chosen],
+        dropped=sizes.dropped[chosen],
+        starts=starts,
+        overflow=len(file) - len(numbers),
+    )
+
+
+def _filled(starts: np.ndarray) -> np.ndarray:
+    """Where the rows begin that are not empty."""
+    return starts[:-1][np.diff(starts) > 0]
 
 
 class _Sizes:

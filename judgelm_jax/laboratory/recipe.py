@@ -19,5 +19,5 @@ def get_config() -> TrainConfig:
         data=DataConfig(swap_augmentation=0.5, reference_support=True, reference_drop=0.5, length=49),
         training=RecipeConfig(epochs=2, batch=64, learning_rate=2e-3, beta2=0.98),
         computation=ComputationConfig(dtype="float32", mesh="data:-1", remat="none"),
-        checkpoints=CheckpointConfig(every=1000, keep=1, best=False, export_dtype="float32"),
+        checkpoints=CheckpointConfig(every=1000, keep=1, best_by="last", export_dtype="float32"),
     )

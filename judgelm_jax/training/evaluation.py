@@ -1,16 +1,16 @@
 """Held-out loss and judge metrics, on the parameters as they are in the middle of training."""
 
-import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from judgelm_jax import verdicts
-from judgelm_jax.data.pipeline import batches, plan
-from judgelm_jax.data.training_file import TrainingFile
+from judgelm_jax.data.augmentation import shows_reference
+from judgelm_jax.data.held_out import as_trained
+from judgelm_jax.data.pipeline import batches
 from judgelm_jax.evaluation.joining import join_rows
 from judgelm_jax.evaluation.metrics import summarize
 from judgelm_jax.judging import score_tree
@@ -19,67 +19,69 @@ from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.judge import Judge
 from judgelm_jax.records import Record
 from judgelm_jax.tokenization import Tokenizer
+from judgelm_jax.training.choice import AGREEMENT, Measured
 from judgelm_jax.training.feeding import Feeding
-from judgelm_jax.training.loss import Batch, total_loss
+from judgelm_jax.training.loss import Batch, row_losses
+from judgelm_jax.training.setup import HeldOut
 from judgelm_jax.training.step import Program
-from judgelm_jax.training_config import RecipeConfig, TrainConfig
+from judgelm_jax.training_config import DataConfig, TrainConfig
 
 # Of the summary of `judgelm-evaluate`, what is logged of each evaluation.
 _LOGGED = ("agreement", "agreement_interval", "consistency", "consistency_interval", "delta_bias")
 
-Evaluate = Callable[[Any], dict[str, Any]]
+Evaluate = Callable[[Any], Measured]
 
 
 def make_evaluation(
-    held_out: TrainingFile, tokenizer: Tokenizer, eos_id: int, config: TrainConfig, program: Program, frozen: Any
+    held_out: HeldOut, tokenizer: Tokenizer, eos_id: int, config: TrainConfig, program: Program, frozen: Any
 ) -> Evaluate:
-    """What measures trained parameters on a held-out file: loss in nats a target, and agreement and consistency as a judge.
+    """What measures trained parameters on held-out records: loss in nats a target, and agreement and consistency as a judge.
 
-    Records stand as they are in the file, with their reference where the run trains with references. The judge metrics are
-    those of `judgelm-evaluate` on the merged verdicts of both orders, mode `scores`, against the teacher's scores. Programs
-    are compiled once. Every process must call it.
+    Records stand as they are in the file, with their reference where the run trains with it. The judge metrics are those of
+    `judgelm-evaluate` on the merged verdicts of both orders, mode `scores`, against the teacher's scores. Programs are
+    compiled once. Every process must call it.
     """
     mesh = program.placement.mesh
     assert mesh is not None
-    data = dataclasses.replace(config.data, swap_augmentation=0.0, reference_drop=0.0)
-    recipe = RecipeConfig(epochs=1, batch=config.training.batch, seed=config.training.seed)
-    rows = plan(held_out, tokenizer, eos_id, data, recipe)
-    feeding = Feeding(recipe.batch, mesh)
+    file, planned = held_out.file, held_out.plan
+    feeding = Feeding(planned.batch, mesh)
     cast = jax.jit(program.compute_params)
 
-    def loss(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        total = total_loss(params, program.model, batch, program.placement, program.packed, program.loss_chunk)
-        return total, batch.target_mask.sum()
+    def losses(params: Any, batch: Batch) -> jax.Array:
+        return row_losses(params, program.model, batch, program.placement, False, program.loss_chunk)
 
-    loss_of = jax.jit(loss, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    losses_of = jax.jit(losses, out_shardings=NamedSharding(mesh, PartitionSpec()))
     judge = _live_judge(tokenizer, config, program)
-    records = [held_out[number] for number in range(len(held_out))]
-    labels = [_label(record, config.data.reference_support) for record in records]
+    records = [as_trained(file[number], config.data) for number in range(len(file))]
+    labels = [_label(record, config.data) for record in records]
+    (epoch,) = planned.epochs
 
-    def evaluate(trained: Any) -> dict[str, Any]:
+    def evaluate(trained: Any) -> Measured:
         params = cast(trained, frozen)
-        nll = targets = 0.0
-        for arrays in batches(rows, held_out, tokenizer, eos_id, data, recipe, feeding.part, feeding.parts):
-            total, count = loss_of(params, feeding.put(arrays))
-            nll, targets = nll + float(total), targets + float(count)
+        rows = batches(planned, file, tokenizer, eos_id, held_out.data, held_out.recipe, feeding.part, feeding.parts)
+        of_rows = [np.asarray(losses_of(params, feeding.put(arrays)), np.float64) for arrays in rows]
+        nats = np.concatenate(of_rows)[: len(epoch.numbers)]  # a record a row, in the order of the plan
         judge.engine.load(params)
         judged = [judgment.row for judgment in judge.judge(records)]
         judge.engine.load({})  # the next step needs the room
-        summary = summarize(join_rows(labels, judged), parser="tolerant", unparsed="wrong")
-        loss = nll / targets if math.isfinite(nll) else None
-        return {"loss": loss, "records": len(records)} | {name: summary[name] for name in _LOGGED}
+        joined = join_rows(labels, judged)
+        summary = summarize(joined, parser="tolerant", unparsed="wrong")
+        loss = float(nats.sum() / epoch.targets.sum())
+        figures = {"loss": loss if np.isfinite(loss) else None, "records": len(records)}
+        figures |= {"questions": len(np.unique(file.questions))} | {name: summary[name] for name in _LOGGED}
+        if config.checkpoints.best_by == AGREEMENT:
+            pairs = zip(labels, joined.predictions, strict=True)
+            right = np.array([prediction.headline.winner == label for label, prediction in pairs], np.float64)
+            return Measured(figures, right, np.ones(len(right)), file.questions)
+        return Measured(figures, nats, epoch.targets.astype(np.float64), file.questions[epoch.numbers])
 
     return evaluate
 
 
 def _live_judge(tokenizer: Tokenizer, config: TrainConfig, program: Program) -> Judge:
-    """A judge whose engine gets its parameters at each evaluation."""
+    """A judge whose engine gets its parameters at each evaluation; it shows the references that the records still have."""
     settings = JudgeConfig(
-        mode="scores",
-        orders="both",
-        reference="auto" if config.data.reference_support else "none",
-        dtype=program.dtype,
-        attention=config.computation.attention,
+        mode="scores", orders="both", reference="auto", dtype=program.dtype, attention=config.computation.attention
     )
     tree = score_tree.build(tokenizer, verdicts.score_lines(2))
     assert program.placement.mesh is not None
@@ -87,8 +89,7 @@ def _live_judge(tokenizer: Tokenizer, config: TrainConfig, program: Program) -> 
     return Judge(engine, tokenizer, settings, "the judge in training")
 
 
-def _label(record: Record, with_reference: bool) -> int:
-    scores = record["score"]
-    if with_reference and record.get("score_w_reference") is not None:
-        scores = record["score_w_reference"]
-    return verdicts.winner_of(scores)
+def _label(record: Record, config: DataConfig) -> int:
+    """The winner by the judgment that training would show for the record `as_trained`."""
+    with_reference = shows_reference(record.get("text_w_reference") is not None, config)
+    return verdicts.winner_of(record["score_w_reference" if with_reference else "score"])

@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from judgelm_jax.checkpoints.training_run import TrainingCheckpoints
 from judgelm_jax.data.pipeline import batches
 from judgelm_jax.model import lora, parameters
 from judgelm_jax.training import export, run_folder, setup
+from judgelm_jax.training.choice import LAST, Choice, choose
 from judgelm_jax.training.evaluation import make_evaluation
 from judgelm_jax.training.feeding import Feeding
 from judgelm_jax.training.identity import agreement_of
@@ -37,6 +38,7 @@ def train(
     evaluation: Path | None = None,
     resume: bool = False,
     stopping: Stopping | None = None,
+    insisted: Collection[str] = (),
 ) -> Summary:
     """Trains a judge and leaves it in `output`/model, a directory that `Judge.load` opens.
 
@@ -45,10 +47,12 @@ def train(
       data: JudgeLM-100K rows, JSON Lines.
       output: the folder of the run: `metrics.jsonl`, `checkpoints/`, `tensorboard/`, and in the end `model/` (with LoRA also
         `adapter/`, in PEFT's form).
-      init_from: a checkpoint to go on from; without one, random weights and a `tokenizer` folder.
+      init_from: a checkpoint to go on from, which brings the shape of the model; without one, random weights and a
+        `tokenizer` folder.
       evaluation: held-out rows in the form of `data`, for loss and judge metrics in the loop.
       resume: go on with an unfinished run in `output`, to the same end as if it had never stopped.
       stopping: what listens to SIGINT and SIGTERM; by default they are listened to here.
+      insisted: the fields of `config.model` that a checkpoint must have as they are there.
 
     Returns:
       the last losses and metrics, and what was counted.
@@ -61,10 +65,10 @@ def train(
     with contextlib.ExitStack() as stack:
         if stopping is None:
             stopping = stack.enter_context(listening())
-        sources = Sources(data, evaluation, init_from, tokenizer)
+        sources = Sources(data, evaluation, init_from, tokenizer, frozenset(insisted))
         run = setup.prepare(config, sources, *setup.check_sources(config, sources))
         processes.compare(
-            "the run", agreement_of(config, run.identity, **{"--output": str(output.absolute()), "--resume": resume})
+            "the run", agreement_of(run.config, run.identity, **{"--output": str(output.absolute()), "--resume": resume})
         )
         if jax.process_index() == 0:
             run_folder.check_room(output, _state_shapes(run), config.checkpoints.keep + _keeps_best(run))
@@ -81,10 +85,11 @@ def _train(run: Run, output: Path, stopping: Stopping) -> Summary:
     frozen = _frozen(run)
     shapes = _state_shapes(run)
     checkpoints = TrainingCheckpoints(
-        output / run_folder.CHECKPOINTS, config.checkpoints.keep, config.checkpoints.best, export.about(run)
+        output / run_folder.CHECKPOINTS, config.checkpoints.keep, _keeps_best(run), export.about(run)
     )
     restored = checkpoints.restore(shapes)
     step, state = (restored.step, restored.state) if restored else (0, _first_state(run, shapes))
+    choice = Choice.from_json(restored.choice) if restored and restored.choice else None
 
     # The programs: compiled before the first batch is read.
     feeding = Feeding(config.training.batch, run.mesh)
@@ -109,17 +114,20 @@ def _train(run: Run, output: Path, stopping: Stopping) -> Summary:
             checkpoints.check()
             last, stop = step == plan.steps, _must_stop(stopping, step)
 
-            figures: dict[str, Any] | None = None
+            chosen = False
             if evaluate is not None and (last or _is_due(config.evaluation.every, step)):
                 progress.settle()
-                figures = evaluate(state["params"])
-                progress.evaluated(step, figures)
+                measured = evaluate(state["params"])
+                if config.checkpoints.best_by != LAST:
+                    choice = choose(choice, step, measured, config.checkpoints.best_by)
+                    chosen = choice is not None and choice.step == step
+                progress.evaluated(step, measured.figures, choice)
             if last or plan.epoch_of(step) != plan.epoch_of(step - 1):
                 progress.settle()
                 progress.ended_epoch(step, plan.epoch_of(step - 1))
-            if last or stop or _is_due(config.checkpoints.every, step) or (figures and config.checkpoints.best):
+            if last or stop or _is_due(config.checkpoints.every, step) or chosen:
                 progress.settle()
-                checkpoints.save(step, state, rows.get_state(), figures["agreement"] if figures else None)
+                checkpoints.save(step, state, rows.get_state(), choice.to_json() if choice else None, chosen)
                 progress.paused()
             if stop:
                 checkpoints.wait()
@@ -127,12 +135,12 @@ def _train(run: Run, output: Path, stopping: Stopping) -> Summary:
         checkpoints.wait()
         stopping.all_saved()
 
-        chosen = (config.checkpoints.best and checkpoints.best) or checkpoints.latest
-        assert chosen is not None
+        exported = choice.step if choice else checkpoints.latest
+        assert exported is not None
         if first:
-            export.export(run, checkpoints.path(chosen), output)
+            export.export(run, checkpoints.path(exported), output)
         processes.wait_for_all("export")
-        return progress.summary | {"exported_step": chosen}
+        return progress.ended(exported, choice)
 
 
 def _is_due(every: int, step: int) -> bool:
@@ -148,7 +156,7 @@ def _must_stop(stopping: Stopping, step: int) -> bool:
 
 
 def _keeps_best(run: Run) -> bool:
-    return run.config.checkpoints.best and run.held_out is not None
+    return run.config.checkpoints.best_by != LAST and run.held_out is not None
 
 
 def _trained_shardings(run: Run) -> Any:

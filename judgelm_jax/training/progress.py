@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from judgelm_jax.errors import InputError
+from judgelm_jax.training.choice import Choice
 from judgelm_jax.training.journal import Journal, Silence
 from judgelm_jax.training.setup import Run
 from judgelm_jax.training.throughput import Clock, memory_bytes, peak_flops, step_flops
@@ -41,18 +42,36 @@ class Progress:
         if before is not None:
             self._tell(*before)
 
-    def evaluated(self, step: int, figures: dict[str, Any]) -> None:
-        """Tells the held-out figures after a step."""
-        self._journal.write(step, "evaluation", figures)
-        self.summary["evaluation"] = figures
+    def evaluated(self, step: int, figures: dict[str, Any], choice: Choice | None) -> None:
+        """Tells the held-out figures after a step, and which step is chosen since then."""
+        chosen = {} if choice is None else {"chosen_step": choice.step, "why": choice.why}
+        self._journal.write(step, "evaluation", figures | chosen)
+        if choice is not None:
+            self._journal.say(f"step {choice.step} is chosen so far: {choice.why}")
+        self.summary["last_evaluation"] = {"step": step} | figures
         self.paused()
 
     def ended_epoch(self, step: int, epoch: int) -> None:
-        """Tells what was counted in an epoch, from 0, that ended with a step."""
+        """Tells what was trained in an epoch, from 0, that ended with a step."""
         counts = self._run.plan.counts(epoch)
         self._journal.write(step, "epoch", counts)
         self._journal.say(f"epoch {epoch + 1}: {', '.join(f'{n:.4g} {what}' for what, n in counts.items())}")
-        self.summary.setdefault("epochs", {})[epoch] = counts
+
+    def ended(self, exported: int, choice: Choice | None) -> Summary:
+        """The summary of a run that is done: of all its epochs, also those before it was gone on with.
+
+        Args:
+          exported: the step that is left as the model.
+        """
+        plan = self._run.plan
+        self.summary["epochs"] = {epoch: plan.counts(epoch) for epoch in range(plan.epoch_of(plan.steps - 1) + 1)}
+        evaluation = choice and {"step": choice.step} | choice.figures
+        if evaluation is None and "last_evaluation" in self.summary:
+            evaluation = self.summary["last_evaluation"]
+        if evaluation is not None:
+            self.summary["evaluation"] = evaluation
+        why = "the last step" if choice is None else choice.why
+        return self.summary | {"exported_step": exported, "why": why}
 
     def paused(self) -> None:
         """What was done since the last step is no part of the time of the next."""

@@ -2,12 +2,15 @@
 
 import dataclasses
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from judgelm_jax.checkpoints import Checkpoint, open_checkpoint
+from judgelm_jax.data.held_out import sample
 from judgelm_jax.data.pipeline import Plan, plan
 from judgelm_jax.data.training_file import TrainingFile, check_training_file
 from judgelm_jax.errors import InputError
@@ -20,17 +23,33 @@ from judgelm_jax.tokenization import TOKENIZER_FILES, Tokenizer, load_tokenizer
 from judgelm_jax.training.identity import identity_of
 from judgelm_jax.training.optimizer import make_optimizer, schedule
 from judgelm_jax.training.step import Program, accumulation_of
-from judgelm_jax.training_config import TrainConfig, check
+from judgelm_jax.training_config import DataConfig, ModelShape, RecipeConfig, TrainConfig, check
+
+_WORTH_A_LINE = 0.1  # share of a training file that is left out
 
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """What a run is made of. `init_from`: a checkpoint; None: random weights, and `tokenizer` names a folder with one."""
+    """What a run is made of. `init_from`: a checkpoint; None: random weights, and `tokenizer` names a folder with one.
+
+    `insisted`: the fields of `config.model` that the checkpoint must have; the others are what it has.
+    """
 
     data: Path
     evaluation: Path | None
     init_from: str | None
     tokenizer: Path | None
+    insisted: frozenset[str] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """The held-out records that are measured, and the plan of their batches: a record a row, as it is in the file."""
+
+    file: TrainingFile
+    plan: Plan
+    data: DataConfig
+    recipe: RecipeConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +64,7 @@ class Run:
     tokenizer_folder: Path
     eos_id: int
     file: TrainingFile
-    held_out: TrainingFile | None
+    held_out: HeldOut | None
     plan: Plan
     mesh: Mesh
     program: Program
@@ -63,7 +82,7 @@ def check_sources(config: TrainConfig, sources: Sources) -> tuple[TrainingFile, 
     Raises:
       InputError: names the file and line, or the field.
     """
-    check(config)
+    check(config, own_shape=sources.init_from is None)
     if (sources.init_from is None) == (sources.tokenizer is None):
         raise InputError("give either --init_from (a checkpoint to go on from) or --tokenizer (to train from random weights)")
     if config.lora.rank and sources.init_from is None:
@@ -71,7 +90,7 @@ def check_sources(config: TrainConfig, sources: Sources) -> tuple[TrainingFile, 
     held_out = None
     if sources.evaluation is not None:
         held_out = check_training_file(sources.evaluation)
-        held_out = held_out.head(config.evaluation.records)
+        held_out = sample(held_out, config.evaluation.records, config.training.seed)
     file = check_training_file(sources.data)
     if held_out is not None and held_out.sha256 == file.sha256:
         raise InputError(f"{sources.evaluation}: is the training file; hold other rows out")
@@ -82,13 +101,16 @@ def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out:
     """Plans the run: which rows in which step, on which mesh, with which model.
 
     Raises:
-      InputError: the checkpoint is another model than the config says, or something does not divide.
+      InputError: the checkpoint is another model than was insisted on, or something does not divide.
     """
     mesh = make_mesh(MeshConfig.parse(config.computation.mesh))
     checkpoint = None if sources.init_from is None else open_checkpoint(sources.init_from)
     folder = _tokenizer_folder(sources, checkpoint)
     tokenizer = load_tokenizer(folder)
-    model = _model(config, tokenizer) if checkpoint is None else _checked_model(config, checkpoint, sources)
+    if checkpoint is None:
+        model = _model(config, tokenizer)
+    else:
+        config, model = _with_shape_of(checkpoint, config, sources), checkpoint.config
     if not model.eos_ids:
         raise InputError(f"{folder}: names no end-of-sequence token, which every target ends with; name it in its config")
     eos_id = model.eos_ids[0]
@@ -109,6 +131,8 @@ def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out:
         )
     accumulation = accumulation_of(config, mesh)
     planned = plan(file, tokenizer, eos_id, config.data, config.training)
+    _warn_of_what_is_left_out(planned, config)
+    measured = None if held_out is None else _plan_held_out(held_out, tokenizer, eos_id, config)
     program = Program(
         model=model,
         placement=Placement(mesh, backend, config.computation.remat),
@@ -136,11 +160,30 @@ def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out:
         tokenizer_folder=folder,
         eos_id=eos_id,
         file=file,
-        held_out=held_out,
+        held_out=measured,
         plan=planned,
         mesh=mesh,
         program=program,
         identity=identity_of(config, facts),
+    )
+
+
+def _plan_held_out(file: TrainingFile, tokenizer: Tokenizer, eos_id: int, config: TrainConfig) -> HeldOut:
+    """Raises an `InputError` where a record does not fit and may not be shortened."""
+    data = dataclasses.replace(config.data, swap_augmentation=0.0, reference_drop=0.0, packing=False)
+    recipe = RecipeConfig(epochs=1, batch=config.training.batch, seed=config.training.seed)
+    return HeldOut(file, plan(file, tokenizer, eos_id, data, recipe), data, recipe)
+
+
+def _warn_of_what_is_left_out(planned: Plan, config: TrainConfig) -> None:
+    """A line on stderr where much of the training file teaches nothing."""
+    failed, too_long, total = planned.left_out()
+    if failed + too_long <= _WORTH_A_LINE * total or jax.process_index() != 0:
+        return
+    print(
+        f"judgelm-train: {planned.file.path}: {100 * (failed + too_long) / total:.0f} % of {total} records are left out: the "
+        f"teacher failed in {failed}, and {too_long} do not fit --config.data.length={config.data.length}",
+        file=sys.stderr,
     )
 
 
@@ -169,24 +212,23 @@ def _model(config: TrainConfig, tokenizer: Tokenizer) -> ModelConfig:
     )
 
 
-def _checked_model(config: TrainConfig, checkpoint: Checkpoint, sources: Sources) -> ModelConfig:
-    shape = dataclasses.asdict(config.model)
-    wrong = [
-        f"{name} {getattr(checkpoint.config, name)} instead of {wanted}"
-        for name, wanted in shape.items()
-        if name != "context" and getattr(checkpoint.config, name) != wanted
-    ]
-    if wrong:
+def _with_shape_of(checkpoint: Checkpoint, config: TrainConfig, sources: Sources) -> TrainConfig:
+    """The config with the shape of the checkpoint."""
+    shape = ModelShape(**{field.name: getattr(checkpoint.config, field.name) for field in dataclasses.fields(ModelShape)})
+    for name in sorted(sources.insisted):
+        wanted, there = getattr(config.model, name), getattr(shape, name)
+        if wanted != there:
+            raise InputError(
+                f"--config.model.{name}={wanted}: {sources.init_from} has {there}; leave it out, its shape is taken"
+            )
+    if config.data.length > shape.context:
         raise InputError(
-            f"{sources.init_from}: is another model than --config says ({', '.join(wrong)}); take the config of this model, or "
-            "override --config.model"
+            f"--config.data.length={config.data.length}: the context of {sources.init_from} is {shape.context}; choose a "
+            "smaller length"
         )
-    if config.data.length > checkpoint.config.context:
-        raise InputError(
-            f"--config.data.length={config.data.length}: the context of {sources.init_from} is {checkpoint.config.context}; "
-            "choose a smaller length"
-        )
-    return checkpoint.config
+    config = dataclasses.replace(config, model=shape)
+    check(config)
+    return config
 
 
 def _digest(folder: Path) -> str:

@@ -23,6 +23,8 @@ from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.commands import train
 from judgelm_jax.commands.command_line import run
+from judgelm_jax.data.held_out import sample
+from judgelm_jax.data.training_file import check_training_file
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.model import decoder
 from judgelm_jax.records import dump_line
@@ -137,8 +139,9 @@ def test_the_held_out_loss_is_that_of_transformers(files, whole, tmp_path):
 
     tokenizer = load_tokenizer(output / "tokenizer")
     nll = count = 0
-    for line in (files / "held-out.jsonl").read_text().splitlines()[:8]:
-        row = json.loads(line)
+    held_out = sample(check_training_file(files / "held-out.jsonl"), 8, seed=0)
+    for number in range(8):
+        row = held_out[number]
         answers = [row["answer1_body"], row["answer2_body"]]
         prompt = prompts.render("pair", row["question_body"], answers, row["reference"]["text"])
         ids = [tokenizer.bos_id, *tokenizer.encode(prompt + row["text_w_reference"]), tokenizer.eos_ids[0]]
@@ -274,8 +277,8 @@ def without(arguments, flag):
         (["--config.computation.mesh=data:1,tensor:8"], "'kv_heads' over tensor = 8 devices, which does not divide its size 2"),
         (["--config.data.swap_augmentation=1.5"], "--config.data.swap_augmentation=1.5: must be from 0 to 1"),
         (["--config.computation.remat=half"], "must be one of none, dots, full"),
-        (["--config.training.learning=1"], "Field learning not found"),
-        (["--config.training.batch=many"], "many"),
+        (["--config.training.learning=1"], "training has no field 'learning'; did you mean learning_rate?"),
+        (["--config.training.batch=many"], "--config.training.batch=many: must be a whole number"),
         (["--config.model.num_heads=0"], "--config.model.num_heads=0: must be from 1"),
         (["--config.training.epsilon=0"], "--config.training.epsilon=0"),
         (["--config.lora.rank=4"], "adapters need a trained model; give --init_from"),
@@ -308,9 +311,9 @@ def test_bad_rows_are_named(change, said, files, tmp_path, capsys):
 
 def test_another_model_or_another_run_is_refused(files, whole, tmp_path, capsys, laboratory_checkpoint):
     own = without(arguments(files, tmp_path / "run"), "--tokenizer")
-    said = failure(capsys, [*own, f"--init_from={laboratory_checkpoint}"])
-    assert "is another model than --config says (hidden_size" in said
-    assert "instead of 32" in said
+    there = open_checkpoint(str(laboratory_checkpoint)).config.hidden_size
+    said = failure(capsys, [*own, f"--init_from={laboratory_checkpoint}", "--config.model.hidden_size=32"])
+    assert f"--config.model.hidden_size=32: {laboratory_checkpoint} has {there}; leave it out" in said
     assert "give either --init_from" in failure(capsys, own)
     fine = arguments(files, tmp_path / "run")
     assert "choose another --output" in failure(capsys, arguments(files, tmp_path / "r[1]"))

@@ -11,7 +11,7 @@ from judgelm_jax import laboratory
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.commands import train
 from judgelm_jax.commands.command_line import run
-from judgelm_jax.model import llama
+from judgelm_jax.model import decoder
 from judgelm_jax.records import dump_line
 from judgelm_jax.training import setup
 from judgelm_jax.training_config import ModelShape
@@ -44,7 +44,7 @@ def arguments(files, output, *more, data=None, held_out=None):
 
 def weights(folder):
     checkpoint = open_checkpoint(str(folder))
-    return llama.logits(checkpoint.load(None, "float32"), checkpoint.config, np.array([[3, 4, 5, 6]]))
+    return decoder.logits(checkpoint.load(None, "float32"), checkpoint.config, np.array([[3, 4, 5, 6]]))
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ def add_up(part: Part, mesh: Mesh | None, rows: int, output: Any, pieces: Pieces
     what is small, and one over devices after each chunk would move the whole matrix as often.
     """
 
+    output = _gathered(output, mesh)
+
     def add(total: jax.Array, piece: Pieces) -> tuple[jax.Array, None]:
         more = lambda: total + _each(part, mesh, 1)(output, piece)  # noqa: E731
         return jax.lax.cond(jnp.any(piece.mask != 0), more, lambda: total), None
@@ -54,6 +56,7 @@ def _forward(part: Part, mesh: Mesh | None, rows: int, output: Any, pieces: Any)
 
 def _backward(part: Part, mesh: Mesh | None, rows: int, kept: Any, cotangent: jax.Array) -> tuple[Any, Pieces]:
     output, pieces, learning = kept
+    output = _gathered(output, mesh)
 
     def pull(output: Any, piece: Pieces, cotangent: jax.Array) -> tuple[Any, jax.Array]:
         """The gradients of the output matrix, where it learns, and of hidden states; of one device."""
@@ -78,6 +81,11 @@ def _backward(part: Part, mesh: Mesh | None, rows: int, kept: Any, cotangent: ja
 
 
 add_up.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def _gathered(output: Any, mesh: Mesh | None) -> Any:
+    """The output matrix with its whole width on each device, once for all chunks."""
+    return jax.tree.map(lambda weight: constrain(weight, mesh, ("vocab", "width")), output)
 
 
 def _each(function: Callable, mesh: Mesh | None, mapped: int) -> Callable:

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -5,9 +7,12 @@ import torch
 import transformers
 
 from judgelm_jax.checkpoints.tensors import tensor_table
-from judgelm_jax.model import families
+from judgelm_jax.mesh_config import MeshConfig
+from judgelm_jax.model import families, parameters
 from judgelm_jax.model.placement import Placement
-from judgelm_jax.training.loss import total_loss
+from judgelm_jax.sharding import make_mesh
+from judgelm_jax.training.loss import Batch, total_loss
+from judgelm_jax.training.step import batch_sharding
 
 from .conftest import MODEL, make_batch
 
@@ -91,3 +96,22 @@ def test_padding_and_filling_cost_nothing(params):
     places = np.where(batch.target_mask == 0, 5, batch.target_places)
     other = batch._replace(tokens=tokens, target_places=places)
     assert loss(params, MODEL, other, Placement(attention="blocked"), False, 256) == expected
+
+
+def test_the_output_matrix_is_gathered_and_its_gradient_reduced_once_for_all_chunks(params):
+    """Of a compiled gradient on eight devices: no collective on the output matrix stands in a loop over chunks."""
+    mesh = make_mesh(MeshConfig.parse("data:2,fsdp:4"))
+    shardings = parameters.param_shardings(MODEL, mesh)
+    batch = Batch(*(jax.device_put(x, batch_sharding(mesh)) for x in make_batch(16, seed=6)))
+    gradient = jax.grad(lambda p: total_loss(p, MODEL, batch, Placement(mesh, "xla"), False, 5))
+    text = jax.jit(gradient, out_shardings=shardings).lower(jax.device_put(params, shardings)).compile().as_text()
+    found, entry = [], False
+    for line in text.splitlines():
+        if line and not line.startswith(" "):
+            entry = line.startswith("ENTRY")
+        collective = re.search(r" (all-gather|all-reduce|reduce-scatter)(-start)?\(", line)
+        if collective and f"[{MODEL.vocab_size}," in line[: collective.end()]:
+            found.append((collective[1], entry))
+    assert {kind for kind, _ in found} >= {"all-gather"}
+    assert len([kind for kind, _ in found if kind != "all-gather"]) >= 1
+    assert all(entry for _, entry in found), found

@@ -1,8 +1,8 @@
 """runs the main job on data that it makes itself: trains a small judge from random weights and judges with it.
 
-Makes judgments of a teacher who knows all answers, and new answers of two models; then runs train, convert, prepare, judge and
-evaluate as a user would, printing each command before it runs. It takes two to three minutes on two CPU cores, nearly all of
-them for the training.
+Makes judgments of a teacher who knows all answers, and new answers of three models; then runs train, convert, prepare, judge,
+evaluate and rank as a user would, printing each command before it runs. What comes out is a report to look at. It takes two to
+three minutes on two CPU cores, nearly all of them for the training.
 
   judgelm-quickstart --output=runs/quickstart
 """
@@ -24,7 +24,9 @@ from judgelm_jax.errors import InputError
 FLAGS = flags.FlagValues()
 
 OUTPUT = flags.DEFINE_string("output", "runs/quickstart", "the folder for everything that is made", flag_values=FLAGS)
-PAIRS = flags.DEFINE_integer("pairs", 200, "held-out answer pairs to make and judge", lower_bound=2, flag_values=FLAGS)
+QUESTIONS = flags.DEFINE_integer(
+    "questions", 70, "held-out questions; every two answers of three models are judged", lower_bound=2, flag_values=FLAGS
+)
 STEPS = flags.DEFINE_integer(
     "steps", 0, "end the training after so many steps; 0: when the judge has learned", lower_bound=0, flag_values=FLAGS
 )
@@ -45,18 +47,18 @@ def main() -> None:
     _clear(folder)
 
     from judgelm_jax import laboratory
-    from judgelm_jax.commands import convert, evaluate, judge, prepare, train
+    from judgelm_jax.commands import convert, evaluate, judge, prepare, rank, train
     from judgelm_jax.laboratory import recipe
 
-    pairs = laboratory.make_pairs(PAIRS.value, SEED.value)
-    first, second, labels = laboratory.write_answer_files(pairs, folder)
+    pairs = laboratory.make_contest(QUESTIONS.value, SEED.value)
+    answers, labels = laboratory.write_answer_files(pairs, folder)
     data, untrained, config = folder / "training.jsonl", folder / "untrained", folder / "config.py"
     laboratory.write_records(data, laboratory.training_records(recipe.TRAINING_RECORDS, SEED.value, pairs))
     laboratory.write_pupil(untrained, SEED.value, recipe.get_config().model)
     config.write_text(_CONFIG, encoding="utf-8")
     print(
-        f"made in {folder}: {recipe.TRAINING_RECORDS} judgments of a teacher, a judge with random weights, and {PAIRS.value} "
-        "new answers of two models with the teacher's labels"
+        f"made in {folder}: {recipe.TRAINING_RECORDS} judgments of a teacher, a judge with random weights, and the answers "
+        f"of three models to {QUESTIONS.value} new questions with the teacher's labels"
     )
 
     steps = [f"--config.training.steps={STEPS.value}"] if STEPS.value else []
@@ -66,10 +68,13 @@ def main() -> None:
     _step(convert, "convert", [f"--source={trained}", f"--target={exported}", "--to=hf"])
     _step(convert, "convert", [f"--source={exported}", f"--target={folder / 'judge'}", "--to=orbax"])
     records, judgments, metrics = (folder / name for name in ("records.jsonl", "judgments.jsonl", "metrics.json"))
-    _step(prepare, "prepare", [f"--answers={first}", f"--answers={second}", f"--output={records}"])
+    _step(prepare, "prepare", [*(f"--answers={path}" for path in answers), "--pairs=all", f"--output={records}"])
     model = f"--model={folder / 'judge'}"
     _step(judge, "judge", [model, f"--input={records}", f"--output={judgments}", "--orders=both", "--dtype=float32"])
-    _step(evaluate, "evaluate", [f"--labels={labels}", f"--predictions={judgments}", f"--json={metrics}"])
+    report = folder / "report"
+    compared = [f"--labels={labels}", f"--predictions={judgments}", f"--json={metrics}", f"--report={report}"]
+    _step(evaluate, "evaluate", compared)
+    _step(rank, "rank", [f"--judgments={judgments}", f"--output={folder / 'ranking.json'}"])
 
     print(f"\nEverything lies in {folder} ({time.perf_counter() - start:.0f} s):")
     for path in sorted(folder.iterdir()):
@@ -81,6 +86,7 @@ def main() -> None:
         f"The judge agrees with the teacher on {100 * agreement:.1f} % of the pairs. Guessing would agree on "
         f"{100 * guessing:.1f} %, and always naming the most frequent winner on {100 * constant:.1f} %."
     )
+    print(f"Open {report / 'index.html'} to see the judge, the ranking of the three models, and every pair.")
 
 
 def entry() -> int:

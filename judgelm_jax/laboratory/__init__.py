@@ -4,6 +4,7 @@ from judgelm_jax.laboratory.checkpoint import write_checkpoint, write_pupil
 from judgelm_jax.laboratory.facts import (
     Pair,
     label,
+    make_contest,
     make_pairs,
     training_records,
     winner,
@@ -15,6 +16,7 @@ from judgelm_jax.laboratory.vocabulary import write_tokenizer
 __all__ = [
     "Pair",
     "label",
+    "make_contest",
     "make_pairs",
     "training_records",
     "winner",

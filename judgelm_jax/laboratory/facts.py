@@ -12,9 +12,11 @@ without swap augmentation and vanishes with it.
 """
 
 import dataclasses
+import itertools
 import random
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from judgelm_jax.records import Record, dump_line, write_atomically
 from judgelm_jax.verdicts import winner_of
@@ -24,6 +26,8 @@ UNKNOWN_THINGS = ("garden", "train", "mill", "harbour", "tent", "wagon", "flag",
 COLOURS = ("red", "blue", "green", "white", "black", "yellow")
 DETAILS = ("It was painted last year.", "Anybody in the village can tell you.", "It has never been another colour.")
 MOST_DETAILS = 2
+# The models of a contest, and how often each is right.
+MODELS = {"amber": 0.9, "birch": 0.6, "cedar": 0.3}
 
 # Of an answer without details; each detail adds one. Without a reference, nothing is known of an unknown thing.
 RIGHT_SCORE, WRONG_SCORE, UNKNOWN_SCORE = 7, 2, 5
@@ -94,13 +98,24 @@ def training_records(count: int, seed: int, held_out: Sequence[Pair] = ()) -> It
         yield record | _judged(question, lean, sees_reference=False) | _judged(question, lean, sees_reference=True)
 
 
-def write_answer_files(pairs: Sequence[Pair], folder: Path) -> tuple[Path, Path, Path]:
-    """Writes the answers of both models and the teacher's labels; returns the three files."""
-    first, second, labels = (folder / name for name in ("answers-first.jsonl", "answers-second.jsonl", "labels.jsonl"))
-    for path, number in ((first, 1), (second, 2)):
-        write_records(path, [_answer(pair.record, number) for pair in pairs])
-    write_records(labels, [label(pair) for pair in pairs])
-    return first, second, labels
+def make_contest(questions: int, seed: int) -> list[Pair]:
+    """Every two answers of the three `MODELS` to each question, with the `pair_id` that `prepare --pairs=all` gives them."""
+    return [pair for number in range(questions) for pair in _contest(number, seed)]
+
+
+def write_answer_files(contest: Sequence[Pair], folder: Path) -> tuple[list[Path], Path]:
+    """Writes the answers of each model of a contest, and the teacher's labels; returns the files."""
+    answers: dict[str, dict[Any, Record]] = {}
+    for pair in contest:
+        for number in (1, 2):
+            answer = _answer(pair.record, number)
+            answers.setdefault(answer["model"], {})[answer["question_id"]] = answer
+    paths = [folder / f"answers-{model}.jsonl" for model in answers]
+    for path, rows in zip(paths, answers.values(), strict=True):
+        write_records(path, list(rows.values()))
+    labels = folder / "labels.jsonl"
+    write_records(labels, [label(pair) for pair in contest])
+    return paths, labels
 
 
 def winner(pair: Pair) -> int:
@@ -110,7 +125,8 @@ def winner(pair: Pair) -> int:
 
 def label(pair: Pair) -> Record:
     """The teacher's verdict in the form of a label file."""
-    return {"question_id": pair.record["question_id"], "score": list(pair.scores), "text": pair.judgment}
+    ids: Record = {name: pair.record[name] for name in ("question_id", "pair_id") if name in pair.record}
+    return {**ids, "score": list(pair.scores), "text": pair.judgment}
 
 
 def write_records(path: Path, rows: Collection[Record] | Iterator[Record]) -> None:
@@ -122,15 +138,38 @@ def write_records(path: Path, rows: Collection[Record] | Iterator[Record]) -> No
 def _question(seed: int, key: str) -> _Question:
     """A question with two answers, a function of `key` but for the colours of known things, which the seed fixes."""
     rng = random.Random(key)
+    thing, colour = _thing(seed, rng)
+    (one, details_of_one), (other, details_of_other) = (_named(rng, colour, right=0.5) for _ in range(2))
+    return _Question(thing, colour, (one, other), (details_of_one, details_of_other))
+
+
+def _thing(seed: int, rng: random.Random) -> tuple[str, str]:
+    """A thing and its colour, which for a known thing the seed fixes."""
     thing, colour = rng.choice(KNOWN_THINGS + UNKNOWN_THINGS), rng.choice(COLOURS)
     if thing in KNOWN_THINGS:
         colour = random.Random(f"{seed}/colour of the {thing}").choice(COLOURS)
-    named, details = [], []
-    for _ in range(2):
-        wrong = rng.choice([other for other in COLOURS if other != colour])
-        named.append(colour if rng.random() < 0.5 else wrong)
-        details.append(tuple(rng.sample(DETAILS, rng.randrange(MOST_DETAILS + 1))))
-    return _Question(thing, colour, (named[0], named[1]), (details[0], details[1]))
+    return thing, colour
+
+
+def _named(rng: random.Random, colour: str, right: float) -> tuple[str, tuple[str, ...]]:
+    """The colour that an answer names, which is right with this probability, and its details."""
+    wrong = rng.choice([other for other in COLOURS if other != colour])
+    named = colour if rng.random() < right else wrong
+    return named, tuple(rng.sample(DETAILS, rng.randrange(MOST_DETAILS + 1)))
+
+
+def _contest(number: int, seed: int) -> Iterator[Pair]:
+    """The pairs of one question of a contest."""
+    rng = random.Random(f"{seed}/contest/{number}")
+    thing, colour = _thing(seed, rng)
+    answers = {model: _named(rng, colour, right) for model, right in MODELS.items()}
+    for (first, one), (second, other) in itertools.combinations(enumerate(MODELS, start=1), 2):
+        question = _Question(thing, colour, (answers[one][0], answers[other][0]), (answers[one][1], answers[other][1]))
+        scores, judgment = _judge(question, knows=True)
+        record = _record(number, question) | {
+            "pair_id": f"{number}/{first}-{second}", "answer1_model_id": one, "answer2_model_id": other,
+        }  # fmt: skip
+        yield Pair(record, scores, judgment, question.needs_reference)
 
 
 def _judge(question: _Question, knows: bool, lean: int = 0) -> tuple[tuple[int, int], str]:

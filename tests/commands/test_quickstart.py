@@ -20,20 +20,27 @@ def run_quickstart(*arguments: object) -> int:
 
 def test_it_trains_exports_judges_and_says_what_chance_would_give(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = tmp_path / "quickstart"
-    assert run_quickstart(f"--output={folder}", "--steps=3", "--pairs=40") == 0
+    assert run_quickstart(f"--output={folder}", "--steps=3", "--questions=14") == 0
     printed = capsys.readouterr().out
     commands = re.findall(r"^\$ judgelm-(\w+)", printed, re.MULTILINE)
-    assert commands == ["train", "convert", "convert", "prepare", "judge", "evaluate"]
+    assert commands == ["train", "convert", "convert", "prepare", "judge", "evaluate", "rank"]
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["total"] == metrics["pairs"] == 40
+    assert metrics["total"] == metrics["pairs"] == 42
     labels = [winner_of(json.loads(line)["score"]) for line in (folder / "labels.jsonl").read_text().splitlines()]
-    agreement, guessing, constant = map(float, re.findall(r"([\d.]+) %", printed.splitlines()[-1]))
+    agreement, guessing, constant = map(float, re.findall(r"([\d.]+) %", printed.splitlines()[-2]))
     assert agreement == pytest.approx(100 * metrics["agreement"], abs=0.05)
     places = [[0]] * len(labels)
     assert constant == pytest.approx(
         100 * DummyClassifier(strategy="most_frequent").fit(places, labels).score(places, labels), abs=0.05
     )
-    assert guessing == pytest.approx(sum(100 * (count / 40) ** 2 for count in Counter(labels).values()), abs=0.05)
+    assert guessing == pytest.approx(sum(100 * (count / 42) ** 2 for count in Counter(labels).values()), abs=0.05)
+    assert printed.splitlines()[-1].startswith(f"Open {folder / 'report/index.html'} ")
+    assert "Ranking" in (folder / "report/index.html").read_text()
+    assert {model["name"] for model in json.loads((folder / "ranking.json").read_text())["models"]} == {
+        "amber",
+        "birch",
+        "cedar",
+    }
     # Both forms of the judge have the trained weights.
     assert open_checkpoint(str(folder / "judge")).config == open_checkpoint(str(folder / "judge-hf")).config
     # It may be run again, but replaces nothing that it did not make.
@@ -49,3 +56,6 @@ def test_the_judge_of_the_quickstart_has_learned(tmp_path: Path, capsys: pytest.
     metrics = json.loads((tmp_path / "quickstart/metrics.json").read_text())
     assert metrics["agreement"] > 0.9
     assert metrics["consistency"] > 0.9
+    ranking = json.loads((tmp_path / "quickstart/ranking.json").read_text())
+    assert [model["name"] for model in ranking["models"]] == ["amber", "birch", "cedar"]  # as often as they are right
+    assert ranking["above"]["amber"]["cedar"] > 0.975

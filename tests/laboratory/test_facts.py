@@ -208,6 +208,24 @@ def test_the_recipe_is_valid_and_the_config_file_is_the_recipe():
     assert namespace["get_config"]() == config
 
 
+def test_a_contest_compares_every_two_models_and_the_labels_follow_what_the_teacher_knows(tmp_path):
+    contest = laboratory.make_contest(200, seed=3)
+    assert len({pair.record["pair_id"] for pair in contest}) == len(contest) == 600
+    right: Counter[str] = Counter()
+    for pair in contest:
+        colour = colour_in(pair.record["reference"]["text"])
+        for number, score in zip((1, 2), pair.scores, strict=True):
+            correct = colour_in(pair.record[f"answer{number}_body"]) == colour
+            assert (score >= facts.RIGHT_SCORE) == correct
+            right[pair.record[f"answer{number}_model_id"]] += correct
+    for model, often in facts.MODELS.items():
+        assert binomtest(right[model] // 2, 200, often).pvalue > 0.001  # each answer is in two pairs
+    answers, labels = laboratory.write_answer_files(contest, tmp_path)
+    assert [path.stem for path in answers] == ["answers-amber", "answers-birch", "answers-cedar"]
+    assert all(len(path.read_text().splitlines()) == 200 for path in answers)
+    assert [json.loads(line)["pair_id"] for line in labels.read_text().splitlines()] == [p.record["pair_id"] for p in contest]
+
+
 def test_a_pupil_is_a_checkpoint_of_the_shape_asked_for(tmp_path):
     from judgelm_jax.checkpoints import open_checkpoint
 

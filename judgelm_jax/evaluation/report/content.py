@@ -103,7 +103,7 @@ def _metrics_table(summary: dict[str, Any]) -> Table:
     note = (
         f"{summary['total']} records of {summary.get('clusters', summary['total'])} questions; intervals are 95 %, by question."
     )
-    return Table("Figures", ["figure", "value", "95 % interval"], rows, note)
+    return Table("Metrics", ["metric", "value", "95 % interval"], rows, note)
 
 
 def _ranking_table(ranking: dict[str, Any]) -> Table:

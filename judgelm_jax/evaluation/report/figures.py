@@ -73,7 +73,7 @@ def matrix_figure(ranking: dict[str, Any]) -> Figure:
         _heat_map(
             axes, values, [short(name) for name in names], [short(name) for name in names], "RdBu", (0, 1), "{:.0%}", colours
         )
-        axes.tick_params(axis="x", rotation=40)
+        axes.set_xticks(range(len(names)), [short(name) for name in names], rotation=40, ha="right", rotation_mode="anchor")
 
     size = 1.8 + 0.55 * len(names)
     return figure(

@@ -120,7 +120,8 @@ def ending_together(describe: Callable[[BaseException], str]) -> Iterator[None]:
     except SystemExit:  # all of them stop
         raise
     except BaseException as error:
-        tell(describe(error), getattr(error, "exit_code", 1))
+        code = error.exit_code if isinstance(error, InputError) else InputError.exit_code if isinstance(error, OSError) else 1
+        tell(describe(error), code)
         raise
     finally:
         done.set()

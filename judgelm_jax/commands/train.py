@@ -93,15 +93,16 @@ def main() -> None:
 
 
 def _tell_others(line: str, code: int) -> None:
-    """Where this is one of several processes; before JAX is imported it is none."""
-    if "judgelm_jax.processes" in sys.modules:
-        sys.modules["judgelm_jax.processes"].tell(line, code)
+    """Where this is one of several processes: before that module is imported, it is not."""
+    tell = getattr(sys.modules.get("judgelm_jax.processes"), "tell", None)
+    if tell is not None:
+        tell(line, code)
 
 
 def entry() -> int:
     """The console command."""
     code = run(main, FLAGS, "train")
-    if "judgelm_jax.processes" in sys.modules:
+    if "judgelm_jax.processes" in sys.modules:  # JAX was started
         sys.modules["judgelm_jax.processes"].leave(code)
     return code
 

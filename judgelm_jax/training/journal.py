@@ -32,9 +32,8 @@ class Journal:
             file.writelines(kept)
         self._file = self._path.open("ab", buffering=0)  # what is written is with the system
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
-        width = min(_WIDTH, os.get_terminal_size(sys.stderr.fileno()).columns) if self._terminal else _WIDTH
         self._bar = tqdm(
-            total=steps, initial=step, desc="training", disable=not self._terminal, bar_format=_BAR, ncols=width - 1
+            total=steps, initial=step, desc="training", disable=not self._terminal, bar_format=_BAR, ncols=_columns() - 1
         )
         self._first, self._steps, self._began = step, steps, time.monotonic()
         self._logged = -LOG_SECONDS
@@ -143,6 +142,14 @@ class _Events:
             action()
         except OSError as error:
             self.failure = error.strerror or str(error)
+
+
+def _columns() -> int:
+    """The width of the terminal, and no more than 80."""
+    try:
+        return min(os.get_terminal_size(sys.stderr.fileno()).columns or _WIDTH, _WIDTH)
+    except (OSError, ValueError, AttributeError):
+        return _WIDTH
 
 
 def _is_number(value: Any) -> bool:

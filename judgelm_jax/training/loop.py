@@ -79,7 +79,6 @@ def train(
 
 def _train(run: Run, output: Path, stopping: Stopping) -> Summary:
     config, plan = run.config, run.plan
-    first = jax.process_index() == 0
 
     # Weights that stay as they are, and the state: from the last checkpoint, or from where training begins.
     frozen = _frozen(run)
@@ -91,21 +90,22 @@ def _train(run: Run, output: Path, stopping: Stopping) -> Summary:
     step, state = (restored.step, restored.state) if restored else (0, _first_state(run, shapes))
     choice = Choice.from_json(restored.choice) if restored and restored.choice else None
 
-    # The programs: compiled before the first batch is read.
-    feeding = Feeding(config.training.batch, run.mesh)
-    take_step = _compiled_step(run, shapes, frozen, feeding)
-    evaluate = None
-    if run.held_out is not None:
-        evaluate = make_evaluation(run.held_out, run.tokenizer, run.eos_id, config, run.program, frozen)
-
-    # The data, and what is told.
-    rows = batches(plan, run.file, run.tokenizer, run.eos_id, config.data, config.training, feeding.part, feeding.parts)
-    if restored:
-        rows.set_state(restored.iterator)
-    journal = Journal(output, step, plan.steps) if first else Silence()
-    progress = Progress(run, journal, step)
-
+    journal = Journal(output, step, plan.steps) if jax.process_index() == 0 else Silence()
     with contextlib.closing(journal), checkpoints:
+        # The programs: compiled before the first batch is read.
+        journal.say("compiling the training step")
+        feeding = Feeding(config.training.batch, run.mesh)
+        take_step = _compiled_step(run, shapes, frozen, feeding)
+        evaluate = None
+        if run.held_out is not None:
+            evaluate = make_evaluation(run.held_out, run.tokenizer, run.eos_id, config, run.program, frozen)
+
+        # The data, from where the checkpoint was saved.
+        rows = batches(plan, run.file, run.tokenizer, run.eos_id, config.data, config.training, feeding.part, feeding.parts)
+        if restored:
+            rows.set_state(restored.iterator)
+
+        progress = Progress(run, journal, step)
         stopping.save_first(pass_on=jax.process_count() > 1)
         while step < plan.steps:
             state, metrics = take_step(state, frozen, feeding.put(next(rows)))
@@ -137,7 +137,7 @@ def _train(run: Run, output: Path, stopping: Stopping) -> Summary:
 
         exported = choice.step if choice else checkpoints.latest
         assert exported is not None
-        if first:
+        if jax.process_index() == 0:
             export.export(run, checkpoints.path(exported), output)
         processes.wait_for_all("export")
         return progress.ended(exported, choice)

@@ -66,9 +66,11 @@ class Stopping:
 
     def _end(self, number: int, where: str) -> None:
         line = f"stopped by {signal.Signals(number).name} {where}"
-        self._say(line)
-        self._before_end(line, 128 + number)
-        os._exit(128 + number)
+        try:
+            self._say(line)
+            self._before_end(line, 128 + number)
+        finally:
+            os._exit(128 + number)
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):

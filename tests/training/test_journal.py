@@ -1,3 +1,4 @@
+import collections
 import errno
 import fcntl
 import json
@@ -115,8 +116,7 @@ def test_metrics_that_cannot_be_written_end_the_run(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
         with pytest.raises(InputError, match=r"metrics.jsonl: cannot be written \(File too large\); make room .* --resume"):
-            for step in range(1, 10_000):
-                journal.write(step, "train", LINE)
+            collections.deque((journal.write(step, "train", LINE) for step in range(1, 10_000)), maxlen=0)
         journal.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

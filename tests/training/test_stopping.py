@@ -55,7 +55,10 @@ def test_whoever_is_told_cannot_keep_the_process_alive():
     assert ended(process)[0] == 130
 
 
-WAIT = "stopping.save_first()\nprint(flush=True)\nwhile stopping.asked is None: time.sleep(0.001)\nprint(stopping.asked, flush=True)\n"
+WAIT = (
+    "stopping.save_first()\nprint(flush=True)\nwhile stopping.asked is None: time.sleep(0.001)\n"
+    "print(stopping.asked, flush=True)\n"
+)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -81,7 +84,10 @@ def test_after_the_last_step_a_signal_ends_at_once():
 
 
 def test_one_of_several_processes_passes_sigint_on_as_sigterm():
-    body = "import signal\nheard = []\nsignal.signal(signal.SIGTERM, lambda *_: heard.append(1))\nstopping.save_first(pass_on=True)\n"
+    body = (
+        "import signal\nheard = []\nsignal.signal(signal.SIGTERM, lambda *_: heard.append(1))\n"
+        "stopping.save_first(pass_on=True)\n"
+    )
     process = start(body + "print(flush=True)\nwhile not heard: time.sleep(0.001)\nprint(stopping.asked == signal.SIGINT)")
     process.stdout.readline()
     process.send_signal(signal.SIGINT)

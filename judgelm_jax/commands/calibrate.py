@@ -7,15 +7,14 @@ before and after: agreement, log loss, Brier score, calibration error and reliab
 applies it.
 """
 
-import json
 from pathlib import Path
 
 from absl import flags
 
-from judgelm_jax.commands.command_line import run
+from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.joining import Fields, join_files
-from judgelm_jax.records import check_output, write_atomically
+from judgelm_jax.records import check_output
 
 FLAGS = flags.FlagValues()
 JUDGMENTS = flags.DEFINE_string("judgments", None, "judgments with 'probabilities'", flag_values=FLAGS, required=True)
@@ -26,6 +25,7 @@ OUTPUT = flags.DEFINE_string("output", None, "the calibration, as JSON", flag_va
 CLUSTER = flags.DEFINE_string(
     "cluster", "question_id", "the field that records of one question share; halves are of questions", flag_values=FLAGS
 )
+JSON = flags.DEFINE_string("json", None, "also write the calibration to this file", flag_values=FLAGS)
 OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the output if it exists", flag_values=FLAGS)
 
 _FEWEST = 20  # records in each half
@@ -34,6 +34,7 @@ _FEWEST = 20  # records in each half
 def main() -> None:
     judgments, labels, output = Path(JUDGMENTS.value), Path(LABELS.value), Path(OUTPUT.value)
     check_output(output, OVERWRITE.value, [judgments, labels])
+    check_json(JSON.value, OVERWRITE.value, [judgments, labels, output])
     joined = join_files(labels, judgments, None, "tolerant", fields=Fields(CLUSTER.value))
 
     import numpy as np
@@ -64,8 +65,8 @@ def main() -> None:
         "before": before,
         "after": after,
     }
-    with write_atomically(output) as file:
-        file.write(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    for path in (OUTPUT.value, JSON.value):
+        write_json(path, summary)
     threshold = "none" if fitted.tie_threshold is None else f"{fitted.tie_threshold:.4f}"
     print(f"temperature {fitted.temperature:.4f}, tie threshold {threshold}, fitted on {len(halves[0])} records")
     print(f"measured on {len(halves[1])} records of other questions:")

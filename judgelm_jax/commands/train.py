@@ -19,8 +19,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from judgelm_jax.commands.command_line import check_json, describe, run, write_json
-from judgelm_jax.commands.config_fields import ConfigFlags, help_lines, overridden
 from judgelm_jax.errors import InputError
+from judgelm_jax.training.config_fields import ConfigFlags, help_lines, overridden
 from judgelm_jax.training_config import TrainConfig
 
 __doc__ = f"{__doc__}\nfields of the config:\n{help_lines()}"

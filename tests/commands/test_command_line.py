@@ -83,7 +83,9 @@ def test_a_single_flag_given_twice_is_an_error(name: str, flag: str, capfd: pyte
     if isinstance(value, flags.BooleanFlag):
         twice = [f"--{flag}", f"--no{flag}"]
     else:
-        one = getattr(value.parser, "enum_values", None) or ["100", "101"]
+        inside = [value.parser.lower_bound, value.parser.upper_bound] if isinstance(value.parser, flags.FloatParser) else []
+        bounds = [str(bound) for bound in inside if bound is not None]
+        one = getattr(value.parser, "enum_values", None) or bounds or ["100", "101"]
         twice = [f"--{flag}={one[0]}", f"--{flag}", str(one[-1])]
     known = {"to": "orbax", "format": "csv"}
     others = [f"--{other}={known.get(other, 'x')}" for other in required(name) if other not in ("config", flag)]
@@ -114,11 +116,17 @@ def arguments_of(name: str, folder: Path) -> list[str]:
             f"--predictions={folder / 'p'}",
             f"--output={folder / 'o'}",
         ],
+        "calibrate": [
+            f"--judgments={folder / 'j.jsonl'}",
+            f"--labels={folder / 'l.jsonl'}",
+            f"--output={folder / 'c.json'}",
+        ],
         "convert": [f"--source={folder / 's'}", f"--target={folder / 't'}", "--to=orbax"],
         "evaluate": [f"--labels={folder / 'l.jsonl'}", f"--predictions={folder / 'p.jsonl'}"],
         "export": [f"--judgments={folder / 'j.jsonl'}", "--format=csv", f"--output={folder / 'o.csv'}"],
         "judge": [f"--model={folder / 'm'}", f"--input={folder / 'i.jsonl'}", f"--output={folder / 'o.jsonl'}"],
         "prepare": [f"--answers={folder / 'a.jsonl'}", f"--output={folder / 'o.jsonl'}"],
+        "rank": [f"--judgments={folder / 'j.jsonl'}"],
         "train": [
             f"--config={Path(__file__).parents[2] / 'configs' / 'tiny.py'}",
             f"--data={folder / 'd.jsonl'}",

@@ -7,7 +7,7 @@ import pytest
 
 from judgelm_jax.commands import train
 from judgelm_jax.commands.command_line import run
-from judgelm_jax.commands.config_fields import help_lines
+from judgelm_jax.training.config_fields import help_lines
 from judgelm_jax.training_config import TrainConfig
 
 SECTIONS = typing.get_type_hints(TrainConfig)

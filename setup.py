@@ -45,6 +45,7 @@ setup(
     ],
     extras_require={
         "test": [
+            "choix>=0.4,<0.5",
             "evalica>=0.4.2,<0.5",
             "hypothesis>=6.100,<7",
             "mypy>=1.15,<3",

@@ -80,11 +80,11 @@ def write_store(folder: Path, weights: Weights, config: ModelConfig, hf_config: 
         raise OSError("Orbax lost tensors on the way")
 
 
-def _is_json_object(path: Path) -> bool:
-    """Orbax reads a damaged metadata file as one that holds nothing."""
+def _is_whole(path: Path) -> bool:
+    """Whether a metadata file is one of Orbax, which reads a damaged one as if it held nothing."""
     try:
-        return isinstance(json.loads(path.read_bytes()), dict)
-    except (OSError, ValueError, RecursionError):
+        return "item_handlers" in json.loads(path.read_bytes())
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 
@@ -102,7 +102,7 @@ class StoreWeights:
         except OSError as error:
             raise InputError(f"{folder}: a broken Orbax directory ({error}); convert it again") from error
         about = metadata.custom_metadata or {}
-        if not about and not _is_json_object(self._folder / METADATA_FILE):
+        if not about and not _is_whole(self._folder / METADATA_FILE):
             raise InputError(f"{folder}: a broken Orbax directory ({METADATA_FILE} is empty or damaged); take or make another")
         if not {**FORMAT, "layout": _LAYOUT}.items() <= about.items():
             raise InputError(f"{folder}: an Orbax directory, but not one that judgelm-convert wrote; convert it again")

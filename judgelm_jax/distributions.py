@@ -66,7 +66,7 @@ def grid(text: str) -> tuple[str, ...]:
         count = int((last - first) / step) + 1
         if not (0 <= first <= last <= 10 and step > 0 and 2 <= count <= _MOST_VALUES):
             raise ValueError
-    except (ValueError, decimal.DecimalException) as error:
+    except (ValueError, OverflowError, decimal.DecimalException) as error:
         raise InputError(
             f"--score_grid={text}: must be FIRST:LAST:STEP with 0 ≤ FIRST < LAST ≤ 10, for at most {_MOST_VALUES} scores"
         ) from error

@@ -18,6 +18,7 @@ Record = dict[str, Any]
 
 # Deeper values than this could be read but, further down the call stack, no longer be written.
 _MAX_NESTING = 100
+_ONE_A_LINE = "write one JSON object a line"
 _TOO_DEEP = f"values are nested more than {_MAX_NESTING} deep; flatten or remove them"
 
 
@@ -160,22 +161,25 @@ def parse_line(path: Path, number: int, line: bytes) -> Record | None:
     if not line.strip():
         return None
     try:
-        record = json.loads(line.decode("utf-8"), parse_float=_finite, parse_constant=_refuse_constant)
+        record = json.loads(
+            line.decode("utf-8"), parse_float=_finite, parse_constant=_refuse_constant, object_pairs_hook=_unique
+        )
     except UnicodeDecodeError as error:
         if number == 1 and line.startswith(b"\x1f\x8b"):
             raise InputError(f"{path}: is compressed with gzip; unpack it with gunzip") from error
-        raise InputError(f"{path}:{number}: not UTF-8 (byte {error.start} of the line); save the file as UTF-8") from error
+        form = "UTF-16, not UTF-8" if line.startswith((b"\xff\xfe", b"\xfe\xff")) else "not UTF-8"
+        raise InputError(f"{path}:{number}: {form} (byte {error.start} of the line); save the file as UTF-8") from error
     except json.JSONDecodeError as error:
         raise InputError(
-            f"{path}:{number}: not valid JSON ({error.msg}, column {error.colno}); write one JSON object a line"
+            f"{path}:{number}: not valid JSON ({error.msg}, column {error.colno}); {_other_form(line) or _ONE_A_LINE}"
         ) from error
-    except ValueError as error:  # a constant or a number that is refused
+    except ValueError as error:  # a constant, a number or a double field that is refused
         reason = str(error).split(";")[0]
         raise InputError(f"{path}:{number}: not valid JSON ({reason}); mend or remove the line") from error
     except RecursionError as error:
         raise InputError(f"{path}:{number}: {_TOO_DEEP}") from error
     if not isinstance(record, dict):
-        raise InputError(f"{path}:{number}: the line holds no JSON object; write one object a line")
+        raise InputError(f"{path}:{number}: the line holds no JSON object; {_other_form(line) or _ONE_A_LINE}")
     if line.count(b"[") + line.count(b"{") > _MAX_NESTING and _nesting(record) > _MAX_NESTING:
         raise InputError(f"{path}:{number}: {_TOO_DEEP}")
     return record
@@ -312,6 +316,25 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"the number {text[:20]} is too large")
     return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Record:
+    """An object; of two fields with one name JSON readers take any, so that nobody knows which was meant."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the field {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return record
+
+
+def _other_form(line: bytes) -> str:
+    """What to do with a file that looks like JSON, but like no JSON Lines."""
+    start = line.strip()
+    if start.startswith(b"["):
+        return "this looks like one JSON list; write its objects one a line (jq -c '.[]' FILE)"
+    if start == b"{":
+        return "this looks like an object over many lines; write each object on one line (jq -c . FILE)"
+    return ""
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -23,7 +23,6 @@ from judgelm_jax.records import check_output, write_atomically
 EXIT_OK = 0
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143  # 128 + SIGTERM, as a shell says
 
 
 def run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, argv: Sequence[str] | None = None) -> int:

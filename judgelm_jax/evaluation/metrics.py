@@ -203,15 +203,14 @@ def order_changes(forward: Sequence[Judged], back: Sequence[Judged], policy: str
     The second place is preferred where the record's first answer fares worse when it is shown first than when it is shown
     second.
     """
-    worth = {1: 1, 0: 0, 2: -1}  # of a verdict to the record's first answer
+    worth: dict[int | str | None, int] = {1: 1, 0: 0, 2: -1}  # of a verdict to the record's first answer
     changes = []
     for one, other in zip(forward, back, strict=True):
-        winners = [outcome(judged, policy) for judged in (one, other)]
-        if not all(winner in worth for winner in winners):
+        shown_first, shown_second = (worth.get(outcome(judged, policy)) for judged in (one, other))
+        if shown_first is None or shown_second is None:
             unseen = "overflow" in (one.status, other.status)  # the judge never saw the pair
             changes.append("excluded" if unseen or policy == "exclude" else "undecided")
             continue
-        shown_first, shown_second = (worth[winner] for winner in winners)  # type: ignore[index]
         changes.append("same" if shown_first == shown_second else "first" if shown_first > shown_second else "second")
     return changes
 

@@ -1,8 +1,7 @@
-"""GGUF files, written by the `gguf` package and read by us and by `transformers`: the same weights, logits and ids."""
+"""GGUF files, written by the `gguf` package and read by us and by `transformers`: the same weights and logits."""
 
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import subprocess
@@ -16,126 +15,26 @@ import gguf
 import jax
 import numpy as np
 import pytest
-import sentencepiece
 import torch
 import transformers
+from gguf_files import (
+    HEAD_DIM,
+    HEADS,
+    LAYERS,
+    WIDTH,
+    fault_of,
+    logits_of,
+    our_logits,
+    theirs,
+    write,
+)
 
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.errors import InputError
-from judgelm_jax.model import decoder
 from judgelm_jax.tokenization import load_tokenizer
 
 TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q6_K", "Q4_K"]
-# Rows of the blocks that the package can unpack and not pack must be made by hand: random bytes with small scales.
-_UNPACKED_ONLY = {"Q6_K", "Q4_K"}
-WIDTH, HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, WORDS = 256, 512, 2, 4, 2, 64, 96
-TOKENS = np.random.default_rng(0).integers(3, WORDS, (2, 40))
-
-
-def tensors(tied: bool = False, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random weights by llama.cpp's names, in its order of queries and keys."""
-    rng = np.random.default_rng(seed)
-    queries, keys = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
-    shapes: dict[str, tuple[int, ...]] = {"token_embd": (WORDS, WIDTH), "output_norm": (WIDTH,)}
-    if not tied:
-        shapes["output"] = (WORDS, WIDTH)
-    for layer in range(LAYERS):
-        shapes |= {
-            f"blk.{layer}.{name}": shape
-            for name, shape in {
-                "attn_norm": (WIDTH,),
-                "attn_q": (queries, WIDTH),
-                "attn_k": (keys, WIDTH),
-                "attn_v": (keys, WIDTH),
-                "attn_output": (WIDTH, queries),
-                "ffn_norm": (WIDTH,),
-                "ffn_gate": (HIDDEN, WIDTH),
-                "ffn_up": (HIDDEN, WIDTH),
-                "ffn_down": (WIDTH, HIDDEN),
-            }.items()
-        }
-    return {
-        f"{name}.weight": (rng.normal(0, 0.06, shape) if len(shape) > 1 else rng.uniform(0.5, 1.5, shape)).astype(np.float32)
-        for name, shape in shapes.items()
-    }
-
-
-def blocks(values: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndarray:
-    """The bytes of a matrix in a type; of those that cannot be packed, random ones whose scales are small numbers."""
-    if kind.name not in _UNPACKED_ONLY:
-        return gguf.quantize(values, kind)
-    elements, size = gguf.GGML_QUANT_SIZES[kind]
-    rng = np.random.default_rng(len(values))
-    raw = rng.integers(0, 256, (values.shape[0], values.shape[1] // elements, size), dtype=np.uint8)
-    scale = np.frombuffer(np.float16(2e-5).tobytes(), np.uint8)
-    for start in (size - 2,) if kind.name == "Q6_K" else (0, 2):
-        raw[..., start : start + 2] = scale
-    return raw.reshape(values.shape[0], -1)
-
-
-def write(
-    path: Path,
-    kind: str = "F32",
-    tied: bool = False,
-    change: dict[str, Any] | None = None,
-    more: dict[str, np.ndarray] | None = None,
-    tokenizer: Any = None,
-    seed: int = 0,
-) -> None:
-    """A small model of the Llama architecture; `change` sets or (None) leaves out values of its metadata."""
-    writer = gguf.GGUFWriter(path, "llama")
-    values = {
-        "block_count": LAYERS,
-        "context_length": 64,
-        "embedding_length": WIDTH,
-        "feed_forward_length": HIDDEN,
-        "attention.head_count": HEADS,
-        "attention.head_count_kv": KV_HEADS,
-        "attention.layer_norm_rms_epsilon": 1e-5,
-        "rope.freq_base": 5000.0,
-        "rope.dimension_count": HEAD_DIM,
-        "vocab_size": WORDS,
-    } | (change or {})
-    for key, value in values.items():
-        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, bool: writer.add_bool}
-        if value is not None:
-            add.get(type(value), writer.add_array)(f"llama.{key}", value)
-    if tokenizer is not None:
-        tokenizer(writer)
-    wanted = gguf.GGMLQuantizationType[kind]
-    for name, tensor in (tensors(tied, seed) | (more or {})).items():
-        if tensor.ndim == 1 or kind == "F32":
-            writer.add_tensor(name, tensor)
-        elif kind == "F16":
-            writer.add_tensor(name, tensor.astype(np.float16))
-        else:
-            writer.add_tensor(name, blocks(tensor, wanted), raw_dtype=wanted)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def theirs(path: Path) -> torch.nn.Module:
-    return transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
-
-
-def logits_of(model: torch.nn.Module, ids: np.ndarray = TOKENS) -> np.ndarray:
-    with torch.no_grad():
-        return model(torch.tensor(ids)).logits.numpy()
-
-
-def our_logits(model: str, ids: np.ndarray = TOKENS) -> np.ndarray:
-    checkpoint = open_checkpoint(model)
-    return np.asarray(decoder.logits(checkpoint.load(None, "float32"), checkpoint.config, ids))
-
-
-def fault_of(path: Path) -> str:
-    with pytest.raises(InputError) as raised:
-        open_checkpoint(str(path))
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -340,148 +239,6 @@ def test_one_byte_in_the_middle_makes_another_fingerprint(tmp_path: Path) -> Non
     assert (found[0] == found[1], found[0] == found[2]) == (True, False)
 
 
-def vocabulary(model: Path, add_bos: bool | None = True) -> Any:
-    """Writes a SentencePiece model as llama.cpp's converter does."""
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(model))
-
-    def add(writer: gguf.GGUFWriter) -> None:
-        kinds = [
-            gguf.TokenType.UNKNOWN
-            if pieces.is_unknown(i)
-            else gguf.TokenType.CONTROL
-            if pieces.is_control(i)
-            else gguf.TokenType.BYTE
-            if pieces.is_byte(i)
-            else gguf.TokenType.NORMAL
-            for i in range(pieces.vocab_size())
-        ]
-        writer.add_tokenizer_model("llama")
-        writer.add_token_list([pieces.id_to_piece(i) for i in range(pieces.vocab_size())])
-        writer.add_token_scores([pieces.get_score(i) for i in range(pieces.vocab_size())])
-        writer.add_token_types(kinds)
-        writer.add_bos_token_id(1)
-        writer.add_eos_token_id(2)
-        if add_bos is not None:
-            writer.add_add_bos_token(add_bos)
-
-    return add
-
-
-def embedding_for(words: int) -> dict[str, Any]:
-    rng = np.random.default_rng(1)
-    table = {name: rng.normal(0, 0.06, (words, WIDTH)).astype(np.float32) for name in ("token_embd.weight", "output.weight")}
-    return {"change": {"vocab_size": words}, "more": table}
-
-
-def texts_of_llamacpp(shared: Path) -> tuple[list[str], list[list[int]]]:
-    folder = shared / "data/tokenizers/llamacpp_vectors"
-    texts = (folder / "ggml-vocab-llama-spm.gguf.inp").read_text(encoding="utf-8").split("\n__ggml_vocab_test__\n")
-    lines = (folder / "ggml-vocab-llama-spm.gguf.out").read_text().splitlines()
-    return texts[: len(lines)], [[int(i) for i in line.split()] for line in lines]
-
-
-def test_a_sentencepiece_vocabulary_gives_the_ids_of_llamacpp_and_of_sentencepiece(shared: Path, tmp_path: Path) -> None:
-    model = shared / "data/tokenizers/llama_hf/tokenizer.model"
-    write(tmp_path / "a.gguf", tokenizer=vocabulary(model), **embedding_for(32000))
-    checkpoint = open_checkpoint(str(tmp_path / "a.gguf"))
-    tokenizer = load_tokenizer(checkpoint.tokenizer_folder)
-    assert (tokenizer.bos_id, tokenizer.eos_ids, tokenizer.vocab_size) == (1, (2,), 32000)
-    original = sentencepiece.SentencePieceProcessor(model_file=str(model))
-    texts, expected = texts_of_llamacpp(shared)
-    assert len(texts) > 40
-    for text, ids in zip(texts, expected, strict=True):
-        assert tokenizer.encode(text) == ids == original.encode(text), text
-        assert tokenizer.decode(ids) == original.decode(ids)
-    for text in ("</s><s> 10 9\n\n  tabs\tand\r\nlines", "[INST] <unk> ▁x", "é😀\u0000"):
-        assert tokenizer.encode(text) == original.encode(text)
-    convert(checkpoint, tmp_path / "hf", "hf")
-    exported = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
-    assert exported("Which is better? 7 9\n")["input_ids"] == [1, *original.encode("Which is better? 7 9\n")]
-
-
-def write_byte_level(writer: gguf.GGUFWriter, tokenizer: Any, pre: str, control: tuple[str, ...]) -> None:
-    content = json.loads(tokenizer.to_str())["model"]
-    tokens = sorted(content["vocab"], key=content["vocab"].get)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list(tokens)
-    writer.add_token_types([gguf.TokenType.CONTROL if token in control else gguf.TokenType.NORMAL for token in tokens])
-    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in content["merges"]])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
-
-
-LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-
-
-@pytest.mark.parametrize("pre", ["gpt-2", "smollm", "llama-bpe"])
-def test_a_byte_level_vocabulary_gives_the_ids_of_the_tokenizer_that_it_came_from(tmp_path: Path, pre: str) -> None:
-    """The tokenizer is trained here, with the split that Hugging Face's files of such models have."""
-    import tokenizers
-    from tokenizers import models, pre_tokenizers, trainers
-
-    made = tokenizers.Tokenizer(models.BPE(ignore_merges=pre == "llama-bpe"))
-    if pre == "llama-bpe":
-        split = [pre_tokenizers.Split(tokenizers.Regex(LLAMA3), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
-    else:
-        split = [pre_tokenizers.ByteLevel(False, use_regex=True)]
-    if pre == "smollm":
-        split.insert(0, pre_tokenizers.Digits(individual_digits=True))
-    made.pre_tokenizer = pre_tokenizers.Sequence(split)
-    words = Path(__file__).read_text() + Path(decoder.__file__).read_text() + " 10 100 2024 7 9\n" * 20
-    control = ("<|begin|>", "<|end|>")
-    trainer = trainers.BpeTrainer(
-        vocab_size=700, special_tokens=list(control), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    made.train_from_iterator(words.splitlines(keepends=True), trainer)
-    size = made.get_vocab_size()
-    write(tmp_path / "a.gguf", tokenizer=lambda w: write_byte_level(w, made, pre, control), **embedding_for(size))
-    checkpoint = open_checkpoint(str(tmp_path / "a.gguf"))
-    ours = load_tokenizer(checkpoint.tokenizer_folder)
-    assert checkpoint.config.eos_ids == (1,)
-    made.encode_special_tokens = True
-    for text in (*words.splitlines(keepends=True)[:80], "10 9\n\n 8.5  <|end|>\t'LL it's 12345 é😀", " " * 9 + "x\r\n\r\n"):
-        assert ours.encode(text) == made.encode(text, add_special_tokens=False).ids, text
-        assert ours.decode(ours.encode(text)) == text
-    # Whoever takes the export gets BOS where llama.cpp puts it.
-    convert(checkpoint, tmp_path / "hf", "hf")
-    exported = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
-    assert (exported("one")["input_ids"][0] == 0) == (pre == "llama-bpe")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"tokenizer.ggml.pre": "deepseek-llm"}, "splits text by the rule 'deepseek-llm'"),
-        ({"tokenizer.ggml.pre": None}, "splits text by the rule None"),
-        ({"tokenizer.ggml.model": "bert"}, "a tokenizer of the kind 'bert'"),
-        ({"tokenizer.ggml.merges": ["a"]}, "tokenizer.ggml.merges or its tokens are broken"),
-        ({"tokenizer.ggml.merges": ["a zz"]}, "tokenizer.ggml.merges does not fit its tokens"),
-        ({"tokenizer.ggml.token_type": [1]}, "tokenizer.ggml.token_type does not fit"),
-        ({"tokenizer.ggml.eos_token_id": 96}, "tokenizer.ggml.eos_token_id is 96, which is no token"),
-        ({"tokenizer.ggml.model": "llama"}, "tokenizer.ggml.scores does not fit"),
-    ],
-    ids=str,
-)
-def test_a_tokenizer_that_cannot_be_right_is_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    values = {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "gpt-2",
-        "tokenizer.ggml.tokens": ["a", "b", "ab"],
-        "tokenizer.ggml.merges": ["a b"],
-        "tokenizer.ggml.eos_token_id": 2,
-    } | change
-
-    def add(writer: gguf.GGUFWriter) -> None:
-        for key, value in values.items():
-            add = {int: writer.add_uint32, str: writer.add_string, list: writer.add_array}
-            if value is not None:
-                add[type(value)](key, value)
-
-    write(tmp_path / "a.gguf", tokenizer=add)
-    assert message in fault_of(tmp_path / "a.gguf")
-
-
 @pytest.mark.slow
 def test_a_tensor_is_unpacked_at_a_time(tmp_path: Path) -> None:
     """Sixteen layers of 52 MiB unpacked: conversion adds a few of their tensors to what the process holds."""
@@ -490,7 +247,7 @@ def test_a_tensor_is_unpacked_at_a_time(tmp_path: Path) -> None:
         from pathlib import Path
         import gguf, numpy as np
         sys.path.insert(0, sys.argv[2])
-        import test_gguf as t
+        import gguf_files as t
         t.WIDTH, t.HIDDEN, t.LAYERS, t.HEADS, t.KV_HEADS, t.HEAD_DIM = 512, 8192, 16, 8, 8, 64
         work = Path(sys.argv[1])
         if sys.argv[3] == "make":
@@ -506,7 +263,7 @@ def test_a_tensor_is_unpacked_at_a_time(tmp_path: Path) -> None:
         convert(source, work / sys.argv[3], sys.argv[3], shard_bytes=20 * 2**20)
         print(peak() - before, sum(t.nbytes for t in source.weights.tensors.values()) / 2**20)
     """
-    run = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path), str(Path(__file__).parent)]
+    run = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path), str(Path(__file__).parent.parent)]
     environment = {**os.environ, "XLA_FLAGS": ""}
     subprocess.run([*run, "make"], check=True, env=environment)
     for to in ("hf", "orbax"):

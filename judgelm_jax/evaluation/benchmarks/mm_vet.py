@@ -84,7 +84,7 @@ def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
 
 
 def _is_grade(value: object) -> bool:
-    return type(value) in (int, float) and 0 <= value <= 1  # type: ignore[operator]
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _score(labels: Sequence[Record], rows: Sequence[Record | None]) -> Scored:

@@ -95,20 +95,22 @@ def _drawn_score(scored: Scored, labels: Sequence[Record]) -> Summary:
     clusters = [question_identity(labels[index]) for index in kept]
     names = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
     members = [names[cluster] for cluster in clusters]
-    value, values = statistic(np.ones(len(labels))), []
-    for weights in question_weights(len(names))[:_DRAWS] if value is not None else ():
-        counts = np.zeros(len(labels))
-        counts[kept] = weights[members]
-        drawn = statistic(counts)
-        values.append(value if drawn is None else drawn)
+    value = statistic(np.ones(len(labels)))
+    values: list[float] = []
+    if value is not None:
+        for weights in question_weights(len(names))[:_DRAWS]:
+            counts = np.zeros(len(labels))
+            counts[kept] = weights[members]
+            drawn = statistic(counts)
+            values.append(value if drawn is None else drawn)
     return {"score": value, "score_interval": _between(values), "total": len(kept), "questions": len(names)}
 
 
-def _between(values: Sequence[float | None]) -> Interval | None:
+def _between(values: Sequence[float]) -> Interval | None:
     """Where 95 % of drawn values lie; None where all are the same, which says that too few questions were seen to know."""
-    if not values or min(values) == max(values):  # type: ignore[type-var]
+    if len(set(values)) < 2:
         return None
-    low, high = np.quantile(np.array(values, dtype=float), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 

@@ -103,7 +103,7 @@ def _results(row: Record, winners: dict[str, int | None]) -> Iterator[tuple[int,
 
 
 def _is_score(value: object) -> bool:
-    return value is None or (type(value) in (int, float) and math.isfinite(value))  # type: ignore[arg-type]
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
 
 
 def _comparison(row: Record, first: int, second: int, result: float, cluster: str, by: str | None) -> Comparison:

@@ -75,11 +75,11 @@ def _row(record: Record, prediction: Prediction | None, label: int | None) -> Ro
 
 def _marks(record: Record, prediction: Prediction | None, label: int | None, winner: int | None) -> list[str]:
     status = prediction.headline.status if prediction is not None else record.get("status")
-    orders = (prediction.forward, prediction.reversed) if prediction is not None else (None, None)
+    orders = (prediction.forward, prediction.reversed) if prediction is not None else ()
+    winners = [order.winner for order in orders if order is not None]
     holds = {
         "disagrees": label is not None and winner != label,
-        "inconsistent": all(order is not None and order.winner is not None for order in orders)
-        and orders[0].winner != orders[1].winner,  # type: ignore[union-attr]
+        "inconsistent": None not in winners and len(set(winners)) > 1,
         "unparsed": status == "unparsed",
         "overflow": status == "overflow",
         "truncated": status == "truncated",

@@ -1,0 +1,47 @@
+"""Records to judge, the flags of a run, and judges that are loaded once."""
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import pytest
+from judge_command import COUNT, write
+
+from judgelm_jax import laboratory
+from judgelm_jax.judging.config import JudgeConfig
+from judgelm_jax.judging.judge import Judge
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory) -> Path:
+    pairs = laboratory.make_pairs(COUNT, seed=3)
+    return write(tmp_path_factory.mktemp("records") / "records.jsonl", [pair.record for pair in pairs])
+
+
+@pytest.fixture
+def arguments(laboratory_checkpoint, records, tmp_path) -> list[str]:
+    target = tmp_path / "judgments.jsonl"
+    return [f"--model={laboratory_checkpoint}", f"--input={records}", f"--output={target}", "--dtype=float32"]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[JudgeConfig, Judge]:
+    return {}
+
+
+@pytest.fixture
+def loaded_once(monkeypatch, loaded) -> None:
+    """Runs of this module that need the same programs share them, in place of compiling their own."""
+    load = Judge.load
+
+    def load_once(
+        model: str, mesh: str, settings: JudgeConfig, model_id: str, base: str | None = None, context: int | None = None
+    ) -> Judge:
+        shared = dataclasses.replace(settings, orders="forward", on_overflow="truncate")
+        if shared not in loaded:
+            loaded[shared] = load(model, mesh, shared, model_id, base, context)
+        own = copy.copy(loaded[shared])
+        own.settings, own.model_id = settings, model_id
+        return own
+
+    monkeypatch.setattr(Judge, "load", load_once)

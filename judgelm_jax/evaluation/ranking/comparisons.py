@@ -34,11 +34,6 @@ class Comparisons:
     rows: list[Comparison]
     undecided: int
 
-    @property
-    def models(self) -> list[str]:
-        """The names of the models, sorted."""
-        return sorted({name for row in self.rows for name in (row.first, row.second)})
-
 
 def read_comparisons(paths: Sequence[Path], cluster: str = "question_id", by: str | None = None) -> Comparisons:
     """Reads judgment files. A judgment of N answers gives N (N - 1) / 2 comparisons, from its scores.
@@ -49,13 +44,18 @@ def read_comparisons(paths: Sequence[Path], cluster: str = "question_id", by: st
       by: a field to split by.
 
     Raises:
-      InputError: a row without the models' names, with the same model twice, or without the field `by`.
+      InputError: a row without the models' names, with the same model twice, with an answer that is no text, or without the
+        field `by`; a file that is given twice, or has judgments of two and of more answers.
     """
     rows: list[Comparison] = []
     undecided = 0
     for path in paths:
-        several = [(line, row) for line, row in read_jsonl(path) if len(answers_of(row)) != 2]
-        winners = {} if several else {key: row.headline.winner for key, row in read_predictions(path, "tolerant").items()}
+        if sum(path.resolve() == other.resolve() for other in paths) > 1:
+            raise InputError(f"{path}: is given twice; each judgment counts once")
+        counts = {len(answers_of(row)) for _, row in read_jsonl(path)}
+        if 2 in counts and len(counts) > 1:
+            raise InputError(f"{path}: judgments of two answers and of {max(counts)} are mixed; give a file for each")
+        winners = {} if counts != {2} else {key: row.headline.winner for key, row in read_predictions(path, "tolerant").items()}
         for line, row in read_jsonl(path):
             try:
                 results = list(_results(row, winners))
@@ -120,6 +120,8 @@ def _comparison(row: Record, first: int, second: int, result: float, cluster: st
         raise InputError(f"the field {by!r} is missing; every row needs it to be split by it")
     question = row.get(cluster)
     answers = answers_of(row)
+    if not all(isinstance(answer, str) for answer in answers):
+        raise InputError("an answer is no text; make answer1_body, answer2_body and so on strings")
     return Comparison(
         str(names[0]),
         str(names[1]),

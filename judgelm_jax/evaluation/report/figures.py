@@ -22,6 +22,7 @@ _STYLE = {
 _LIGHT = {"ink": "#1b1f24", "paper": "#ffffff", "accent": "#1f6feb", "faint": "#d0d7de"}
 _DARK = {"ink": "#e6edf3", "paper": "#0d1117", "accent": "#58a6ff", "faint": "#30363d"}
 _LONGEST_NAME = 28
+_HIGHEST = 10  # score that a judge gives
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,22 +127,21 @@ def consistency_figure(rows: Sequence[Row]) -> Figure | None:
 def score_figure(rows: Sequence[Row]) -> Figure | None:
     """How often each pair of scores was given, in either order."""
     orders = {
-        name: np.array([scores for row in rows if _has_two(scores := row.orders.get(name, {}).get("scores"))], float)
+        name: np.array([scores for row in rows if _are_drawn(scores := row.orders.get(name, {}).get("scores"))], float)
         for name in ("forward", "reversed")
     }
     orders = {name: scores for name, scores in orders.items() if len(scores)}
     if not orders:
         return None
-    top = max(10.0, *(float(scores.max()) for scores in orders.values()))
 
     def draw(axes: Any, colours: dict[str, str]) -> None:
         parts = axes.figure.subplots(1, len(orders), sharey=True, squeeze=False)[0]
         axes.remove()
         for part, (name, scores) in zip(parts, orders.items(), strict=True):
-            edges = np.arange(-0.5, top + 1)
+            edges = np.arange(-0.5, _HIGHEST + 1)
             counts = np.histogram2d(scores[:, 1], scores[:, 0], [edges, edges])[0]
-            part.imshow(np.log1p(counts), origin="lower", cmap="Blues", extent=(-0.5, top + 0.5, -0.5, top + 0.5))
-            part.plot([0, top], [0, top], color=colours["faint"], linewidth=1)
+            part.imshow(np.log1p(counts), origin="lower", cmap="Blues", extent=(-0.5, _HIGHEST + 0.5) * 2)
+            part.plot([0, _HIGHEST], [0, _HIGHEST], color=colours["faint"], linewidth=1)
             part.set_title(f"shown {name}", fontsize=9, color=colours["ink"])
             part.set_xlabel("score of answer 1")
         parts[0].set_ylabel("score of answer 2")
@@ -182,6 +182,10 @@ def short(name: str) -> str:
     """A name of at most 28 characters."""
     plain = " ".join(name.split())
     return plain if len(plain) <= _LONGEST_NAME else plain[: _LONGEST_NAME - 1] + "…"
+
+
+def _are_drawn(scores: Any) -> bool:
+    return _has_two(scores) and all(0 <= score <= _HIGHEST for score in scores)
 
 
 def _has_two(scores: Any) -> TypeGuard[list[float]]:

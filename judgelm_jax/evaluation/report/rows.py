@@ -1,11 +1,12 @@
 """What the page's browser of records shows of each judgment. Texts are data: they are cut, never changed."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from judgelm_jax.evaluation.joining import Joined, Prediction
-from judgelm_jax.records import Record, answers_of, identity, reference_of
+from judgelm_jax.records import Record, answers_of, identity
 
 LONGEST_TEXT = 20_000  # characters
 FILTERS = ("disagrees", "inconsistent", "unparsed", "overflow", "truncated", "close call")
@@ -51,23 +52,24 @@ def cut(text: str) -> str:
 
 
 def _row(record: Record, prediction: Prediction | None, label: int | None) -> Row:
+    """Judgment files come from anywhere: what is not of its type is shown as the JSON that it is, or not at all."""
     answers = answers_of(record)
-    scores = record.get("expected_scores") or record.get("scores")
-    probabilities = record.get("probabilities")
-    reference = reference_of(record)
-    winner = prediction.headline.winner if prediction is not None else record.get("winner")
+    reference = record.get("reference")
+    if isinstance(reference, dict) and "text" in reference:
+        reference = reference["text"]
+    winner = prediction.headline.winner if prediction is not None else _whole(record.get("winner"))
     return Row(
         id=identity(record),
-        question=cut(str(record.get("question_body", ""))),
-        answers=[cut(str(answer)) for answer in answers],
+        question=cut(_text(record.get("question_body"))),
+        answers=[cut(_text(answer)) for answer in answers],
         models=[_name(record.get(f"answer{number}_model_id")) for number in range(1, len(answers) + 1)],
-        reference=None if reference is None else cut(reference),
+        reference=None if reference is None else cut(_text(reference)),
         label=label,
         winner=winner,
-        scores=scores if isinstance(scores, list) else None,
-        probabilities=_probabilities(probabilities, len(answers)),
+        scores=_numbers(record.get("expected_scores")) or _numbers(record.get("scores")),
+        probabilities=_probabilities(record, len(answers)),
         orders=_orders(record, prediction),
-        explanation=cut(str(record.get("explanation") or record.get("pred_text") or "")),
+        explanation=cut(_text(record.get("explanation") or record.get("pred_text"))),
         marks=_marks(record, prediction, label, winner),
         fields=_fields(record),
     )
@@ -90,11 +92,11 @@ def _marks(record: Record, prediction: Prediction | None, label: int | None, win
 
 def is_close(record: Record) -> bool:
     """The judge hardly prefers either: by its probabilities, else by its scores. A tie that it is sure of is not close."""
-    probabilities = record.get("probabilities")
-    if isinstance(probabilities, dict) and probabilities:
-        return max(probabilities.values()) < _CLOSE_PROBABILITY
-    scores = record.get("scores")
-    if not isinstance(scores, list) or len(scores) < 2 or any(score is None for score in scores):
+    probabilities = _probabilities(record, len(answers_of(record)))
+    if probabilities is not None:
+        return max(probabilities) < _CLOSE_PROBABILITY
+    scores = [score for score in _numbers(record.get("scores")) or [] if score is not None]
+    if len(scores) < 2:
         return False
     best, second = sorted(scores, reverse=True)[:2]
     return 0 < best - second < _CLOSE_SCORES
@@ -102,26 +104,45 @@ def is_close(record: Record) -> bool:
 
 def _orders(record: Record, prediction: Prediction | None) -> dict[str, dict[str, Any]]:
     """Winner, scores and text of each order that was shown, by its name."""
-    shown = {name: record[name] for name in ("forward", "reversed") if isinstance(record.get(name), dict)}
-    for number, arrangement in enumerate(record.get("arrangements") or ()):
-        shown[f"order {number + 1}"] = arrangement
-    if not shown and prediction is not None:
-        shown = {"forward" if prediction.forward is not None else "reversed": record}
+    arrangements = record.get("arrangements")
+    shown = {name: record.get(name) for name in ("forward", "reversed")}
+    if isinstance(arrangements, list):
+        shown |= {f"order {number}": order for number, order in enumerate(arrangements, start=1)}
+    orders = {name: order for name, order in shown.items() if isinstance(order, dict)}
+    if not orders and prediction is not None:
+        orders = {"forward" if prediction.forward is not None else "reversed": record}
     return {
         name: {
-            "winner": order.get("winner"),
-            "scores": order.get("scores"),
-            "text": cut(str(order.get("pred_text") or "")),
+            "winner": _whole(order.get("winner")),
+            "scores": _numbers(order.get("scores")),
+            "text": cut(_text(order.get("pred_text"))),
         }
-        for name, order in shown.items()
+        for name, order in orders.items()
     }
 
 
-def _probabilities(values: Any, answers: int) -> list[float] | None:
+def _probabilities(record: Record, answers: int) -> list[float] | None:
     """P(sole best) of each answer, then of a shared best."""
+    values = record.get("probabilities")
     if not isinstance(values, dict):
         return None
-    return [float(values.get(str(number), 0.0)) for number in [*range(1, answers + 1), 0]]
+    found = [values.get(str(number), 0.0) for number in [*range(1, answers + 1), 0]]
+    return found if all(type(value) in (int, float) for value in found) else None
+
+
+def _numbers(values: Any) -> list[float | None] | None:
+    """A list of numbers, some of which may be missing; None for anything else."""
+    if not isinstance(values, list) or not all(value is None or type(value) in (int, float) for value in values):
+        return None
+    return values
+
+
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _fields(record: Record) -> dict[str, str]:
@@ -143,4 +164,4 @@ _OWN_FIELDS = {"question_id", "pair_id", "question_body", *_VERDICT_FIELDS} | {
 
 
 def _name(value: Any) -> str | None:
-    return None if value is None else str(value)
+    return None if value is None else _text(value)

@@ -173,6 +173,7 @@ def test_judgments_without_a_verdict_are_counted(tmp_path):
         ({"answer2_model_id": 7}, "answer2_model_id is missing or no text"),
         ({"answer2_model_id": "alpha"}, "both answers are of the model 'alpha'"),
         ({"answer2_body": None}, "there are 1 answers"),
+        ({"answer2_body": ["b"]}, "an answer is no text"),
         ({"answer3_body": "c", "scores": [1, 2]}, "a list of 3 numbers"),
         ({"answer3_body": "c", "scores": [1, 2, float("nan")]}, "j.jsonl:1"),
     ],
@@ -181,6 +182,15 @@ def test_a_wrong_judgment_is_named_by_its_line(tmp_path, change, message):
     path = write(tmp_path / "j.jsonl", [judgment(**change)])
     with pytest.raises(InputError, match=rf"j\.jsonl:1: .*{message}|{message}"):
         read_comparisons([path])
+
+
+def test_a_file_counts_once_and_holds_one_kind_of_judgment(tmp_path):
+    pairs = write(tmp_path / "pairs.jsonl", [judgment()])
+    with pytest.raises(InputError, match="is given twice"):
+        read_comparisons([pairs, tmp_path / "." / "pairs.jsonl"])
+    three = judgment(pair_id="x", answer3_body="c", answer3_model_id="gamma", scores=[3, 7, 7])
+    with pytest.raises(InputError, match="of two answers and of 3 are mixed"):
+        read_comparisons([write(tmp_path / "mixed.jsonl", [judgment(), three])])
 
 
 def test_one_model_is_no_ranking():

@@ -1,6 +1,7 @@
 """A report says what the summary says, escapes what strangers wrote, and appears whole or not at all."""
 
 import base64
+import dataclasses
 import gzip
 import hashlib
 import html.parser
@@ -9,15 +10,17 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from judgelm_jax.commands import evaluate, rank
 from judgelm_jax.commands.command_line import run
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.joining import Fields
+from judgelm_jax.evaluation.joining import Fields, Joined
 from judgelm_jax.evaluation.ranking.comparisons import read_comparisons
 from judgelm_jax.evaluation.ranking.ranking import rank as rank_models
-from judgelm_jax.evaluation.report import rows
+from judgelm_jax.evaluation.report import figures, rows
 from judgelm_jax.evaluation.report.content import judge_report
 from judgelm_jax.evaluation.report.folder import check_folder, write_report
 from judgelm_jax.evaluation.report.markdown import escaped, markdown
@@ -97,6 +100,15 @@ def test_the_figures_are_drawings_and_pictures(content):
         assert figure.png.startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("scores", [[1e20, 3.0], [-5.0, 3.0], [11.0, 12.0]])
+def test_scores_that_no_judge_gives_are_not_drawn(scores):
+    row = rows.Row("1", "q", ["a", "b"], [None, None], None, None, 1, scores, None, {}, "", [], {})
+    shown = dataclasses.replace(
+        row, orders={name: {"winner": 1, "scores": scores, "text": ""} for name in ("forward", "reversed")}
+    )
+    assert figures.score_figure([shown] * 20) is None
+
+
 def test_groups_are_counted_by_hand(files, content):
     table = next(table for table in content.tables if table.title == "By category")
     judgments = [row for _, row in read_jsonl(files[0])]
@@ -122,6 +134,33 @@ def test_long_texts_are_cut_with_a_notice():
     assert rows.cut("x" * (rows.LONGEST_TEXT + 1234)).endswith("[1,234 more characters are left out of the report]")
 
 
+_NUMBERS = st.integers(-9, 10**20) | st.floats(allow_nan=False, allow_infinity=False)
+_KEYS = st.sampled_from(["text", "1", "0", "winner", "scores"])
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | _NUMBERS | st.text(max_size=5),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(_KEYS, values),
+    max_leaves=6,
+)
+
+
+@given(st.data())
+def test_a_judgment_with_anything_in_its_fields_is_shown(data):
+    """What `evaluate` does not read may be anything, and nothing of it ends a report."""
+    record = {
+        "question_id": 1, "question_body": "q", "answer1_body": "a", "answer2_body": "b", "scores": [8, 4], "order": "both",
+        "winner": 1, "status": "ok", "pred_text": "8 4", "probabilities": {"1": 0.8, "0": 0.1, "2": 0.1}, "reference": "r",
+        "forward": {"winner": 1, "scores": [8, 4], "pred_text": "8 4"}, "arrangements": [], "expected_scores": [7.5, 4],
+    }  # fmt: skip
+    for field in data.draw(st.sets(st.sampled_from([name for name in record if name != "question_id"]), min_size=1)):
+        record[field] = data.draw(ANYTHING)
+    unjoined = Joined(None, [], labels_dropped=0, missing=0, unlabelled=0)
+    (row,) = rows.browser_rows([record], unjoined)
+    shown = json.loads(json.dumps(dataclasses.asdict(row), allow_nan=False))
+    assert all(isinstance(text, str) for text in (shown["question"], shown["explanation"], *shown["answers"]))
+    for numbers in (shown["scores"], shown["probabilities"], *(order["scores"] for order in shown["orders"].values())):
+        assert numbers is None or all(value is None or type(value) in (int, float) for value in numbers)
+
+
 @pytest.mark.parametrize(
     ("record", "close"),
     [
@@ -135,7 +174,7 @@ def test_long_texts_are_cut_with_a_notice():
     ],
 )
 def test_a_close_call_is_one_that_the_judge_hardly_decides(record, close):
-    assert rows.is_close(record) == close
+    assert rows.is_close({"answer1_body": "a", "answer2_body": "b", **record}) == close
 
 
 def test_the_commands_write_a_report_with_page_markdown_json_and_figures(files, tmp_path, capsys):

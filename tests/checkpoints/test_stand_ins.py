@@ -34,7 +34,7 @@ def folder(tmp_path: Path, write_checkpoint, laboratory_checkpoint: Path) -> Pat
     ("content", "message"),
     [
         (POINTER, "is a Git LFS pointer: run git lfs pull"),
-        (gzip.compress(b"weights"), "is compressed with gzip: unpack it"),
+        (gzip.compress(b"weights", mtime=0), "is compressed with gzip: unpack it"),
         (b"\n<!DOCTYPE html><html>Sign in", "is a web page"),
         (b"", "it is empty"),
     ],

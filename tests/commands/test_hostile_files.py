@@ -25,7 +25,7 @@ HOSTILE: dict[str, tuple[bytes | None, str]] = {
     "nan": (b'{"question_id": NaN}\n', "NaN"),
     "infinity": (b'{"question_id": 1, "score": [-Infinity, 1]}\n', "Infinity"),
     "twice": (b'{"question_id": 1, "x": {"a": 1, "a": 2}}\n', "'a' is there twice"),
-    "gzip": (gzip.compress(f"{LINE}\n".encode()), "gunzip"),
+    "gzip": (gzip.compress(f"{LINE}\n".encode(), mtime=0), "gunzip"),
     "list": (f"[\n{LINE},\n{LINE}\n]\n".encode(), "one JSON list"),
     "list_on_a_line": (f"[{LINE}]".encode(), "one JSON list"),
     "many_lines": (json.dumps(RECORD, indent=1).encode(), "over many lines"),

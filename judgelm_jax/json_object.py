@@ -53,7 +53,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in pairs:
         if key in values:
-            raise ValueError(f"the key {key[:80]!r} stands in one object twice")
+            raise ValueError(f"the key {key[:80]!r} occurs in one object twice")
         values[key] = value
     return values
 

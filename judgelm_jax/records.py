@@ -101,7 +101,7 @@ def check_records(
       path: the file.
       kind: the kind of judging; `multi` takes two or more answers, every other kind exactly two.
       answers: the exact number of answers, where it is known.
-      limit: only so many records will be judged. The rest is checked all the same, but not counted.
+      limit: the number of records that will be judged. The rest is checked all the same, but not counted.
       also: a further check of each record; it raises an `InputError` without place.
 
     Returns the number of records and the sha256 of the file's bytes. Memory: 8 bytes a record.
@@ -148,7 +148,7 @@ def read_references(path: Path) -> dict[str, str]:
             raise InputError(f"{path}:{number}: {error}") from error
         if key in lines:
             raise InputError(
-                f"{path}:{number}: question_id {key!r} stands already in line {lines[key]}; keep one reference of them"
+                f"{path}:{number}: question_id {key!r} is already in line {lines[key]}; keep one reference of them"
             )
         references[key], lines[key] = text, number
     return references
@@ -175,7 +175,7 @@ def parse_line(path: Path, number: int, line: bytes) -> Record | None:
         ) from error
     except ValueError as error:  # a constant, a number or a double field that is refused
         reason = str(error).split(";")[0]
-        raise InputError(f"{path}:{number}: not valid JSON ({reason}); mend or remove the line") from error
+        raise InputError(f"{path}:{number}: not valid JSON ({reason}); fix or remove the line") from error
     except RecursionError as error:
         raise InputError(f"{path}:{number}: {_TOO_DEEP}") from error
     if not isinstance(record, dict):
@@ -206,9 +206,7 @@ def check_record(record: Record, kind: str, answers: int | None) -> None:
         )
     stray = [key for key in record if _answer_number(key) > known]
     if stray:
-        raise InputError(
-            f"the field {stray[0]!r} stands there without 'answer{known + 1}_body'; number the answers without a gap"
-        )
+        raise InputError(f"the field {stray[0]!r} is there without 'answer{known + 1}_body'; number the answers without a gap")
     check_reference(record)
 
 
@@ -244,9 +242,7 @@ def refuse_duplicates(path: Path, hashes: array) -> None:
         if identity_hash(key) not in suspects:
             continue
         if key in lines:
-            raise InputError(
-                f"{path}:{number}: the id {key!r} stands already in line {lines[key]}; give every record its own id"
-            )
+            raise InputError(f"{path}:{number}: the id {key!r} is already in line {lines[key]}; give every record its own id")
         lines[key] = number
 
 
@@ -269,7 +265,7 @@ def check_output(path: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> No
     folder cannot be written to. A folder that is missing is no error: it is made.
 
     Raises:
-      InputError: says what stands there.
+      InputError: says what is wrong with it.
     """
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir():
@@ -277,7 +273,7 @@ def check_output(path: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> No
     if any(path.resolve() == other.resolve() for other in inputs):
         raise InputError(f"{path}: is also read or written by this command; choose another name for the output")
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: stands there and is no plain file; choose another name for the output")
+        raise InputError(f"{path}: exists and is no plain file; choose another name for the output")
     if path.exists() and not overwrite:
         raise InputError(f"{path}: exists already; choose another name, or pass --overwrite to replace it")
     try:

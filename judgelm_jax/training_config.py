@@ -42,7 +42,7 @@ class DataConfig:
     reference_drop: float = 0.5  # with reference support: probability of leaving the reference out after all
     ref_drop_ratio: float | None = None  # the published name, which was the probability of *adding* the reference
     length: int = 2048  # tokens of a row; examples are shortened or left out to fit
-    packing: bool = False  # several short examples in one row, kept apart
+    packing: bool = False  # several short examples in one row, each a segment
     on_overflow: str = "truncate"  # too long: shorten the answers; or `skip` the record; or `error`
 
 
@@ -51,7 +51,7 @@ class RecipeConfig:
     """How parameters change. A batch is the unit of a step, over all devices and processes."""
 
     epochs: int = 3  # passes over the training file
-    steps: int = 0  # end the run (and the schedule) after so many steps; 0: after all epochs
+    steps: int = 0  # end the run (and the schedule) after this many steps; 0: after all epochs
     batch: int = 128  # rows of one step
     micro_batch: int = 0  # rows that a data-parallel device computes at once, the rest accumulates; 0: all its rows
     learning_rate: float = 2e-5  # the highest, reached when the warm-up ends
@@ -62,7 +62,7 @@ class RecipeConfig:
     epsilon: float = 1e-8  # AdamW's, added to the root of that mean
     clip_norm: float = 1.0  # longer gradients are shortened to this norm
     seed: int = 0  # of all that is drawn: order, augmentation, random weights, the held-out sample
-    skipped_in_a_row: int = 5  # so many steps without a finite gradient end the run
+    skipped_in_a_row: int = 5  # steps without a finite gradient after which the run ends
 
 
 @dataclasses.dataclass

@@ -38,12 +38,12 @@ def published(target: Path, size: int) -> Iterator[Path]:
                 shutil.rmtree(work, ignore_errors=True)
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         full = any(sign in str(error) for sign in ("No space left", "Disk quota exceeded"))
-        reason = "the disk is full; free space" if full else f"could not be written ({error}); mend that"
+        reason = "the disk is full; free space" if full else f"could not be written ({error}); fix that"
         raise InputError(f"{target}: {reason} and run again, nothing was left there") from error
 
 
 def replace_folder(folder: Path, target: Path, aside: Path) -> None:
-    """Renames a folder to the target; what stood there is put aside, or back if that fails."""
+    """Renames a folder to the target; what existed is put aside, or back if that fails."""
     if target.exists():
         target.rename(aside)
     try:

@@ -49,7 +49,7 @@ def write_peft(folder: Path, adapters: dict[str, Any], lora: LoraConfig, base: s
                 os.fsync(written.fileno())
         replace_folder(fresh, folder, work / "replaced")
     except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{folder}: the adapters could not be written ({error}); mend that and run again") from error
+        raise InputError(f"{folder}: the adapters could not be written ({error}); fix that and run again") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

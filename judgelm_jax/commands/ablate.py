@@ -1,6 +1,6 @@
 """trains small judges with and without each training technique, and measures what each technique does.
 
-The bias laboratory: questions about facts, some of which only a reference tells, and a teacher who leans to the first answer.
+The bias laboratory: questions about facts, some of which only a reference tells, and a teacher biased to the first answer.
 For each seed four judges are trained from random weights: with no technique, then with swap augmentation, reference support
 and reference drop, one after the other. Each judges held-out pairs in both orders, without and with reference. The tables say
 agreement, consistency and biases with intervals, beside the published numbers, and whether the claims of the paper hold.
@@ -36,7 +36,7 @@ SEEDS = flags.DEFINE_integer(
 QUICK = flags.DEFINE_boolean("quick", False, "one seed: intervals over records only", flag_values=FLAGS)
 PAIRS = flags.DEFINE_integer("pairs", 512, "held-out pairs of each seed", lower_bound=8, flag_values=FLAGS)
 STEPS = flags.DEFINE_integer(
-    "steps", 0, "end each training after so many steps, to try the way; 0: all", lower_bound=0, flag_values=FLAGS
+    "steps", 0, "end each training after this many steps, to try the way; 0: all", lower_bound=0, flag_values=FLAGS
 )
 JSON = flags.DEFINE_string("json", None, "also write all numbers as JSON to this file", flag_values=FLAGS)
 OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the file of --json if it exists", flag_values=FLAGS)
@@ -114,7 +114,7 @@ def _claim(folder: Path, config: TrainConfig) -> None:
             raise InputError(f"{folder}: holds an ablation with another --pairs, --steps or --config; choose another --output")
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: stands there and is no ablation; choose another --output")
+        raise InputError(f"{folder}: exists and is no ablation; choose another --output")
     with write_atomically(path) as file:
         json.dump(manifest, file, indent=1)
 

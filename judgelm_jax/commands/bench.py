@@ -230,10 +230,10 @@ def _print_training(result: dict[str, Any]) -> None:
         ratio = f"{result['ratio']:.2f}×" if name == "peer" else ""
         print(f"{names[name]:<32}{rate:>10.0f}{ratio:>20}")
     share = "" if result["utilization"] is None else f" ({100 * result['utilization']:.1f} % of peak)"
-    apart = f", losses differ by at most {result['loss_difference']:.1e}" if "loss_difference" in result else ""
+    difference = f", losses differ by at most {result['loss_difference']:.1e}" if "loss_difference" in result else ""
     print(
         f"model TFLOP/s {result['tflops']:.3f}{share}, padding {100 * result['padding']:.1f} %, compiled in "
-        f"{result['compile_seconds']:.1f} s{apart}"
+        f"{result['compile_seconds']:.1f} s{difference}"
     )
 
 

@@ -44,7 +44,7 @@ PROTOCOL = flags.DEFINE_string("protocol", None, "the rule of scoring; the bench
 REDUCTION = flags.DEFINE_string(
     "reduction", None, "how annotators become one label; the benchmark's first when not given", flag_values=FLAGS
 )
-LIMIT = flags.DEFINE_integer("limit", None, "only so many records from the start", lower_bound=1, flag_values=FLAGS)
+LIMIT = flags.DEFINE_integer("limit", None, "only this many records from the start", lower_bound=1, flag_values=FLAGS)
 MODE = flags.DEFINE_enum("mode", _DEFAULTS.mode, JudgeConfig.MODES, "as of judgelm-judge", flag_values=FLAGS)
 DTYPE = flags.DEFINE_enum("dtype", _DEFAULTS.dtype, JudgeConfig.DTYPES, "as of judgelm-judge", flag_values=FLAGS)
 MESH = flags.DEFINE_string("mesh", "data:-1", "as of judgelm-judge", flag_values=FLAGS)

@@ -29,7 +29,7 @@ def run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, argv
     """Parses `argv` (default: the process's own) into `flag_values`, calls `main` and returns the exit code.
 
     Each command owns its `FlagValues`, so that importing two commands in one process cannot clash, and absl's exit codes
-    (1 for a wrong flag) are replaced by ours: 0 success or `--help`, 2 something that the user can mend, 130 interrupted.
+    (1 for a wrong flag) are replaced by ours: 0 success or `--help`, 2 something that the user can fix, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     stdout, sys.stdout = sys.stdout, _Stdout(sys.stdout)

@@ -120,7 +120,7 @@ CONTEXT = flags.DEFINE_integer(
 MODEL_ID = flags.DEFINE_string(
     "model_id", None, "the judge's name in the judgments; the last part of --model when not given", flag_values=FLAGS
 )
-LIMIT = flags.DEFINE_integer("limit", None, "judge only so many records from the start", lower_bound=1, flag_values=FLAGS)
+LIMIT = flags.DEFINE_integer("limit", None, "judge only this many records from the start", lower_bound=1, flag_values=FLAGS)
 SHARD = flags.DEFINE_string(
     "shard", "0/1", "i/n: judge every n-th record from the i-th (from 0); the last of n such jobs joins them", flag_values=FLAGS
 )

@@ -47,7 +47,7 @@ MAP = flags.DEFINE_multi_string(
 )
 QUESTIONS = flags.DEFINE_string("questions", None, "question.jsonl of MT-Bench, whose answers do not say it", flag_values=FLAGS)
 TURNS = flags.DEFINE_integer(
-    "turns", None, "cut conversations after so many turns; all when not given", lower_bound=1, flag_values=FLAGS
+    "turns", None, "cut conversations after this many turns; all when not given", lower_bound=1, flag_values=FLAGS
 )
 JOIN = flags.DEFINE_enum(
     "join", "all", ["all", "inner"], "all: every model answers every question; inner: leave out and count others",

@@ -28,7 +28,7 @@ QUESTIONS = flags.DEFINE_integer(
     "questions", 70, "held-out questions; every two answers of three models are judged", lower_bound=2, flag_values=FLAGS
 )
 STEPS = flags.DEFINE_integer(
-    "steps", 0, "end the training after so many steps; 0: when the judge has learned", lower_bound=0, flag_values=FLAGS
+    "steps", 0, "end the training after this many steps; 0: when the judge has learned", lower_bound=0, flag_values=FLAGS
 )
 SEED = flags.DEFINE_integer("seed", 0, "of the data and of the weights before training", flag_values=FLAGS)
 
@@ -103,7 +103,7 @@ def _chance(winners: Sequence[int]) -> tuple[float, float]:
 def _clear(folder: Path) -> None:
     if folder.exists():
         if not (folder / _MARKER).is_file():
-            raise InputError(f"{folder}: stands there and was not made by quickstart; choose another --output")
+            raise InputError(f"{folder}: exists and was not made by quickstart; choose another --output")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / _MARKER).touch()

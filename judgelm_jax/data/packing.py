@@ -1,4 +1,4 @@
-"""Several documents in one row, kept apart by segments. Pure functions."""
+"""Several documents in one row, in segments that do not see each other. Pure functions."""
 
 from collections.abc import Sequence
 

@@ -125,7 +125,7 @@ def plan(file: TrainingFile, tokenizer: Tokenizer, eos_id: int, config: DataConf
     Each record is tokenized once for each of the (at most four) variants in which the epochs show it.
 
     Raises:
-      InputError: a record is too long and `on_overflow` is `error`, none fits at all, or the epochs have not so many steps.
+      InputError: a record is too long and `on_overflow` is `error`, none fits at all, or the epochs have fewer steps.
     """
     sizes = _Sizes(file, tokenizer, eos_id, config)
     epochs: list[Epoch] = []

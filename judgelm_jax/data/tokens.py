@@ -12,7 +12,7 @@ from judgelm_jax.tokenization import Tokenizer, fit_prompt
 
 _KIND = "pair"
 _END = "### Response:"  # of every prompt; it is never cut
-_END_TOKENS = 3  # so many last tokens of a prompt do not depend on what stands before `_END`
+_END_TOKENS = 3  # the number of last tokens of a prompt that do not depend on what is before `_END`
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ _FAILED_SCORE = -1
 
 
 class _OpenFile:
-    """A descriptor that is closed when nobody has it any more."""
+    """A descriptor that closes when garbage-collected."""
 
     def __init__(self, descriptor: int):
         self.descriptor = descriptor

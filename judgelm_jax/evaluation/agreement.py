@@ -79,12 +79,12 @@ def krippendorff_alpha(sums: np.ndarray, values: Sequence[float] | None = None) 
     where one outcome is all there is. Source: Krippendorff, Content Analysis (2004), chapter 11.
     """
     numbers = None if values is None else np.asarray(values, np.float64)
-    apart = 1 - np.eye(sums.shape[1]) if numbers is None else (numbers[:, None] - numbers[None, :]) ** 2
+    distances = 1 - np.eye(sums.shape[1]) if numbers is None else (numbers[:, None] - numbers[None, :]) ** 2
     totals = sums.sum(axis=2)  # [R, K]
     count = totals.sum(axis=1)
-    observed = (sums * apart).sum(axis=(1, 2)) / count
+    observed = (sums * distances).sum(axis=(1, 2)) / count
     by_chance = totals[:, :, None] * totals[:, None, :] - totals[:, :, None] * np.eye(sums.shape[1])
-    expected = (by_chance * apart).sum(axis=(1, 2)) / (count * np.maximum(count - 1, 1e-12))
+    expected = (by_chance * distances).sum(axis=(1, 2)) / (count * np.maximum(count - 1, 1e-12))
     return 1 - np.divide(observed, expected, out=np.full_like(observed, np.nan), where=expected > 0)
 
 

@@ -62,7 +62,7 @@ def compare(one: Joined, other: Joined, policy: str) -> Summary:
 
 
 def mcnemar_p(only_this: int, only_other: int) -> float:
-    """The exact two-sided p of McNemar's test: could so many of the records on which they differ fall to one side?"""
+    """The exact two-sided p of McNemar's test: could chance put as many of the records on which they differ on one side?"""
     from scipy.stats import binomtest
 
     discordant = only_this + only_other

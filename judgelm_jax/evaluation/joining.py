@@ -90,7 +90,7 @@ class Joined:
         ]
 
     def only(self, places: Sequence[int]) -> "Joined":
-        """These of its predictions, with what stands beside them; the counts of what did not meet are none."""
+        """These of its predictions, with what is beside them; the counts of what did not meet are none."""
         return Joined(
             labels=None if self.labels is None else [self.labels[place] for place in places],
             predictions=[self.predictions[place] for place in places],
@@ -250,7 +250,7 @@ def _field_text(row: Record, field: str) -> str | None:
 def _new_key(row: Record, lines: dict[str, int], line: int) -> str:
     key = identity(row)
     if key in lines:
-        raise InputError(f"the id {key!r} stands already in line {lines[key]}; keep one row for each id")
+        raise InputError(f"the id {key!r} is already in line {lines[key]}; keep one row for each id")
     lines[key] = line
     return key
 

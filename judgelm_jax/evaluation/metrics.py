@@ -25,7 +25,7 @@ UNPARSED_POLICIES = ("wrong", "exclude", "tie")
 
 OUTCOMES: tuple[int | None, ...] = (1, 2, 0, None)  # columns of a confusion matrix; its rows are the first three
 
-_ENOUGH_FOR_RARE_OUTCOMES = 300  # an outcome of 1 % is missed in 5 % of the samples of so many
+_ENOUGH_FOR_RARE_OUTCOMES = 300  # an outcome of 1 % is missed in 5 % of the samples of this size
 
 Summary = dict[str, Any]
 Clusters = Sequence[Hashable]

@@ -68,13 +68,13 @@ def with_people(joined: Joined, policy: str) -> Summary:
 def _alpha(name: str, counts: np.ndarray, clusters: Sequence[Hashable]) -> Summary:
     parts = coincidences(counts)
     occurring = np.flatnonzero(counts.sum(axis=0))
-    apart, alike = np.zeros((1, 3, 3)), np.zeros((1, 3, 3))
+    unlike, alike = np.zeros((1, 3, 3)), np.zeros((1, 3, 3))
     size = parts.sum() / len(set(clusters))
     for number in occurring:
         alike[0, number, number] = size / len(occurring)
-        apart[0, number, occurring] = size / max(len(occurring) * (len(occurring) - 1), 1)
-        apart[0, number, number] = 0
-    return _drawn(name, krippendorff_alpha, parts, clusters, (apart, alike))
+        unlike[0, number, occurring] = size / max(len(occurring) * (len(occurring) - 1), 1)
+        unlike[0, number, number] = 0
+    return _drawn(name, krippendorff_alpha, parts, clusters, (unlike, alike))
 
 
 def _fleiss_edges(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

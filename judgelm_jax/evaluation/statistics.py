@@ -13,7 +13,7 @@ labels, one a record, the same for records of the same question. Records that al
   cluster_sums(values, clusters)             sums by question, the `table` of the function before
   question_weights(questions, seed)          weights of resampled questions, for statistics that need more than sums
 
-All return `(low, high)`, or None where nothing was counted. How often they hold the truth was simulated; the table stands in
+All return `(low, high)`, or None where nothing was counted. How often they hold the truth was simulated; the table is in
 this folder's README (`coverage.py`).
 """
 
@@ -26,9 +26,9 @@ CONFIDENCE = 0.95
 RESAMPLES = 2000
 
 _TAIL = (1 - CONFIDENCE) / 2
-# Below about so many questions with the rarer outcome the variance between questions cannot be told from the data.
+# Below about this many questions with the rarer outcome the variance between questions cannot be told from the data.
 _FEW_FOR_VARIANCE = 6.0
-# About so many questions with the rarer outcome from which on half a question is added against each end, not a whole one.
+# From about this many questions with the rarer outcome on, half a question is added against each end, not a whole one.
 _FEW_FOR_EDGE = 10.0
 _MOST_WEIGHTS = 4_000_000  # in memory at once
 
@@ -205,7 +205,7 @@ def bootstrap_interval(
 
 
 def percentile_levels(questions: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Which quantiles of resamples of so many questions are the ends of an interval: wider than 2.5 % and 97.5 % for few."""
+    """Which quantiles of resamples of that many questions are the ends of an interval: wider than 2.5 and 97.5 % for few."""
     from scipy.stats import norm
 
     wanted = 1 - (1 - confidence) / 2

@@ -2,8 +2,8 @@
 
 ```
 prompt ··· ─┬─ 1 ─┬─ 0 ── ␣ ─┬─ 1 ─ ...      Nodes are computed behind the prompt's cache, many at once. A node sees the prompt
-            │     └─ ␣ ─ ... └─ 2 ─ ...      and its own ancestors, and stands at the position that it has in its line; its
-            └─ 2 ── ␣ ─ ...                  place in the cache is its number.
+            │     └─ ␣ ─ ... └─ 2 ─ ...      and its own ancestors, at the position that it has in its line; its index in
+            └─ 2 ── ␣ ─ ...                  the cache is its number.
 ```
 P(line) is the product of the probabilities of its tokens, newline included; other ways to tokenize the same text do not count.
 """
@@ -22,7 +22,7 @@ from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.tokenization import Tokenizer
 
-# Logits of so many nodes exist at once: [B, 16, V] floats.
+# Logits of this many nodes exist at once: [B, 16, V] floats.
 _NODES_AT_ONCE = 16
 # Attention scores between nodes and slots of the cache that exist at once, for each head and device. Of larger trees a part of
 # the nodes is computed at a time; ancestors come before their descendants.

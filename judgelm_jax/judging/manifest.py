@@ -13,7 +13,7 @@ from judgelm_jax.errors import InputError
 
 VERSION = 1
 
-# What stands in a fingerprint as a hash, or is too much to show, in words.
+# What a fingerprint holds as a hash, or is too much to show, in words.
 _HASHED = {
     "model": "--model holds other weights",
     "prompt": "the prompt of this version of the package is another one",

@@ -34,17 +34,17 @@ def partial_folder(output: Path) -> Path:
 
 
 def is_complete(output: Path, resume: bool) -> bool:
-    """Whether OUTPUT stands there and nothing remains to be done.
+    """Whether OUTPUT exists and nothing remains to be done.
 
     Raises:
-      InputError: it stands there and `resume` was not asked for, or it is no file.
+      InputError: it exists and `resume` was not asked for, or it is no file.
     """
     if not os.path.lexists(output):
         return False
     if not output.is_file():
         raise InputError(f"{output}: is not a file; choose another --output")
     if not resume:
-        raise InputError(f"{output}: stands there already; choose another --output, or move it away")
+        raise InputError(f"{output}: exists already; choose another --output, or move it away")
     return True
 
 
@@ -82,7 +82,7 @@ def discard_leftovers(output: Path) -> None:
         if shards:
             parts = int(shards[0].stem.rpartition("-")[2])
             if not all(_marker(folder, part, parts).exists() for part in range(parts)):
-                raise InputError(f"{output}: stands there, and {folder} holds an unfinished run; move one of the two away")
+                raise InputError(f"{output}: exists, and {folder} holds an unfinished run; move one of the two away")
         _remove(folder)
 
 

@@ -15,9 +15,9 @@ SIZE_WITH_SENTENCES = 470
 def write_tokenizer(folder: Path, sentences: bool = False) -> int:
     """Trains a tokenizer, writes its files and returns the size of its vocabulary.
 
-    It is a BPE model trained on the prompts and judgments of `facts.make_pairs`, digits apart and with a fallback to bytes as
-    in LLaMA's own. With `sentences`, the fixed text of prompts and the sentences of answers and reasons are tokens of their
-    own, so that a prompt takes about 25 tokens instead of 430, which is what a small judge learns in minutes.
+    It is a BPE model trained on the prompts and judgments of `facts.make_pairs`, each digit a token, with a fallback to
+    bytes as in LLaMA's own. With `sentences`, the fixed text of prompts and the sentences of answers and reasons are tokens
+    of their own, so that a prompt takes about 25 tokens instead of 430, which is what a small judge learns in minutes.
     """
     import sentencepiece
 

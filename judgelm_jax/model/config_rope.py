@@ -52,7 +52,7 @@ def rope_of(values: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
 def context_of(values: Mapping[str, Any], scaling: RopeScaling | None) -> tuple[int, str | None]:
     """The longest sequence in tokens, and where it is a guess a line that says so.
 
-    `max_sequence_length` where it stands. Else, with linear scaling, the context before scaling
+    `max_sequence_length` where it is given. Else, with linear scaling, the context before scaling
     (`original_max_position_embeddings`, or `max_position_embeddings`, which published files leave as it was) times the
     factor. Else `max_position_embeddings`; `llama3` states the whole there.
     """

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 def look_up(table: jax.Array, tokens: jax.Array) -> jax.Array:
     """Rows [..., E] of a table [V, E] at `tokens` int32 [...].
 
-    The gradient of a row is a sum over all places where its token stands. In bfloat16 a sum stops growing once an addend is
+    The gradient of a row is a sum over all positions of its token. In bfloat16 a sum stops growing once an addend is
     below 1/256 of it: common tokens would lose half of their gradient. So it is float32, rounded once to the table's dtype.
     """
     return table[tokens]

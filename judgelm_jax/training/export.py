@@ -41,7 +41,7 @@ def _with_dtype(run: Run) -> dict[str, Any]:
 
 
 def export(run: Run, saved: Path, output: Path) -> None:
-    """Writes `output`/model from a saved step, a layer at a time, in this process alone; replaces what stands there.
+    """Writes `output`/model from a saved step, a layer at a time, in this process alone; replaces what exists.
 
     Raises:
       InputError: it cannot be written.

@@ -36,7 +36,7 @@ class Feeding:
         )
 
     def shapes(self, length: int, targets: int) -> Any:
-        """The shapes of a batch whose rows have `length` tokens and at most so many targets."""
+        """The shapes of a batch whose rows have `length` tokens and at most `targets` targets."""
 
         def shape(columns: int, dtype: Any) -> Any:
             return jax.ShapeDtypeStruct((self._rows, columns), dtype, sharding=self._sharding)

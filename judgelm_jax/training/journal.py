@@ -112,7 +112,7 @@ class _Events:
         self._flushed = time.monotonic()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # As TensorBoard wants names; several in one second, and those of a run before, stay apart.
+            # As TensorBoard wants names; several in one second, and those of a run before, stay separate.
             self._writer = RecordWriter(str(folder / f"events.out.tfevents.{time.time_ns() / 1e9:.6f}.judgelm"))
         except OSError as error:
             self.failure = error.strerror or str(error)

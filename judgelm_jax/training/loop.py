@@ -144,7 +144,7 @@ def _train(run: Run, output: Path, stopping: Stopping) -> Summary:
 
 
 def _is_due(every: int, step: int) -> bool:
-    """Whether something that happens every so many steps (0: never) happens after this one."""
+    """Whether something that happens every `steps` steps (0: never) happens after this one."""
     return every > 0 and step % every == 0
 
 

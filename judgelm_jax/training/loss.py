@@ -19,8 +19,8 @@ class Batch(NamedTuple):
     """Rows of tokens and what shall be predicted in them; on devices, or a host's part of them as numpy arrays.
 
     `tokens`, `positions`, `segments`: int32 [B, S]; positions restart in each document, whose number (from 1; 0 is padding)
-    stands in `segments`. `target_places` int32 [B, M]: the token *before* each target; `target_ids` int32 [B, M];
-    `target_mask` float32 [B, M]: 1 for a target, 0 for filling.
+    is in `segments`. `target_places` int32 [B, M]: the token *before* each target; `target_ids` int32 [B, M];
+    `target_mask` float32 [B, M]: 1 for a target, 0 for padding.
     """
 
     tokens: jax.Array
@@ -48,8 +48,8 @@ def row_losses(
     together, and the chunks behind them cost nothing.
 
     Args:
-      packed: rows hold several documents, which are kept apart. Else a row is one document from its start, and causal
-        attention alone keeps padding out of it.
+      packed: rows hold several documents, each a segment. Else a row is one document from its start, and causal attention
+        alone keeps padding out of it.
     """
     view = views.Rows(batch.positions, batch.segments) if packed else views.whole_rows(batch.tokens)
     hidden, _ = decoder.forward(params, config, batch.tokens, view, placement=placement)

@@ -119,7 +119,7 @@ def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out:
     if backend == "auto":
         backend = attention.backend_for(mesh.devices.flat[0].platform, model.head_dim, config.computation.dtype)
         if config.data.packing and backend == "cudnn":
-            attention.log_once("the attention backend cudnn cannot keep packed documents apart: taking xla")
+            attention.log_once("the attention backend cudnn has no segments for packed documents: taking xla")
             backend = "xla"
     try:
         attention.refuse(backend, model.head_dim, config.computation.dtype, mesh.devices.flat[0].platform)
@@ -127,7 +127,7 @@ def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out:
         raise InputError(f"--config.computation.attention={backend}: {error}; choose another") from error
     if config.data.packing and backend == "cudnn":
         raise InputError(
-            "--config.computation.attention=cudnn: cannot keep packed documents apart; take xla or pallas, or do not pack"
+            "--config.computation.attention=cudnn: has no segments for packed documents; take xla or pallas, or do not pack"
         )
     accumulation = accumulation_of(config, mesh)
     planned = plan(file, tokenizer, eos_id, config.data, config.training)

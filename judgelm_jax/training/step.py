@@ -27,7 +27,7 @@ _COUNTS = ("updates", "skipped", "skipped_in_a_row")
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What a step computes, apart from the values: all that is static."""
+    """What a step computes, without the values: all that is static."""
 
     model: ModelConfig
     placement: Placement

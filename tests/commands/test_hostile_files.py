@@ -13,7 +13,7 @@ RECORD = {"question_id": 1, "question_body": "q", "answer1_body": "a", "answer2_
 LINE = json.dumps(RECORD)
 TINY = Path(__file__).parents[2] / "configs" / "tiny.py"
 
-# What stands in the file, and a part of what must be said of it.
+# The content of the file, and a part of what must be said of it.
 HOSTILE: dict[str, tuple[bytes | None, str]] = {
     "folder": (None, ""),
     "not_utf8": (b'{"question_id": "\xff"}\n', "UTF-8"),

@@ -99,7 +99,7 @@ def test_a_complete_output_is_left_alone_and_known_by_its_manifest(arguments, la
     counted = ("command", "output", "shard", "records", *verdicts.STATUSES, "position", "complete")
     assert {name: again[name] for name in counted} == {name: first[name] for name in counted}
     assert run(*arguments) == 2
-    assert_one_line(capfd, f"{target}: stands there already")
+    assert_one_line(capfd, f"{target}: exists already")
     assert run(*arguments, "--mode=explain", "--resume") == 2
     assert_one_line(capfd, "is complete and of another run: --mode is explain and the run began with scores; choose another")
     other = tmp_path / "other"

@@ -44,7 +44,7 @@ def finish(*arguments: str) -> str:
 
 
 def stop_after(lines: int, shard: Path, how: signal.Signals, *arguments: str) -> tuple[int, str]:
-    """Sends the signal as soon as the shard has so many lines; returns how many it then has and what stderr says."""
+    """Sends the signal as soon as the shard has `lines` lines; returns how many it then has and what stderr says."""
     process = start(*arguments, program=SLOW_PROGRAM)
     while process.poll() is None and not (shard.exists() and shard.read_bytes().count(b"\n") >= lines):
         time.sleep(0.002)

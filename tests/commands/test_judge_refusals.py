@@ -110,7 +110,7 @@ def test_a_wrong_record_is_named_with_its_line_before_the_model_is_looked_for(tm
     [
         (["--reference=required"], "records.jsonl:2: a reference for question_id '2' is required"),
         (["--references={folder}/one.jsonl"], "records.jsonl:2: a reference for question_id '2' is required"),
-        (["--references={folder}/twice.jsonl"], "twice.jsonl:2: question_id '1' stands already in line 1"),
+        (["--references={folder}/twice.jsonl"], "twice.jsonl:2: question_id '1' is already in line 1"),
         (["--references={folder}/none.jsonl"], "none.jsonl:1: the field 'reference' is missing"),
         (["--references={folder}/absent.jsonl"], "absent.jsonl: No such file"),
         (["--limit=1"], "absent: no such folder"),

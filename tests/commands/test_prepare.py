@@ -134,7 +134,7 @@ def test_questions_that_do_not_meet_are_named_and_nothing_is_written(tmp_path: P
     other = write(tmp_path / "c.jsonl", {"question_id": 1, "question_body": "another", "text": ""})
     assert f"{other}:1: question_body" in refusal(capsys, f"--answers={two}", f"--answers={other}", f"--output={output}")
     double = answers(tmp_path / "d.jsonl", [1, 1])
-    assert f"{double}:2: question_id '1' stands already in {double}:1" in refusal(
+    assert f"{double}:2: question_id '1' is already in {double}:1" in refusal(
         capsys, f"--answers={double}", f"--output={output}"
     )
     differing = [answers(tmp_path / f"{text}.jsonl", [1], reference=text) for text in ("r", "s")]

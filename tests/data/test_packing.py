@@ -46,7 +46,7 @@ DOCUMENTS = st.lists(st.tuples(st.lists(st.integers(1, 99), min_size=1), st.list
 
 
 @given(DOCUMENTS, st.integers(0, 3), st.integers(0, 3))
-def test_a_row_holds_its_documents_apart(parts: list[tuple[list[int], list[int]]], padding: int, filling: int) -> None:
+def test_a_row_holds_each_document_in_its_segment(parts: list[tuple[list[int], list[int]]], padding: int, filling: int) -> None:
     documents = [Tokens(np.array(prompt + target, np.int32), len(prompt), (0, 0)) for prompt, target in parts]
     length = sum(len(document.ids) for document in documents) + padding
     targets = sum(len(target) for _, target in parts) + filling

@@ -223,7 +223,7 @@ def test_rows_hold_exactly_the_examples_of_the_epoch(tmp_path: Path, tokenizer: 
 @pytest.mark.parametrize("less", [0, 1, 3])
 @pytest.mark.parametrize("packing", [False, True])
 def test_counts_are_those_of_the_batches(tmp_path: Path, tokenizer: Tokenizer, packing: bool, less: int) -> None:
-    """Also where the run ends so many steps before its last epoch does."""
+    """Also where the run ends some steps before its last epoch does."""
     length = 640  # too few for the longest answers
     run = run_of(tmp_path, tokenizer, thirty_records(), packing=packing, epochs=3, length=length)
     if less:

@@ -111,9 +111,9 @@ def test_merged_rows_and_two_files_give_the_same_orders(tmp_path: Path, parser: 
     labels = write(tmp_path / "l.jsonl", *({"question_id": number, "winner": number % 3} for number in range(len(TEXTS))))
     merged = join_files(labels, judgments(tmp_path / "both.jsonl", "both", TEXTS), None, parser)
     forward, back = (judgments(tmp_path / f"{order}.jsonl", order, TEXTS) for order in ("forward", "reversed"))
-    apart = join_files(labels, forward, back, parser)
+    separate = join_files(labels, forward, back, parser)
     assert [(row.forward, row.reversed) for row in merged.predictions] == [
-        (row.forward, row.reversed) for row in apart.predictions
+        (row.forward, row.reversed) for row in separate.predictions
     ]
     bare = [
         write(path.with_suffix(".bare"), *({"question_id": row["question_id"], "pred_text": row["pred_text"]} for row in rows))
@@ -121,7 +121,7 @@ def test_merged_rows_and_two_files_give_the_same_orders(tmp_path: Path, parser: 
         if (rows := [json.loads(line) for line in path.read_text().splitlines()])
     ]
     assert [(row.headline, row.forward, row.reversed) for row in join_files(labels, bare[0], bare[1], parser).predictions] == [
-        (row.headline, row.forward, row.reversed) for row in apart.predictions
+        (row.headline, row.forward, row.reversed) for row in separate.predictions
     ]
 
 

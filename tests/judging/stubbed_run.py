@@ -169,7 +169,7 @@ def shard_path(target: Path, part: int = 0, parts: int = 1) -> Path:
 
 
 def shard_lines(target: Path) -> list[int]:
-    """The records whose judgment stands in the shard as a whole line."""
+    """The records whose judgment is in the shard as a whole line."""
     if not shard_path(target).exists():
         return []
     return [int(line.partition(b"\t")[0]) for line in shard_path(target).read_bytes().splitlines(True) if line.endswith(b"\n")]

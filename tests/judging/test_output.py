@@ -1,4 +1,4 @@
-"""What a run makes of files that stand there already, of other processes and of damaged files."""
+"""What a run makes of files that exist already, of other processes and of damaged files."""
 
 import contextlib
 import errno
@@ -84,7 +84,7 @@ def test_a_complete_output_says_whether_it_is_that_of_this_run(tmp_path):
 def test_an_output_that_stands_there_is_refused_without_resume_and_done_with_it(tmp_path):
     target = tmp_path / "judgments.jsonl"
     target.write_text("precious\n")
-    with pytest.raises(InputError, match="stands there already"):
+    with pytest.raises(InputError, match="exists already"):
         work(target, resume=False)
     assert work(target) == []
     assert target.read_text() == "precious\n"

@@ -25,7 +25,7 @@ LENGTH = 32
 
 
 def make_batch(rows, seed, documents=1, length=LENGTH, vocabulary=MODEL.vocab_size):
-    """Random rows of so many documents each; in each document, what follows its first third is the target."""
+    """Random rows of `documents` documents each; in each document, what follows its first third is the target."""
     rng = np.random.default_rng(seed)
     tokens, positions, segments = (np.zeros((rows, length), np.int32) for _ in range(3))
     targets = []

@@ -99,7 +99,7 @@ def test_padding_and_filling_cost_nothing(params):
 
 
 def test_the_output_matrix_is_gathered_and_its_gradient_reduced_once_for_all_chunks(params):
-    """Of a compiled gradient on eight devices: no collective on the output matrix stands in a loop over chunks."""
+    """Of a compiled gradient on eight devices: no collective on the output matrix is in a loop over chunks."""
     mesh = make_mesh(MeshConfig.parse("data:2,fsdp:4"))
     shardings = parameters.param_shardings(MODEL, mesh)
     batch = Batch(*(jax.device_put(x, batch_sharding(mesh)) for x in make_batch(16, seed=6)))

@@ -94,9 +94,9 @@ def test_packed_documents_train_as_if_each_had_its_row(params):
             mask = packed.target_mask[row] * ((packed.target_places[row] >= start) & (packed.target_places[row] < start + size))
             places = np.where(mask > 0, packed.target_places[row] - start, 0)
             rows.append(Batch(tokens, positions, segments, places, packed.target_ids[row], mask))
-    apart = Batch(*(np.stack(leaves) for leaves in zip(*rows, strict=True)))
+    unpacked = Batch(*(np.stack(leaves) for leaves in zip(*rows, strict=True)))
     state, told = run(make_program(packed=True), params, [packed])
-    expected, expected_told = run(make_program(packed=False), params, [apart])
+    expected, expected_told = run(make_program(packed=False), params, [unpacked])
     assert told[0] == pytest.approx(expected_told[0], rel=1e-5)
     assert_close(state["params"], expected["params"], 2e-6)
 

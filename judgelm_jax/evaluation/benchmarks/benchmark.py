@@ -167,7 +167,7 @@ def convert(path: Path, rows: Iterable[Row], to_pair: Callable[[int, Record], tu
             raise InputError(f"{place}: {error}") from error
         key = identity(record)
         if key in seen:
-            raise InputError(f"{place}: the id {key} stands already in {seen[key]}; fetch the file again")
+            raise InputError(f"{place}: the id {key} is already in {seen[key]}; fetch the file again")
         seen[key] = place
         loaded.records.append(record)
         loaded.labels.append(label)

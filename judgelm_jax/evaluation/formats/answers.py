@@ -24,7 +24,7 @@ _CONSUMED = {
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """The answers of one model by question, in the order of the file, and where each stands.
+    """The answers of one model by question, in the order of the file, and where each is in it.
 
     `converted`: values that should be texts, were none and became their JSON. `nulls`: answers that are null and became empty.
     """
@@ -41,7 +41,7 @@ class Reading:
     """How answer files are read.
 
     `format`: one of `FORMATS`. `columns`: our field by its name in the file. `questions`: MT-Bench's questions by id. `turns`:
-    conversations are cut after so many; None: not at all.
+    conversations are cut after this many; None: not at all.
     """
 
     format: str = "auto"
@@ -90,7 +90,7 @@ def read_references(path: Path, turns: int | None) -> dict[str, str]:
             if text is None:
                 raise InputError("the field 'reference' is missing; give a string or an object with a 'text'")
             if key in references:
-                raise InputError(f"question_id {key!r} stands there already; keep one reference of them")
+                raise InputError(f"question_id {key!r} is there already; keep one reference of them")
         except InputError as error:
             raise InputError(f"{place}: {error}") from error
         references[key] = text
@@ -143,7 +143,7 @@ def _group(path: Path, rows: Sequence[Row]) -> Answers:
         try:
             key = question_identity(row)
             if key in answers:
-                raise InputError(f"question_id {key!r} stands already in {places[key]}; keep one answer to each question")
+                raise InputError(f"question_id {key!r} is already in {places[key]}; keep one answer to each question")
             row = dict(row)
             for field in ("question_body", "text"):
                 if field not in row:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from judgelm_jax.errors import InputError
 from judgelm_jax.records import Record, parse_line
 
-Row = tuple[str, Record]  # where it stands, for messages, and what stands there
+Row = tuple[str, Record]  # where it is, for messages, and what it holds
 
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 _LARGEST_CELL = 2**31 - 1  # the csv module refuses cells above 128 kB unless told otherwise

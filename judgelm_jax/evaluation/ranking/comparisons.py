@@ -40,7 +40,7 @@ def read_comparisons(paths: Sequence[Path], cluster: str = "question_id", by: st
 
     Args:
       paths: judgments of pairs (by their `winner`) or of several answers (by their `scores`).
-      cluster: the field whose equal values mark judgments that are not independent; a row without it stands for itself.
+      cluster: the field whose equal values mark judgments that are not independent; a judgment without it is its own.
       by: a field to split by.
 
     Raises:

@@ -36,7 +36,8 @@ MODEL = flags.DEFINE_string("model", None, "the judge: an Orbax or Hugging Face 
 PREDICTIONS = flags.DEFINE_multi_string(
     "predictions",
     [],
-    "judgments to score instead: ours or in the benchmark's own form; given twice: games of the forward and the reversed order",
+    "judgments to score instead: ours (given twice: the games of the forward and of the reversed order), or the benchmark's "
+    "own prediction files",
     flag_values=FLAGS,
 )
 OUTPUT = flags.DEFINE_string("output", None, "the folder for records, labels, judgments and metrics", flag_values=FLAGS)
@@ -110,8 +111,6 @@ def _benchmark() -> Benchmark:
             raise InputError(f"--{flag.name} is missing; see --help, and --list for the benchmarks")
     if bool(MODEL.value) == bool(PREDICTIONS.value):
         raise InputError("give either --model, to judge, or --predictions, to score what exists")
-    if len(PREDICTIONS.value) > 2:
-        raise InputError("--predictions is given more than twice; it takes one file, or one of each order")
     benchmark = BENCHMARKS[NAME.value]
     if ANSWERS.value and benchmark.add_answers is None:
         raise InputError(f"--answers goes with a benchmark that has questions only; {benchmark.name} brings its answers")

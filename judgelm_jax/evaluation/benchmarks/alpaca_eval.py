@@ -16,6 +16,7 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
     exchanged,
     find_file,
     imported,
+    rows_of,
     text_id,
     texts_of,
 )
@@ -76,7 +77,7 @@ def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
     fields = ("question_body", "answer1_body", "answer2_body")
     records = {text_id(*(record[name] for name in fields)): record for record in loaded.records}
     judgments = []
-    for place, item in read_rows(paths[0]):
+    for place, item in rows_of(paths):
         try:
             (instruction, first, second), _ = texts_of(item, *_TEXTS)
             winner = winner_of(preference_of(item))

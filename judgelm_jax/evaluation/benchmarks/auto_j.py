@@ -48,6 +48,8 @@ def _pair(position: int, item: Record) -> tuple[Record, Record, int]:
 def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
     """The published form: a line `{"output": 0|1|2}` an item, in the order of the items; a second file has the exchanged game,
     where 0 is still the first answer shown."""
+    if len(paths) > 2:
+        raise InputError(f"{paths[2]}: --predictions takes one file, or one of each order")
     games = []
     for path in paths:
         rows = read_rows(path)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.formats.rows import Row, as_text
+from judgelm_jax.evaluation.formats.rows import Row, as_text, read_json, read_rows
 from judgelm_jax.evaluation.joining import Judged
 from judgelm_jax.records import Record, identity
 
@@ -71,8 +71,9 @@ class Benchmark:
     """A judge benchmark. The first reduction and the first protocol are the defaults.
 
     `read`: from the path the user gave and the name of a reduction. `read_predictions`: from the benchmark's own prediction
-    files (one, or one an order) to judgments; None where it publishes none. `group`: the field of a label by which the score is
-    broken down, too. `add_answers`: the benchmark has questions only; puts the answers of a second file into what was read.
+    files (parts, or for some one an order) to judgments; None where it publishes none. `group`: the field of a label by which
+    the score is broken down, too. `add_answers`: the benchmark has questions only; puts the answers of a second file into
+    what was read.
     """
 
     name: str
@@ -110,6 +111,35 @@ def find_files(path: Path, *patterns: str) -> list[Path]:
         if found:
             return found
     raise InputError(f"{path}: there is no {' or '.join(patterns)} below it; give the benchmark's original file or its folder")
+
+
+def rows_of(paths: Sequence[Path]) -> list[Row]:
+    """The rows of all files, as of a benchmark that publishes its predictions in parts."""
+    return [row for path in paths for row in read_rows(path)]
+
+
+def columns_of(paths: Sequence[Path], *names: str) -> list[Row]:
+    """The rows of files that are one JSON object of lists of equal length, a list a column; other rows as `read_rows` has them.
+
+    `names`: the columns that are wanted; others may hold anything. One that is missing, or null, is missing in every row. The
+    first is a list in an object of columns and none in a row.
+    """
+    rows: list[Row] = []
+    for path in paths:
+        try:
+            table = read_json(path)
+        except InputError:
+            table = None  # JSON Lines, or no JSON, of which `read_rows` says more
+        held = {name: table.get(name) for name in names} if isinstance(table, dict) else {}
+        columns = {name: column for name, column in held.items() if isinstance(column, list)}
+        if names[0] not in columns:
+            rows += read_rows(path)
+            continue
+        if len({len(column) for column in columns.values()}) > 1:
+            raise InputError(f"{path}: its columns have different lengths; fetch the file again")
+        items = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+        rows += [(f"{path}: item {number}", item) for number, item in enumerate(items)]
+    return rows
 
 
 def require(item: Record, *names: str) -> None:

@@ -14,6 +14,7 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
     find_files,
     imported,
     require,
+    rows_of,
     text_id,
     texts_of,
 )
@@ -60,17 +61,23 @@ def _pair(_: int, item: Record) -> tuple[Record, Record, int]:
 
 
 def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
-    """The published form: the data's fields and `judgments`: one or two, each with a `decision` in the order shown, or null."""
+    """The published form: the data's fields and `judgments`: one or two, each with a `decision` in the order shown, or null.
+
+    The judge of `pred_model_id` is the model where the judgment names it, else the way of judging (`judge_name`).
+    """
     records = {record["pair_id"]: record for record in loaded.records}
     judgments = []
-    for place, item in read_rows(paths[0]):
+    for place, item in rows_of(paths):
         record, games = records.get(str(item.get("pair_id"))), item.get("judgments")
         if record is None or not isinstance(games, list) or len(games) not in (1, 2):
             raise InputError(f"{place}: its pair_id is none of the benchmark, or it has not one or two judgments")
         decisions = [game.get("decision") if isinstance(game, dict) else None for game in games]
         shown = [_decision(decision) for decision in decisions]
         winners = [shown[0], *(exchanged(winner) for winner in shown[1:])]
-        judgments.append(imported(record, str(item.get("judge_name", "")), *winners))
+        said = games[0].get("judgment") if isinstance(games[0], dict) else None
+        judge, text = (said.get("judge_model"), said.get("response")) if isinstance(said, dict) else (None, None)
+        named = str(judge or item.get("judge_name", ""))
+        judgments.append(imported(record, named, *winners, text=text if isinstance(text, str) else ""))
     return judgments
 
 

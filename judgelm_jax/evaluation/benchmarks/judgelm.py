@@ -1,10 +1,19 @@
 """JudgeLM's validation set: 5,000 pairs with GPT-4's scores as labels, without and with reference (arXiv 2310.17631)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks import rules
-from judgelm_jax.evaluation.benchmarks.benchmark import Baseline, Benchmark, Loaded, convert, find_file, texts_of
+from judgelm_jax.evaluation.benchmarks.benchmark import (
+    Baseline,
+    Benchmark,
+    Loaded,
+    convert,
+    find_file,
+    imported,
+    texts_of,
+)
 from judgelm_jax.evaluation.formats.rows import read_rows
 from judgelm_jax.evaluation.joining import read_labels
 from judgelm_jax.records import Record, identity, question_identity, read_references
@@ -52,6 +61,21 @@ def read_judgelm(path: Path, reduction: str = "without_reference") -> Loaded:
     return convert(records, read_rows(records), pair)
 
 
+def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
+    """Judgments in the form of the label files (`text`, `score` or `winner`), such as GPT-4's with references.
+
+    What the published scripts write has `pred_text` and is read as ours.
+    """
+    records = {identity(record): record for record in loaded.records}
+    judgments = []
+    for path in paths:
+        for key, (label, _) in read_labels(path, "tolerant").items():
+            if key not in records:
+                raise InputError(f"{path}: the id {key!r} is none of the benchmark; check that --data is the same set")
+            judgments.append(imported(records[key], path.stem, label.winner))
+    return judgments
+
+
 def _published() -> tuple[Baseline, ...]:
     table = {  # agreement, F1, consistency; without and with reference
         "JudgeLM-7B": ((0.8111, 0.7221, 0.8357), (0.8408, 0.7828, 0.8446)),
@@ -79,5 +103,6 @@ BENCHMARK = Benchmark(
         "both_orders": rules.agreement("both", "the merged verdict of both orders names the winner", rules.mean_of_both),
     },
     read=read_judgelm,
+    read_predictions=read_predictions,
     baselines=_published(),
 )

@@ -66,7 +66,7 @@ def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
     fields = ("question_body", "answer1_body", "answer2_body")
     records = {text_id(*(record[name] for name in fields)): record for record in loaded.records}
     judgments = []
-    for place, item in read_rows(paths[0]):
+    for file, (place, item) in ((path, row) for path in paths for row in read_rows(path)):
         texts, _ = texts_of(item, *_TEXTS)
         record = records.get(text_id(*texts))
         if record is None:
@@ -76,7 +76,7 @@ def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
             winners = [games[f"swap = {swap}"]["winner"] for swap in (False, True)]
         except (KeyError, IndexError, TypeError) as error:
             raise InputError(f"{place}: has no results for 'swap = False' and 'swap = True'; fetch the file again") from error
-        judgments.append(imported(record, paths[0].parent.name, *(_WINNERS.get(str(winner)) for winner in winners)))
+        judgments.append(imported(record, file.parent.name, *(_WINNERS.get(str(winner)) for winner in winners)))
     return judgments
 
 

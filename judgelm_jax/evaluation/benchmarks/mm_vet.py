@@ -72,12 +72,12 @@ def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
     """The published form of a grader: an object from ids to `score`, a list of one grade from 0 to 1 a run."""
     records = {record["question_id"]: record for record in loaded.records}
     judgments = []
-    for key, item in _object(paths[0]).items():
+    for file, (key, item) in ((path, entry) for path in paths for entry in _object(path).items()):
         if key not in records:
             continue  # the whole benchmark was graded, and --data holds a part
         grades = item.get("score") if isinstance(item, dict) else None
         if not isinstance(grades, list) or not grades or not all(_is_grade(grade) for grade in grades):
-            raise InputError(f"{paths[0]}: item {key!r}: score is no list of grades from 0 to 1")
+            raise InputError(f"{file}: item {key!r}: score is no list of grades from 0 to 1")
         soft = sum(grades) / len(grades)
         judgments.append({**records[key], "pred_text": "", "status": "ok", "scores": [10 * soft], "soft_score": soft})
     return judgments

@@ -17,6 +17,7 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
     find_file,
     imported,
     require,
+    rows_of,
 )
 from judgelm_jax.evaluation.formats.conversation import rendered
 from judgelm_jax.evaluation.formats.rows import read_rows
@@ -77,11 +78,14 @@ def _vote(item: Record) -> tuple[str, bool, int | None]:
     winner = item["winner"]
     if not isinstance(winner, str) or not (winner in ("model_a", "model_b") or winner.startswith("tie")):
         raise InputError(f"winner is {winner!r}; it is model_a, model_b or begins with tie")
+    turned = str(item["model_a"]) > str(item["model_b"])
+    return _key(item, item["model_a"], item["model_b"]), turned, {"model_a": 1, "model_b": 2}.get(winner, 0)
+
+
+def _key(item: Record, *models: object) -> str:
     if item["turn"] not in (1, 2):
         raise InputError(f"turn is {item['turn']!r}; it is 1 or 2")
-    first, second = sorted((str(item["model_a"]), str(item["model_b"])))
-    key = f"{item['question_id']}/{first}-{second}/turn{item['turn']}"
-    return key, str(item["model_a"]) != first, {"model_a": 1, "model_b": 2}.get(winner, 0)
+    return f"{item['question_id']}/{'-'.join(sorted(str(model) for model in models))}/turn{item['turn']}"
 
 
 def _record(item: Record, key: str) -> Record:
@@ -119,12 +123,16 @@ def _is_message(value: object, role: str) -> bool:
 
 
 def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
-    """The votes of another judge in the same form, such as the published ones of GPT-4: one a question, pair and turn."""
+    """The verdicts of a judge on both orders, one row a question, pair and turn, in one of two published forms.
+
+    The votes of the data set (`model_a`, `model_b`, `winner`: a conflict of the orders was written as a tie), or what the
+    benchmark's own program writes (`model_1`, `model_2`, and `g1_winner`, `g2_winner`: `model_1`, `model_2`, `tie` or `error`).
+    """
     records = {record["pair_id"]: record for record in loaded.records}
     judgments: dict[str, Record] = {}
-    for place, item in read_rows(paths[0]):
+    for place, item in rows_of(paths):
         try:
-            key, _, winner = _vote(item)
+            key, first, winners, text = _games(item) if "model_1" in item else _both(item)
         except InputError as error:
             raise InputError(f"{place}: {error}") from error
         record = records.get(key)
@@ -132,11 +140,30 @@ def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
             continue  # people did not vote on everything that GPT-4 judged
         if key in judgments:
             raise InputError(f"{place}: a second verdict on {key}; give the votes of one judge")
-        if item["model_a"] != record["answer1_model_id"]:
-            winner = exchanged(winner)
-        # Both orders were judged, and a conflict was written as a tie.
-        judgments[key] = imported(record, str(item.get("judge", "")), winner, winner)
+        if first != record["answer1_model_id"]:
+            winners = [exchanged(winner) for winner in reversed(winners)]  # the game that showed the record's order comes first
+        judge = item.get("judge", "")
+        named = str(judge[0] if isinstance(judge, list) and judge else judge)  # the judge, and its prompt
+        judgments[key] = imported(record, named, *winners, text=text)
     return list(judgments.values())
+
+
+def _both(item: Record) -> tuple[str, str, list[int | None], str]:
+    key, _, winner = _vote(item)
+    return key, item["model_a"], [winner, winner], ""
+
+
+def _games(item: Record) -> tuple[str, str, list[int | None], str]:
+    """As of `_both`, of a row with two games."""
+    require(item, "question_id", "model_1", "model_2", "g1_winner", "g2_winner", "turn")
+    meanings = {"model_1": 1, "model_2": 2, "tie": 0, "error": None}
+    named = [item[f"g{game}_winner"] for game in (1, 2)]
+    wrong = next((name for name in named if not isinstance(name, str) or name not in meanings), None)
+    if wrong is not None:
+        raise InputError(f"a game's winner is {wrong!r}; it is {', '.join(meanings)}")
+    text = item.get("g1_judgment")
+    key = _key(item, item["model_1"], item["model_2"])
+    return key, item["model_1"], [meanings[name] for name in named], text if isinstance(text, str) else ""
 
 
 def _score(labels: Sequence[Record], rows: Sequence[Record | None]) -> Scored:

@@ -14,6 +14,7 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
     find_file,
     imported,
     require,
+    rows_of,
     text_id,
     texts_of,
 )
@@ -75,7 +76,7 @@ def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
     """The published form: a list of `idx`, `JUDGE_result` (1, 2, 0 or Tie) and `JUDGE_reason`. Anything else did not parse."""
     records = {record["pair_id"]: record for record in loaded.records}
     judgments = []
-    for place, item in read_rows(paths[0]):
+    for place, item in rows_of(paths):
         field = next((name for name in item if name.endswith("_result")), None)
         if field is None or type(item.get("idx")) is not int or item["idx"] not in records:
             raise InputError(f"{place}: it has no field …_result, or its idx is none of the benchmark; check the file")

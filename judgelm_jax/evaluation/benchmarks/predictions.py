@@ -12,7 +12,9 @@ from judgelm_jax.records import Record, identity
 
 
 def read_predictions(benchmark: Benchmark, loaded: Loaded, paths: Sequence[Path]) -> list[Record]:
-    """Judgments of the benchmark's records, whoever made them; two files are the games of the forward and the reversed order.
+    """Judgments of the benchmark's records, whoever made them.
+
+    Two files of ours are the games of the forward and the reversed order; the benchmark's own may come in parts.
 
     Raises:
       InputError: a file that is neither ours nor the benchmark's; names the row.
@@ -23,6 +25,8 @@ def read_predictions(benchmark: Benchmark, loaded: Loaded, paths: Sequence[Path]
                 f"{paths[0]}: holds no judgments (rows with 'pred_text'); {benchmark.name} knows no other predictions"
             )
         return benchmark.read_predictions(paths, loaded)
+    if len(paths) > 2:
+        raise InputError(f"{paths[2]}: a third file of judgments; give one file, or one of each order")
     files = [_read_ours(path, loaded.kind) for path in paths]
     return files[0] if len(files) == 1 else _both_orders(paths, files)
 

@@ -16,8 +16,11 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
     Scored,
     choice,
     convert,
+    exchanged,
     find_file,
+    imported,
     require,
+    rows_of,
     text_id,
     texts_of,
 )
@@ -31,21 +34,37 @@ _HEADINGS = (
     "###Score Rubrics:",
     "###Feedback:",
 )
+_REFERENCE, _RUBRIC = _HEADINGS[2:4]
+_FILES = (
+    "vicuna_eval.json",
+    "mt_bench_eval.json",
+    "*preference_bench*.json*",
+    "*feedback_bench*.json*",
+    "preference_collection*_test.json",
+    "feedback_collection*_test.json",
+    "hhh_alignment_eval.json",
+)
+_UNKNOWN = "its texts are no item of --data, or those of one that was judged already; check both files"
 _PAIR = ("orig_instruction", "orig_response_A", "orig_response_B", "orig_reference_answer", "orig_criteria")
 _SINGLE = ("orig_instruction", "orig_response", "orig_reference_answer", "orig_criteria")
 
 
 def read_prometheus(path: Path, reduction: str = "label") -> Loaded:
-    """Reads pairs (`orig_preference`), graded answers (`orig_score`), or graded answers inside prompts (`gpt4_score`).
+    """Reads pairs (`orig_preference`), graded answers (`orig_score`), and both inside prompts (`chosen_instruction` and
+    `rejected_instruction`, `gpt4_score`).
+
+    A prompt may have no reference answer. Of a pair inside prompts the texts decide whether the chosen answer stands first.
 
     Raises:
       InputError: the file is none of these; names the row.
     """
-    file = find_file(path, "vicuna_eval.json", "mt_bench_eval.json", "*preference_bench*.json*", "*feedback_bench*.json*")
+    file = find_file(path, *_FILES)
     rows = read_rows(file)
     first = rows[0][1] if rows else {}
     if "orig_preference" in first:
         return convert(file, rows, _pair)
+    if "chosen_instruction" in first:
+        return convert(file, rows, _prompt_pair)
     loaded = convert(file, rows, _prompt if "gpt4_score" in first else _graded)
     return Loaded("single", loaded.records, loaded.labels, loaded.counts)
 
@@ -82,25 +101,124 @@ def _prompt(_: int, item: Record) -> tuple[Record, Record, int]:
     return record | {"answer1_model_id": item["response_source"], "category": item.get("category")}, label, converted
 
 
-def _single(identity: Record, instruction: str, response: str, reference: str, rubric: str) -> Record:
-    return {
-        **identity,
-        "question_body": instruction,
-        "answer1_body": response,
-        "reference": {"text": reference},
-        "rubric": rubric,
+def _prompt_pair(position: int, item: Record) -> tuple[Record, Record, int]:
+    texts, converted = texts_of(item, "chosen_instruction", "rejected_instruction")
+    (instruction, chosen, reference, rubric), (_, rejected, *_) = (_sections(text) for text in texts)
+    tie = item.get("tie") == 1
+    turned = int(text_id(instruction, chosen, rejected), 16) % 2
+    first, second = (rejected, chosen) if turned else (chosen, rejected)
+    identity = {"question_id": text_id(instruction), "pair_id": position}
+    record = {
+        **_single(identity, instruction, first, reference, rubric),
+        "answer2_body": second,
+        "category": item.get("source"),
     }
+    return record, {**identity, "winner": 0 if tie else 1 + turned, "category": item.get("source")}, converted
 
 
-def _sections(text: str) -> tuple[str, str, str, str]:
-    """Instruction, response, reference and rubric. A response may quote headings, so the last of those after it counts."""
+def _single(identity: Record, instruction: str, response: str, reference: str | None, rubric: str) -> Record:
+    record = {**identity, "question_body": instruction, "answer1_body": response, "rubric": rubric}
+    return record if reference is None else {**record, "reference": {"text": reference}}
+
+
+def _sections(text: str) -> tuple[str, str, str | None, str]:
+    """Instruction, response, reference where there is one, and rubric.
+
+    A response may quote headings, so the last of those after it counts.
+    """
     begin = text.find(_HEADINGS[0])
-    places = [begin, text.find(_HEADINGS[1], max(begin, 0)), *(text.rfind(heading) for heading in _HEADINGS[2:])]
-    if -1 in places or places != sorted(places):
+    response = text.find(_HEADINGS[1], max(begin, 0))
+    last = {heading: text.rfind(heading) for heading in _HEADINGS[2:]}
+    if not response < last[_REFERENCE] < last[_RUBRIC]:
+        del last[_REFERENCE]
+    places = {_HEADINGS[0]: begin, _HEADINGS[1]: response, **last}
+    order = list(places.values())
+    if -1 in order or order != sorted(order):
         raise InputError("the instruction has not the sections of the benchmark in their order; fetch the file again")
-    ends = [*places[1:], len(text)]
-    parts = [text[place + len(heading) : end].strip() for place, end, heading in zip(places, ends, _HEADINGS, strict=True)]
-    return parts[0], parts[1], parts[2], parts[3]
+    ends = [*order[1:], len(text)]
+    parts = {heading: text[at + len(heading) : end].strip() for (heading, at), end in zip(places.items(), ends, strict=True)}
+    return parts[_HEADINGS[0]], parts[_HEADINGS[1]], parts.get(_REFERENCE), parts[_RUBRIC]
+
+
+def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
+    """What the benchmark's program writes: its items with `prometheus_output` and `prometheus_score`.
+
+    Of an answer a list of grades, one a run; of a pair a list of `A`, `B`, `TIE`, of which the first counts, or two lists of
+    grades, of the chosen answer and of the rejected one, of which the first run that tells them apart counts. Items are found
+    by their texts, whichever answer is A; null is a run that did not parse.
+    """
+    waiting: dict[str, list[Record]] = {}
+    for record in loaded.records:
+        waiting.setdefault(text_id(*_texts(record)), []).append(record)
+    judgments = []
+    for place, item in rows_of(paths):
+        try:
+            if loaded.kind == "pair":
+                judgments.append(_judged_pair(item, waiting, paths[0].stem))
+            else:
+                judgments.append(_judged_answer(item, waiting))
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from error
+    return judgments
+
+
+def _texts(record: Record) -> list[str]:
+    names = [name for name in ("question_body", "answer1_body", "answer2_body") if name in record]
+    return [record[name].strip() for name in names]
+
+
+def _take(waiting: dict[str, list[Record]], *texts: str) -> Record | None:
+    records = waiting.get(text_id(*texts))
+    return records.pop(0) if records else None
+
+
+def _judged_answer(item: Record, waiting: dict[str, list[Record]]) -> Record:
+    if "orig_response" in item:
+        (instruction, response), _ = texts_of(item, "orig_instruction", "orig_response")
+    else:
+        (prompt,), _ = texts_of(item, "instruction")
+        instruction, response, *_ = _sections(prompt)
+    record = _take(waiting, instruction.strip(), response.strip())
+    if record is None:
+        raise InputError(_UNKNOWN)
+    grades = _grades(item.get("prometheus_score"))
+    outcome = {"status": "ok", "scores": [sum(grades) / len(grades)]} if grades else {"status": "unparsed", "scores": None}
+    return {**record, "pred_text": _output(item), **outcome, "order": "forward"}
+
+
+def _judged_pair(item: Record, waiting: dict[str, list[Record]], judge: str) -> Record:
+    texts, _ = texts_of(item, "orig_instruction", "orig_response_A", "orig_response_B")
+    instruction, first, second = (text.strip() for text in texts)
+    winner = _named(item, item.get("prometheus_score"))
+    record = _take(waiting, instruction, first, second)
+    if record is None:
+        record, winner = _take(waiting, instruction, second, first), exchanged(winner)
+    if record is None:
+        raise InputError(_UNKNOWN)
+    return imported(record, judge, winner, text=_output(item))
+
+
+def _named(item: Record, said: object) -> int | None:
+    """Which of A and B was found better; 0 for a tie."""
+    if not isinstance(said, list) or not said:
+        raise InputError(f"prometheus_score is {said!r}; it is a list")
+    if isinstance(said[0], list) and len(said) == 2:
+        runs = list(zip(_grades(said[0]), _grades(said[1]), strict=False))
+        better = next((1 if chosen > rejected else 2 for chosen, rejected in runs if chosen != rejected), 0 if runs else None)
+        return exchanged(better) if choice(item, "chosen", {"A": 1, "B": 2, "tie": 1}) == 2 else better
+    named = next((str(name).upper() for name in said if name is not None), "")
+    return {"A": 1, "B": 2, "TIE": 0}.get(named)
+
+
+def _output(item: Record) -> str:
+    output = item.get("prometheus_output")
+    return str(output[0]) if isinstance(output, list) and output else ""
+
+
+def _grades(values: object) -> list[float]:
+    if not isinstance(values, list) or any(isinstance(value, bool | str | list | dict) for value in values):
+        raise InputError(f"prometheus_score is {values!r}; it is a list of grades")
+    return [float(value) for value in values if value is not None]
 
 
 def _grade(values: Sequence[object]) -> float:
@@ -164,4 +282,5 @@ BENCHMARK = Benchmark(
         "both_orders": _by_kind(rules.agreement("both", f"{_RULE}; both orders, merged", rules.mean_of_both)),
     },
     read=read_prometheus,
+    read_predictions=read_predictions,
 )

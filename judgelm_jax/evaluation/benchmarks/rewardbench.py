@@ -12,8 +12,10 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
     Loaded,
     Protocol,
     Scored,
+    columns_of,
     convert,
     find_file,
+    imported,
     require,
     text_id,
     texts_of,
@@ -69,6 +71,27 @@ def _pair(_: int, item: Record) -> tuple[Record, Record, int]:
     return record, {**identity, "winner": winner, "subset": item["subset"]}, converted
 
 
+def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
+    """The published results of a judge: one object of columns, or rows, with `subset`, `id` and `results`.
+
+    A result is 1 where the chosen answer won, 0 where the rejected one did, 0.5 for a tie (that is also how the benchmark's
+    program writes a verdict it could not parse).
+    """
+    labels = {label["pair_id"]: (record, label) for record, label in zip(loaded.records, loaded.labels, strict=True)}
+    judgments = []
+    for place, item in columns_of(paths, "subset", "id", "results"):
+        record, label = labels.get(f"{item.get('subset')}/{item.get('id')}", (None, None))
+        if record is None or label is None:
+            raise InputError(f"{place}: its subset and id are none of the benchmark; check that both files are of one version")
+        result = item.get("results")
+        if isinstance(result, bool | int | float) and result in (0, 0.5, 1):
+            winner = 0 if result == 0.5 else label["winner"] if result else 3 - label["winner"]
+        else:
+            raise InputError(f"{place}: results is {result!r}; it is 1 (chosen), 0 (rejected) or 0.5 (a tie)")
+        judgments.append(imported(record, paths[0].stem, winner))
+    return judgments
+
+
 def _sectioned(protocol: Protocol) -> Protocol:
     """The mean of the sections; a section is the mean of its subsets by their number of items, math-prm by 984."""
 
@@ -120,5 +143,6 @@ BENCHMARK = Benchmark(
         ),
     },
     read=read_rewardbench,
+    read_predictions=read_predictions,
     group="subset",
 )

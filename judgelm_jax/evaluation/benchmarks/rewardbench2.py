@@ -13,6 +13,7 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
     Loaded,
     Protocol,
     Scored,
+    columns_of,
     convert,
     find_file,
     require,
@@ -68,14 +69,23 @@ def _ties_id(value: object) -> tuple[str, str]:
 
 
 def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
-    """Rows of `id`, `subset` and `scores`: of the chosen answers, then of the rejected ones, as the benchmark writes them."""
+    """The published results of a judge: one object of columns, or rows, of `id`, `subset`, `scores` and `results`.
+
+    Scores are of the chosen answers, then of the rejected ones. Where a judge names the best of four it gives no scores; then
+    `results` is what the item earned: 1, 0, or a share.
+    """
     records = {record["pair_id"]: (record, label) for record, label in zip(loaded.records, loaded.labels, strict=True)}
     judgments = []
-    for place, item in read_rows(paths[0]):
+    for place, item in columns_of(paths, "subset", "id", "scores", "results"):
         found, scores = records.get(f"{item.get('subset')}/{item.get('id')}"), item.get("scores")
-        if found is None or not isinstance(scores, list) or len(scores) != found[1]["answers"]:
-            raise InputError(f"{place}: its id is none of the benchmark, or it has not a score for every answer")
+        if found is None:
+            raise InputError(f"{place}: its subset and id are none of the benchmark; check that both files are of one version")
         record, label = found
+        if scores is None and label["subset"] != TIES and _is_share(item.get("results")):
+            judgments.append({**record, "pred_text": "", "status": "ok", "credit": item["results"], "order": "forward"})
+            continue
+        if not isinstance(scores, list) or len(scores) != label["answers"]:
+            raise InputError(f"{place}: has not a score for every answer, nor results")
         scores = [score[0] if isinstance(score, list) and len(score) == 1 else score for score in scores]
         if not all(type(score) in (int, float) for score in scores):
             raise InputError(f"{place}: a score is no number")
@@ -83,6 +93,10 @@ def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
         turned = [scores[(turn + position) % len(scores)] for position in range(label["answers"])]
         judgments.append({**record, "pred_text": "", "status": "ok", "scores": turned, "order": "forward"})
     return judgments
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def _score(labels: Sequence[Record], rows: Sequence[Record | None]) -> Scored:
@@ -94,7 +108,7 @@ def _score(labels: Sequence[Record], rows: Sequence[Record | None]) -> Scored:
         elif label["subset"] == TIES:
             credits.append(float(_margins(label, scores)[1] > 0) if scores else 0.0)
         elif scores is None:
-            credits.append(1 / label["answers"])
+            credits.append(float(row["credit"]) if _is_share(row.get("credit")) else 1 / label["answers"])
         else:
             best = {number for number, score in enumerate(scores, start=1) if score == max(scores)}
             credits.append(len(best & set(label["correct"])) / len(best))

@@ -57,3 +57,11 @@ def test_predictions_that_do_not_fit_are_refused(loaded, tmp_path: Path, rows: l
 def test_an_unknown_label_is_named(tmp_path: Path, label: object) -> None:
     with pytest.raises(InputError, match=r"t\.jsonl:2: label is"):
         read_auto_j(write_lines(tmp_path / "t.jsonl", item(0, 0), item(1, label)))
+
+
+def test_a_third_file_of_predictions_is_refused(tmp_path: Path) -> None:
+    item = {"scenario": "s", "label": 2, "prompt": "p", "response 1": "a", "response 2": "b"}
+    loaded = read_auto_j(write_lines(tmp_path / "testdata_pairwise.jsonl", item))
+    files = [write_lines(tmp_path / f"{number}.jsonl", {"output": 0}) for number in range(3)]
+    with pytest.raises(InputError, match=r"2\.jsonl: --predictions takes one file, or one of each order"):
+        read_predictions(files, loaded)

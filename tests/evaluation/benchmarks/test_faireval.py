@@ -7,7 +7,7 @@ from benchmark_files import score, summary_of, write_lines
 from sklearn.metrics import cohen_kappa_score
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.benchmarks.faireval import BENCHMARK, read_faireval
+from judgelm_jax.evaluation.benchmarks.faireval import BENCHMARK, read_faireval, read_predictions
 
 LABELS = ("CHATGPT", "VICUNA13B", "TIE")
 
@@ -67,3 +67,44 @@ def test_files_that_do_not_fit_are_named(repository: Path) -> None:
     (repository / "answer/answer_gpt35.jsonl").unlink()
     with pytest.raises(InputError, match=r"answer_gpt35\.jsonl"):
         read_faireval(repository)
+
+
+def review(first: float, second: float) -> str:
+    return f"Evaluation evidence: both: fine.\nScore of the Assistant 1: {first}\nScore of the Assistant 2: {second}"
+
+
+def test_what_the_program_writes_is_predictions(repository: Path) -> None:
+    """`FairEval.py`: k reviews an order; `score` is the mean of all of them in the file's order."""
+    loaded = read_faireval(repository)
+    games = [([(9, 2), (7, 7)], [(5, 8), (3, 9)]), ([(8, 6)], [(9, 5)]), ([(6, 4)], [(6, 4)])]
+    rows = []
+    for record, (forward, back) in zip(loaded.records, games, strict=True):
+        pairs = [*forward, *((second, first) for first, second in back)]
+        mean = [sum(column) / len(pairs) for column in zip(*pairs, strict=True)]
+        texts = {"review": [review(*pair) for pair in forward], "review_bpc": [review(*pair) for pair in back]}
+        rows.append({"question_id": record["question_id"], "question": record["question_body"], **texts, "score": mean})
+    path = write_lines(repository / "review/review_gpt35_vicuna-13b_gpt-4_mec3_bpc1.json", *rows)
+    judgments = read_predictions([path], loaded)
+    assert [row["winner"] for row in judgments] == [1, 2, 0]
+    assert [(row["forward"]["winner"], row["reversed"]["winner"]) for row in judgments] == [(1, 1), (1, 2), (1, 2)]
+    assert summary_of(BENCHMARK, loaded, judgments)["score"] == 1
+    one_order = write_lines(repository / "o.json", *(row | {"review_bpc": [], "score": [9, 1]} for row in rows))
+    judgments = read_predictions([one_order], loaded)
+    assert [row["order"] for row in judgments] == ["forward"] * 3
+    assert summary_of(BENCHMARK, loaded, judgments, "one_order")["score"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"question_id": 9}, "question_id is none"),
+        ({"score": [1]}, "score is"),
+        ({"review": "x"}, "review is no list"),
+        ({"review_bpc": None}, "review_bpc is no list"),
+    ],
+)
+def test_a_wrong_prediction_is_named(repository: Path, wrong: dict, message: str) -> None:
+    row = {"question_id": 1, "review": [review(1, 2)], "review_bpc": [], "score": [1, 2]}
+    path = write_lines(repository / "p.json", row, row | {"question_id": 2} | wrong)
+    with pytest.raises(InputError, match=rf"p\.json:2: .*{message}"):
+        read_predictions([path], read_faireval(repository))

@@ -77,3 +77,18 @@ def test_a_wrong_row_is_named(tmp_path: Path, wrong: dict) -> None:
     path = write_lines(tmp_path / "d.jsonl", item(0), item(1) | wrong)
     with pytest.raises(InputError, match=r"d\.jsonl:2: label is"):
         read_judgebench(path)
+
+
+def test_the_outputs_of_both_data_files_are_scored_together(repository: Path) -> None:
+    """As `run_judge.py` writes them: the model and its response inside each judgment, the way of judging beside them."""
+    loaded = read_judgebench(repository)
+    files = []
+    for model in ("gpt-4o-2024-05-13", "claude-3-5-sonnet-20240620"):
+        said = {"judge_model": "gpt-4o-mini", "prompt": "p", "response": "My final verdict is [[A>B]]"}
+        games = [{"judgment": said, "decision": decision} for decision in ("A>B", "B>A")]
+        rows = [item(number, model=model) | {"judge_name": "arena_hard", "judgments": games} for number in range(4)]
+        files.append(write_lines(repository / f"{model}.jsonl", *rows))
+    rows = read_predictions(files, loaded)
+    assert len(rows) == 8
+    assert {(row["pred_model_id"], row["pred_text"]) for row in rows} == {("gpt-4o-mini", "My final verdict is [[A>B]]")}
+    assert summary_of(BENCHMARK, loaded, rows)["score"] == pytest.approx(4 / 8)  # always A, and labels A, B, A, B

@@ -5,10 +5,11 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from benchmark_files import score, write_lines
+from benchmark_files import score, summary_of, write_lines
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.benchmarks.judgelm import BENCHMARK, read_judgelm
+from judgelm_jax.evaluation.benchmarks.judgelm import BENCHMARK, read_judgelm, read_predictions
+from judgelm_jax.evaluation.benchmarks.predictions import read_predictions as any_predictions
 from judgelm_jax.evaluation.joining import join_files, read_labels
 from judgelm_jax.evaluation.metrics import summarize
 from judgelm_jax.records import check_records, dump_line
@@ -96,3 +97,33 @@ def test_gpt4_is_as_consistent_as_was_measured(shared: Path, tmp_path: Path) -> 
     same = sum(winner_of(one["score"]) == {1: 2, 2: 1, 0: 0}[winner_of(two["score"])] for one, two in both)
     assert summary["consistency"] == pytest.approx(same / len(both))
     assert round(summary["consistency"], 3) == 0.918
+
+
+def test_files_in_the_form_of_the_labels_are_predictions(files: Path) -> None:
+    """GPT-4 with references against GPT-4 without: it says `1 2` to all; a failed teacher is no verdict."""
+    loaded = read_judgelm(files)
+    rows = read_predictions([files / "judgelm_val_5k_gpt4_with_reference.jsonl"], loaded)
+    assert [row["winner"] for row in rows] == [2, 2, 2, 2]
+    assert summary_of(BENCHMARK, loaded, rows)["score"] == pytest.approx(1 / 3)
+    failed = read_predictions([files / "judgelm_val_5k_gpt4.jsonl"], loaded)[3]
+    assert (failed["winner"], failed["status"]) == (None, "unparsed")
+
+
+def test_the_files_that_the_published_scripts_write_are_predictions(files: Path) -> None:
+    """`gen_model_judgement.py` writes a file an order; the reversed one has the answers exchanged and says so nowhere."""
+    loaded = read_judgelm(files)
+    written = []
+    for name, texts in (("7b", ("9 1", "3 4", "6 6", "1 2")), ("7b-reverse", ("2 8", "8 2", "7 5", "1 2"))):
+        rows = [
+            {**record, "pred_id": str(n), "pred_text": text, "pred_model_id": "7b-full-model", "tstamp": 1.5}
+            for n, (record, text) in enumerate(zip(loaded.records, texts, strict=True))
+        ]
+        if name.endswith("reverse"):
+            rows = [row | {"answer1_body": row["answer2_body"], "answer2_body": row["answer1_body"]} for row in rows]
+        written.append(write_lines(files / f"{name}.jsonl", *rows))
+    judgments = any_predictions(BENCHMARK, loaded, written)
+    assert [(row["forward"]["winner"], row["reversed"]["winner"]) for row in judgments[:3]] == [(1, 1), (2, 2), (0, 2)]
+    assert [row["answer1_body"] for row in judgments] == ["a"] * 4
+    assert summary_of(BENCHMARK, loaded, judgments)["score"] == pytest.approx(1)
+    with pytest.raises(InputError, match="a third file of judgments"):
+        any_predictions(BENCHMARK, loaded, [*written, written[0]])

@@ -69,3 +69,19 @@ def test_verdicts_of_other_texts_are_refused(tmp_path: Path) -> None:
         result.write_text(json.dumps([item]))
         with pytest.raises(InputError, match=f"item 0: .*{message}"):
             read_predictions([result], loaded)
+
+
+def test_results_of_several_subsets_are_scored_together(tmp_path: Path) -> None:
+    games = {"swap = False": {"winner": "1"}, "swap = True": {"winner": "1"}}
+    results = []
+    for place in ("Natural", "Adversarial/Manual"):
+        folder = tmp_path / "data" / place
+        folder.mkdir(parents=True)
+        (folder / "dataset.json").write_text(json.dumps([ITEM | {"input": place}]))
+        results.append(tmp_path / place.replace("/", "-") / "result.json")
+        results[-1].parent.mkdir()
+        results[-1].write_text(json.dumps([ITEM | {"input": place, "results": [games]}]))
+    loaded = read_llmbar(tmp_path / "data")
+    rows = read_predictions(results, loaded)
+    assert [row["pred_model_id"] for row in rows] == ["Natural", "Adversarial-Manual"]
+    assert {row["pair_id"] for row in rows} == {record["pair_id"] for record in loaded.records}

@@ -130,3 +130,43 @@ def test_a_wrong_row_is_named(tmp_path: Path, wrong: dict, message: str) -> None
     path = write_lines(tmp_path / "human.jsonl", vote("tie", question=80), vote("tie") | wrong)
     with pytest.raises(InputError, match=rf"human\.jsonl:2: .*{message}"):
         read_mt_bench(path)
+
+
+def game(one: str, two: str, models: tuple[str, str] = ("m1", "m2"), question: int = 81, turn: int = 1) -> dict:
+    """A line of FastChat's `model_judgment/gpt-4_pair.jsonl`: the second game shows the answers exchanged."""
+    texts = {f"g{number}_{field}": f"{field} {number}" for number in (1, 2) for field in ("user_prompt", "judgment")}
+    names = {"question_id": question, "model_1": models[0], "model_2": models[1], "g1_winner": one, "g2_winner": two}
+    return {**names, "judge": ["gpt-4", "pair-v2"], **texts, "turn": turn, "tstamp": 1687222775.0}
+
+
+def test_the_games_that_fastchat_writes_are_predictions(tmp_path: Path) -> None:
+    people = [vote("model_a", question=question) for question in (81, 82, 83, 84)] + [vote("model_b", turn=2)]
+    loaded = read_mt_bench(write_lines(tmp_path / "human.jsonl", *people))
+    games = [
+        game("model_1", "model_1"),
+        game("model_1", "tie", ("m2", "m1"), 82),  # the record shows m1 first, so its forward game is the second
+        game("model_2", "model_1", question=83),
+        game("error", "model_1", question=84),
+        game("model_2", "model_2", turn=2),
+        game("tie", "tie", ("m1", "other")),
+    ]
+    rows = read_predictions([write_lines(tmp_path / "gpt-4_pair.jsonl", *games)], loaded)
+    assert [(row["forward"]["winner"], row["reversed"]["winner"]) for row in rows] == [
+        (1, 1),
+        (0, 2),
+        (2, 1),
+        (None, 1),
+        (2, 2),
+    ]
+    assert {(row["pred_model_id"], row["pred_text"]) for row in rows} == {("gpt-4", "judgment 1")}
+    assert summary_of(BENCHMARK, loaded, rows)["score"] == pytest.approx(2 / 5)  # a conflict is a tie, an error is wrong
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"g1_winner": "A"}, "winner is 'A'"), ({"g2_winner": []}, "winner is"), ({"turn": 0}, "turn is 0")]
+)
+def test_a_wrong_game_is_named(tmp_path: Path, wrong: dict, message: str) -> None:
+    loaded = read_mt_bench(write_lines(tmp_path / "human.jsonl", vote("tie")))
+    path = write_lines(tmp_path / "g.jsonl", game("tie", "tie", question=99), game("tie", "tie") | wrong)
+    with pytest.raises(InputError, match=rf"g\.jsonl:2: .*{message}"):
+        read_predictions([path], loaded)

@@ -1,15 +1,16 @@
 """RewardBench in the layout of its records, as JSON Lines and Parquet."""
 
+import json
 from pathlib import Path
 
 import pandas
 import pytest
-from benchmark_files import score, write_lines
+from benchmark_files import score, summary_of, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.benchmarks.rewardbench import BENCHMARK, SECTIONS, read_rewardbench
+from judgelm_jax.evaluation.benchmarks.rewardbench import BENCHMARK, SECTIONS, read_predictions, read_rewardbench
 
 COUNTS = {"alpacaeval-easy": 3, "mt-bench-med": 1, "llmbar-natural": 2, "donotanswer": 2, "math-prm": 2, "hep-python": 3}
 
@@ -84,3 +85,46 @@ def test_a_subset_of_another_benchmark_is_refused(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "d.jsonl", items()[0] | {"subset": "shp"})
     with pytest.raises(InputError, match=r"d\.jsonl:1: the subset 'shp'"):
         read_rewardbench(path)
+
+
+@pytest.mark.parametrize("layout", ["columns", "rows"])
+def test_published_results_are_predictions(loaded, tmp_path: Path, layout: str) -> None:
+    """A file of `eval-set-scores/`: one object of columns, beside them what the run was."""
+    results = [(1, 0, 0.5)[number % 3] for number in range(len(items()))]
+    rows = [
+        {"subset": item["subset"], "id": item["id"], "results": result} for item, result in zip(items(), results, strict=True)
+    ]
+    path = tmp_path / "results.json"
+    if layout == "columns":
+        columns: dict = {name: [row[name] for row in rows] for name in rows[0]}
+        columns |= {
+            "scores_chosen": [0.1] * len(rows),
+            "model": "some/judge",
+            "model_type": "Generative RM",
+            "chat_template": None,
+        }
+        path.write_text(json.dumps(columns, indent=4, sort_keys=True))
+    else:
+        write_lines(path, *rows)
+    judgments = read_predictions([path], loaded)
+    credits: dict[str, list[float]] = {}
+    for row in rows:
+        credits.setdefault(row["subset"], []).append(row["results"])
+    assert summary_of(BENCHMARK, loaded, judgments)["score"] == pytest.approx(by_hand(credits))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"subset": ["hep-go"], "id": [1], "results": [1]}, "item 0: its subset and id are none"),
+        ({"subset": ["donotanswer"], "id": [1], "results": ["A"]}, "item 0: results is 'A'"),
+        ({"subset": ["donotanswer"], "id": [1]}, "item 0: results is None"),
+        ({"subset": ["donotanswer"], "id": [1, 0], "results": [1]}, "columns have different lengths"),
+        ({"subset": "donotanswer"}, ":1: its subset and id are none"),
+    ],
+)
+def test_wrong_results_are_named(loaded, tmp_path: Path, columns: dict, message: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(columns))
+    with pytest.raises(InputError, match=f"results.json.*{message}"):
+        read_predictions([path], loaded)

@@ -1,6 +1,7 @@
 """RewardBench 2 in the layout of its records: best of four by enumeration, Ties by a second reading of its definition."""
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +124,26 @@ def test_wrong_scores_are_named(tmp_path: Path, scores: object) -> None:
     loaded = read(tmp_path, four(1))
     with pytest.raises(InputError, match=r"s\.jsonl:1: "):
         published(tmp_path, loaded, (1, "Math", scores))
+
+
+def test_a_published_file_of_columns_is_read(tmp_path: Path) -> None:
+    """As the benchmark's program writes it: a judge that names the best of four has no scores but for Ties."""
+    loaded = read(tmp_path, four("0"), four("1"), four("2", "Safety"), ties("ref", 0, 1), ties("tied", 0, 3))
+    columns = {
+        "id": ["0", "1", "2", "ref:0", "tied:0"],
+        "subset": ["Math", "Math", "Safety", "Ties", "Ties"],
+        "results": [1, 0.25, 0, None, None],
+        "scores": [None, None, None, [5, 1, 1], [5, 5, 5, 1, 1]],
+        "num_correct": [1, 1, 1, 1, 3],
+        "model": "some/judge",
+        "score_w_ratings": False,
+    }
+    path = tmp_path / "judge.json"
+    path.write_text(json.dumps(columns))
+    summary = summary_of(BENCHMARK, loaded, read_predictions([path], loaded))
+    perfect = 0.3 + 0.3 + 0.2 + 0.2 + 0.01 * 1  # tanh(∞): the right answers lie at one score
+    assert summary["ties_score"] == pytest.approx(perfect)
+    assert summary["score"] == pytest.approx((1.25 / 2 + 0 + perfect) / 3)
+    path.write_text(json.dumps({**columns, "scores": None, "results": [None] * 5}))
+    with pytest.raises(InputError, match=r"judge\.json: item 0: has not a score for every answer, nor results"):
+        read_predictions([path], loaded)

@@ -26,6 +26,7 @@ setup(
         "gguf>=0.17,<0.20",
         "grain>=0.2.18,<0.3",
         "huggingface_hub>=1.0,<3",
+        "jinja2>=3.1.6,<4",
         "jax>=0.10,<0.12",
         "matplotlib>=3.9,<4",
         "ml_collections>=1.0,<2",

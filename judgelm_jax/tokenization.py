@@ -5,8 +5,11 @@ Text from records is data: `</s>`, `<s>` and `<|eot_id|>` inside it are ordinary
 
 import abc
 import dataclasses
+import functools
+import itertools
 import json
 import re
+import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,10 @@ from judgelm_jax.tokenizer_files import (
     first_of,
     is_role_markup,
     is_text,
+    is_tiktoken,
     read_tokenizer_files,
     refuse_contradiction,
+    sentencepiece_proto,
 )
 
 SENTENCEPIECE_FILE = "tokenizer.model"
@@ -41,7 +46,8 @@ class Tokenizer(abc.ABC):
 
     `bos_id` stands before every prompt; None: nothing does. `eos_ids` are those that the tokenizer's files name;
     `vocab_size` counts the ids that there are (the embedding of a model may have more rows); `last_id` is the largest that
-    `encode` gives. `control_ids` mark roles or ends, so `encode` never gives them; `beginning` is the one named `bos_token`.
+    `encode` gives. `control_ids` mark roles or ends, so `encode` never gives them; `control_names` are the names of those that
+    have one; `beginning` is the one named `bos_token`.
     """
 
     bos_id: int | None
@@ -49,6 +55,7 @@ class Tokenizer(abc.ABC):
     vocab_size: int
     last_id: int
     control_ids: frozenset[int]
+    control_names: dict[str, int]
     beginning: int | None
 
     @abc.abstractmethod
@@ -58,6 +65,10 @@ class Tokenizer(abc.ABC):
     @abc.abstractmethod
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, on the threads of the library."""
+
+    @abc.abstractmethod
+    def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
+        """The ids of texts and `control_ids` in their order. Texts side by side are one text."""
 
     @abc.abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
@@ -113,7 +124,7 @@ class _SentencePieceTokenizer(Tokenizer):
         refuse_contradiction(known, path, {name: files.added[name] for name in known}, path.parent / CONFIG_FILE)
         # The library itself finds these in any text.
         names = files.control_names()
-        proto = _proto(content)
+        proto = sentencepiece_proto(content)
         roles = {
             i
             for i, piece in enumerate(proto.pieces)
@@ -127,6 +138,13 @@ class _SentencePieceTokenizer(Tokenizer):
             self._encoder = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
         self.last_id = max(i for i in range(size) if not (i in roles or model.is_control(i) or model.is_unused(i)))
         self.control_ids = self._silent | roles | frozenset(files.added.values())
+        self.control_names = {model.id_to_piece(i): i for i in self._silent | roles}
+        self.control_names |= {name: i for name, i in files.added.items() if not is_text(name)}
+        # With `legacy: false`, only what stands at the very beginning gets the space of SentencePiece.
+        self._continuing = self._encoder
+        if files.config.get("legacy") is False:
+            proto.normalizer_spec.add_dummy_prefix = False
+            self._continuing = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
         self.beginning = _named_id(self, files, "bos_token", model.bos_id())
         beside = path.parent / TOKENIZERS_FILE
         if files.puts_bos() is None and beside.is_file():
@@ -142,6 +160,15 @@ class _SentencePieceTokenizer(Tokenizer):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return self._encoder.encode([_readable(text) for text in texts])
+
+    def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
+        ids: list[int] = []
+        for written, group in itertools.groupby(parts, key=lambda part: isinstance(part, str)):
+            if not written:
+                ids += [int(part) for part in group]
+            elif text := "".join(map(str, group)):
+                ids += (self._continuing if ids else self._encoder).encode(_readable(text))
+        return ids
 
     def decode(self, ids: Iterable[int]) -> str:
         return self._model.decode([i for i in map(int, ids) if i < self._size and i not in self._silent])
@@ -173,6 +200,7 @@ class _JsonTokenizer(Tokenizer):
             self._model.add_special_tokens(roles)
         never = {i for i, token in added.items() if token.special or token in roles}
         self.control_ids = frozenset(never)
+        self.control_names = {token.content: i for i, token in added.items() if i in never}
         words = self._model.get_vocab(with_added_tokens=False)
         self.last_id = max(
             [i for word, i in words.items() if i not in never or i in self.encode(word)] + [i for i in added if i not in never]
@@ -190,6 +218,26 @@ class _JsonTokenizer(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         batch = [_readable(text) for text in texts]
         return [encoding.ids for encoding in self._model.encode_batch(batch, add_special_tokens=False)]
+
+    def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
+        model, names, controls = self._with_stand_ins
+        text = "".join(_readable(part) if isinstance(part, str) else names[part] for part in parts)
+        return [controls.get(i, i) for i in model.encode(text, add_special_tokens=False).ids]
+
+    @functools.cached_property
+    def _with_stand_ins(self) -> tuple[Any, dict[int, str], dict[int, int]]:
+        """A tokenizer that parts a text at control tokens under names that no text holds, these names, and what they mean."""
+        import tokenizers
+
+        model = tokenizers.Tokenizer.from_str(self._model.to_str())
+        model.encode_special_tokens = True
+        added, key = self._model.get_added_tokens_decoder(), secrets.token_hex(8)
+        names = {i: f"\ue000{key}:{i}\ue001" for i in self.control_ids}
+        for i, name in names.items():
+            token = tokenizers.AddedToken(name, lstrip=added[i].lstrip, rstrip=added[i].rstrip, normalized=False)
+            model.add_tokens([token])
+        known = model.get_vocab(with_added_tokens=True)
+        return model, names, {known[name]: i for i, name in names.items()}
 
     def decode(self, ids: Iterable[int]) -> str:
         # The library itself leaves out only some special tokens (not those with `normalized: true`).
@@ -212,7 +260,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """
     model, json_form = folder / SENTENCEPIECE_FILE, folder / TOKENIZERS_FILE
     tokenizer: Tokenizer
-    if model.is_file() and not _is_tiktoken(model):
+    if model.is_file() and not is_tiktoken(model):
         path, tokenizer = model, _SentencePieceTokenizer(model)
     elif json_form.is_file():
         path, tokenizer = json_form, _JsonTokenizer(json_form)
@@ -350,18 +398,3 @@ def _read_tokenizers(path: Path) -> Any:
         raise
     except Exception as error:  # the library raises nothing more specific
         raise InputError(f"{path}: not a tokenizer ({error}); fetch the checkpoint again") from error
-
-
-def _is_tiktoken(path: Path) -> bool:
-    """Whether a file is a vocabulary of tiktoken: lines of a token in base64 and its rank."""
-    with path.open("rb") as file:
-        return re.match(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n", file.read(4096)) is not None
-
-
-def _proto(content: bytes) -> Any:
-    """A SentencePiece model as a message, which says the types of its pieces and can be changed."""
-    from sentencepiece import sentencepiece_model_pb2
-
-    proto = sentencepiece_model_pb2.ModelProto()
-    proto.ParseFromString(content)
-    return proto

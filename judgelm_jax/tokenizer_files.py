@@ -117,5 +117,20 @@ def first_of(tokenizer: Any, path: Path) -> int | None:
     return whole[0] if start else None
 
 
+def is_tiktoken(path: Path) -> bool:
+    """Whether a file is a vocabulary of tiktoken: lines of a token in base64 and its rank."""
+    with path.open("rb") as file:
+        return re.match(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n", file.read(4096)) is not None
+
+
+def sentencepiece_proto(content: bytes) -> Any:
+    """A SentencePiece model as a message, which says the types of its pieces and can be changed."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(content)
+    return proto
+
+
 def _read(path: Path) -> dict[str, Any]:
     return read_json_object(path) if path.is_file() else {}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from judgelm_jax.chat_template import TEMPLATE_FILE
 from judgelm_jax.checkpoints import fingerprints, gguf_reading, hf_reading, orbax_store, training_run, training_weights
 from judgelm_jax.checkpoints.ends import GENERATION_FILE, ends_of
 from judgelm_jax.checkpoints.gguf_tokenizer import write_tokenizer
@@ -28,7 +29,7 @@ from judgelm_jax.tokenization import TOKENIZER_FILES, VOCABULARY_FILES, check_fi
 from judgelm_jax.training_config import LoraConfig
 
 # Beside the tokenizer, what generation with this checkpoint elsewhere needs.
-GENERATION_FILES = (GENERATION_FILE, "chat_template.jinja")
+GENERATION_FILES = (GENERATION_FILE, TEMPLATE_FILE)
 COMPANION_FILES = (*TOKENIZER_FILES, *GENERATION_FILES)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")

@@ -156,7 +156,9 @@ def _report(joined: Joined, summary: dict, predictions: Path, labels: Path | Non
 
     judgments = [row for _, row in read_jsonl(predictions)]
     named = name_two_models(judgments)
-    ranking = rank(read_comparisons([predictions], CLUSTER.value).rows) if named else None
+    ranking = None
+    if named:
+        ranking = rank(read_comparisons([predictions], CLUSTER.value, parser=PARSER.value, decide=DECIDE.value).rows)
     title = f"Judgments of {predictions.name}" + (f" against {labels.name}" if labels else "")
     content = judge_report(title, judgments, joined, summary, ranking)
     print(f"report     {write_report(content, Path(REPORT.value))}")

@@ -81,6 +81,7 @@ class Joined:
     teacher_scores: list[tuple[float, float] | None] = dataclasses.field(default_factory=list)
     keys: list[str] = dataclasses.field(default_factory=list)
     unlabelled_predictions: list[Prediction] = dataclasses.field(default_factory=list)
+    unlabelled_keys: list[str] = dataclasses.field(default_factory=list)
 
     def clusters(self) -> list[Hashable]:
         """One a prediction; a record that lacks the field is a cluster of its own."""
@@ -190,6 +191,7 @@ def join_files(
         teacher_scores=[labels[key][0].scores for key in kept],
         keys=kept,
         unlabelled_predictions=[row for key, row in predictions.items() if key not in labels],
+        unlabelled_keys=[key for key in predictions if key not in labels],
     )
 
 

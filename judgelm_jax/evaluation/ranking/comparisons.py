@@ -35,13 +35,21 @@ class Comparisons:
     undecided: int
 
 
-def read_comparisons(paths: Sequence[Path], cluster: str = "question_id", by: str | None = None) -> Comparisons:
+def read_comparisons(
+    paths: Sequence[Path],
+    cluster: str = "question_id",
+    by: str | None = None,
+    *,
+    parser: str = "tolerant",
+    decide: str = "winner",
+) -> Comparisons:
     """Reads judgment files. A judgment of N answers gives N (N - 1) / 2 comparisons, from its scores.
 
     Args:
       paths: judgments of pairs (by their `winner`) or of several answers (by their `scores`).
       cluster: the field whose equal values mark judgments that are not independent; a judgment without it is its own.
       by: a field to split by.
+      parser, decide: how a judgment of a pair names its winner, see `read_predictions`.
 
     Raises:
       InputError: a row without the models' names, with the same model twice, with an answer that is no text, or without the
@@ -55,7 +63,8 @@ def read_comparisons(paths: Sequence[Path], cluster: str = "question_id", by: st
         counts = {len(answers_of(row)) for _, row in read_jsonl(path)}
         if 2 in counts and len(counts) > 1:
             raise InputError(f"{path}: judgments of two answers and of {max(counts)} are mixed; give a file for each")
-        winners = {} if counts != {2} else {key: row.headline.winner for key, row in read_predictions(path, "tolerant").items()}
+        pairs = read_predictions(path, parser, decide=decide) if counts == {2} else {}
+        winners = {key: row.headline.winner for key, row in pairs.items()}
         for line, row in read_jsonl(path):
             try:
                 results = list(_results(row, winners))

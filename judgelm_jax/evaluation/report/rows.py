@@ -40,6 +40,7 @@ class Row:
 def browser_rows(judgments: Sequence[Record], joined: Joined) -> list[Row]:
     """One row for each judgment, in their order. `joined` holds the verdicts as `evaluate` counts them."""
     predictions = dict(zip(joined.keys, joined.predictions, strict=True))
+    predictions |= zip(joined.unlabelled_keys, joined.unlabelled_predictions, strict=True)
     labels: Mapping[str, int] = {} if joined.labels is None else dict(zip(joined.keys, joined.labels, strict=True))
     return [_row(record, predictions.get(identity(record)), labels.get(identity(record))) for record in judgments]
 
@@ -103,7 +104,7 @@ def is_close(record: Record) -> bool:
 
 
 def _orders(record: Record, prediction: Prediction | None) -> dict[str, dict[str, Any]]:
-    """Winner, scores and text of each order that was shown, by its name."""
+    """Winner, scores and text of each order that was shown, by its name; the winner as `evaluate` counts it."""
     arrangements = record.get("arrangements")
     shown = {name: record.get(name) for name in ("forward", "reversed")}
     if isinstance(arrangements, list):
@@ -111,7 +112,7 @@ def _orders(record: Record, prediction: Prediction | None) -> dict[str, dict[str
     orders = {name: order for name, order in shown.items() if isinstance(order, dict)}
     if not orders and prediction is not None:
         orders = {"forward" if prediction.forward is not None else "reversed": record}
-    return {
+    shown_orders = {
         name: {
             "winner": _whole(order.get("winner")),
             "scores": _numbers(order.get("scores")),
@@ -119,6 +120,10 @@ def _orders(record: Record, prediction: Prediction | None) -> dict[str, dict[str
         }
         for name, order in orders.items()
     }
+    for name, judged in (("forward", prediction.forward), ("reversed", prediction.reversed)) if prediction is not None else ():
+        if judged is not None:  # of a second file there is the winner only
+            shown_orders[name] = {"scores": None, "text": ""} | shown_orders.get(name, {}) | {"winner": judged.winner}
+    return shown_orders
 
 
 def _probabilities(record: Record, answers: int) -> list[float] | None:

@@ -17,7 +17,7 @@ from PIL import Image
 from judgelm_jax.commands import evaluate, rank
 from judgelm_jax.commands.command_line import run
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.joining import Fields, Joined
+from judgelm_jax.evaluation.joining import Fields, Joined, join_files
 from judgelm_jax.evaluation.ranking.comparisons import read_comparisons
 from judgelm_jax.evaluation.ranking.ranking import rank as rank_models
 from judgelm_jax.evaluation.report import figures, rows
@@ -209,3 +209,37 @@ def test_a_report_replaces_nothing_else(content, tmp_path):
     with pytest.raises(InputError, match="--overwrite"):
         check_folder(tmp_path / "new", overwrite=False)
     check_folder(tmp_path / "new", overwrite=True)
+
+
+def test_ranking_and_records_follow_the_decision(tmp_path, capsys):
+    """Each judgment says that amber wins; by the mean scores birch does, by the most likely scores it is a tie."""
+    order = {"pred_text": "8 3", "winner": 1, "status": "ok", "expected_scores": [3.5, 6.5], "scores": [5, 5]}
+    shared = {
+        "question_body": "q", "answer1_body": "a", "answer2_body": "b",
+        "answer1_model_id": "amber", "answer2_model_id": "birch", **order, "order": "both", "forward": order, "reversed": {**order, "pred_text": "3 8"},
+    }  # fmt: skip
+    judgments, labels = tmp_path / "judgments.jsonl", tmp_path / "labels.jsonl"
+    judgments.write_text("".join(json.dumps({"question_id": number, **shared}) + "\n" for number in range(6)))
+    labels.write_text(json.dumps({"question_id": 0, "winner": 2}) + "\n")  # the others have none
+    for decide, best, rate, winner in (("winner", "amber", 1.0, 1), ("mean", "birch", 0.0, 2), ("mode", None, 0.5, 0)):
+        report = tmp_path / decide
+        arguments = [f"--predictions={judgments}", f"--labels={labels}", f"--decide={decide}", f"--report={report}"]
+        assert run(evaluate.main, evaluate.FLAGS, "evaluate", arguments) == 0
+        models = json.loads((report / "report.json").read_text())["ranking"]["models"]
+        assert {model["name"]: model["win_rate"] for model in models} == {"amber": rate, "birch": 1 - rate}
+        assert best in (None, models[0]["name"])
+        shown = rows.browser_rows(
+            [row for _, row in read_jsonl(judgments)], join_files(labels, judgments, None, "tolerant", decide=decide)
+        )
+        assert {(row.winner, *(order["winner"] for order in row.orders.values())) for row in shown} == {(winner,) * 3}
+    capsys.readouterr()
+
+
+def test_the_second_order_may_stand_in_a_second_file(tmp_path):
+    texts = {"question_id": 1, "question_body": "q", "answer1_body": "a", "answer2_body": "b"}
+    files = [tmp_path / "forward.jsonl", tmp_path / "reversed.jsonl"]
+    for file, text in zip(files, ("8 3", "7 2"), strict=True):
+        file.write_text(json.dumps(texts | {"pred_text": text}) + "\n")
+    (row,) = rows.browser_rows([texts | {"pred_text": "8 3"}], join_files(None, *files, "tolerant"))
+    assert {name: order["winner"] for name, order in row.orders.items()} == {"forward": 1, "reversed": 2}
+    assert row.marks == ["inconsistent"]

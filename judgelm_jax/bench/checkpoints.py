@@ -11,12 +11,13 @@ SIZES: dict[str, tuple[int, int, int, int, bool]] = {
     "tiny": (64, 160, 2, 4, True),
     "15m": (288, 768, 6, 6, True),
     "110m": (768, 2048, 12, 12, True),
+    "1b": (2048, 5632, 22, 16, False),
     "7b": (4096, 11008, 32, 32, False),
 }
 
 
 def model_config(size: str, vocabulary: int = 32000, context: int = 2048) -> ModelConfig:
-    """The shape of a size by its name: `15m` and `110m` are those of llama2.c, `7b` that of LLaMA."""
+    """The shape of a size by its name: `15m` and `110m` are those of llama2.c, `1b` is near TinyLlama's, `7b` that of LLaMA."""
     width, hidden, layers, heads, tied = SIZES[size]
     return ModelConfig(
         vocab_size=vocabulary,

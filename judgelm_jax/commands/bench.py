@@ -2,6 +2,8 @@
 
 --suite=judge: our engine, the published loop (Hugging Face `generate`, one prompt at a time) and `generate` in batches.
 --suite=train: our step, and a plain PyTorch loop (micro-batches padded to their longest, AdamW).
+--suite=accelerator: a machine by itself: its peak, every attention kernel against the definition (a wrong one ends the run with
+exit code 1), judging with a 7B model and a training step with 1B, random weights; six minutes at most on one H100.
 
 Without --model a checkpoint with random weights is made; without --input, records with a known teacher. The peers need
 PyTorch; on an accelerator they run there if PyTorch can use it, else they are left out.
@@ -22,7 +24,7 @@ from judgelm_jax.records import check_records, read_jsonl
 
 FLAGS = flags.FlagValues()
 
-SUITE = flags.DEFINE_enum("suite", "judge", ["judge", "train"], "what is measured.", flag_values=FLAGS)
+SUITE = flags.DEFINE_enum("suite", "judge", ["judge", "train", "accelerator"], "what is measured.", flag_values=FLAGS)
 MODEL = flags.DEFINE_string("model", None, "a Hugging Face folder; random weights when not given", flag_values=FLAGS)
 SIZE = flags.DEFINE_enum(
     "size",
@@ -66,7 +68,9 @@ def main() -> None:
 
         load_tokenizer(Path(TOKENIZER.value))
     with tempfile.TemporaryDirectory() as scratch:
-        if SUITE.value == "train":
+        if SUITE.value == "accelerator":
+            results = _measure_accelerator()
+        elif SUITE.value == "train":
             results = _measure_training(Path(scratch))
             _print_training(results)
         else:
@@ -74,6 +78,8 @@ def main() -> None:
             for result in results["modes"]:
                 _print(result)
     write_json(JSON.value, results)
+    if not results.get("ok", True):
+        raise SystemExit(1)
 
 
 def entry() -> int:
@@ -126,6 +132,22 @@ def _measure(scratch: Path, modes: list[str]) -> dict[str, Any]:
         results["modes"].append(judge_suite.measure(judge, peers, suite, parameters, PEAK_TFLOPS.value))
         del judge
     return results
+
+
+def _measure_accelerator() -> dict[str, Any]:
+    import jax
+
+    from judgelm_jax.bench import accelerator_suite
+    from judgelm_jax.runtime import enable_compilation_cache, require_devices
+
+    require_devices()
+    enable_compilation_cache()
+    platform = jax.devices()[0].platform
+    dtype = DTYPE.value or ("float32" if platform == "cpu" else "bfloat16")
+    size = "tiny" if _size("tiny", platform) == "tiny" else "full"
+    print(f"{len(jax.devices())} × {jax.devices()[0].device_kind}, JAX {jax.__version__}, sizes: {size}", flush=True)
+    measured = accelerator_suite.measure(accelerator_suite.SIZES[size], MESH.value, dtype, ROUNDS.value)
+    return {**_setting(dtype), "size": size, **measured}
 
 
 def _measure_training(scratch: Path) -> dict[str, Any]:

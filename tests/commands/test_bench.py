@@ -1,6 +1,8 @@
 """The bench runs all sides on the same prompts, and says whether they wrote the same."""
 
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +14,7 @@ from judgelm_jax.commands import bench
 from judgelm_jax.commands.command_line import run
 from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.responses import Counts, Response
+from judgelm_jax.model.attention import dispatch, products
 from judgelm_jax.records import dump_line
 
 
@@ -94,3 +97,32 @@ def test_the_host_has_the_time_that_the_engine_does_not_take(monkeypatch):
     result = judge_suite.measure(judge, {}, judge_suite.Suite("scores", [{}], 3), 1, None)
     assert result["host_share"] == pytest.approx(0.2 / 0.5)
     assert result["pairs_per_second"]["ours"] == pytest.approx(1 / 0.5)
+
+
+@pytest.mark.slow
+def test_a_machine_is_measured_and_a_wrong_kernel_ends_the_run(tmp_path, capsys, monkeypatch):
+    """`xla` off by a factor: its forward passes, gradients and decoding are wrong, all others right."""
+    right = products.library
+    monkeypatch.setattr(dispatch, "library", lambda q, k, v, mask, backend: 1.01 * right(q, k, v, mask, backend))
+    out = tmp_path / "machine.json"
+    with pytest.raises(SystemExit) as ended:
+        run(bench.main, bench.FLAGS, "bench", ["--suite=accelerator", "--size=tiny", "--rounds=1", f"--json={out}"])
+    assert ended.value.code == 1
+    result = json.loads(out.read_text())
+    wrong = {row["backend"] for row in result["kernels"] if not row.get("ok", True)}
+    assert wrong == {"xla"}
+    assert sum(row["ok"] for row in result["kernels"] if row["backend"] in ("reference", "blocked")) == 10
+    assert {row["backend"] for row in result["kernels"] if "refused" in row} == {"cudnn", "pallas", "splash"}
+    assert [one["mode"] for one in result["judge"]] == ["scores", "explain", "distribution"]
+    assert all(one["programs_after_warm_up"] == 0 and one["finite"] == one["prompts"] for one in result["judge"])
+    assert result["train"]["losses"][1] < result["train"]["losses"][0]
+    printed = capsys.readouterr().out
+    assert printed.count("WRONG") == 5
+    assert "not here: splash" in printed
+
+
+def test_a_bare_machine_can_measure_itself():
+    """What is missing there is not imported: all loads without grain, ml_collections and TensorBoard."""
+    absent = "import sys; sys.modules.update(dict.fromkeys(['grain', 'ml_collections', 'tensorboardX']))"
+    code = f"{absent}; import judgelm_jax.commands.bench, judgelm_jax.bench.accelerator_suite"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,278 @@
+"""One machine, checked and measured: its peak, each kernel against the definition, judging and a training step.
+
+The weights are random. Imports neither grain nor ml_collections nor TensorBoard, so that a bare machine with JAX can run it.
+"""
+
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from judgelm_jax import distributions, laboratory, verdicts
+from judgelm_jax.bench import judge_suite, kernel_suite, machine
+from judgelm_jax.bench.checkpoints import model_config
+from judgelm_jax.judging import line_tree, score_tree
+from judgelm_jax.judging.batching import Prompt
+from judgelm_jax.judging.config import JudgeConfig
+from judgelm_jax.judging.engine import Engine
+from judgelm_jax.mesh_config import MeshConfig
+from judgelm_jax.model import attention, families, parameters
+from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.parameters import Params
+from judgelm_jax.model.placement import Placement
+from judgelm_jax.sharding import make_mesh
+from judgelm_jax.tokenization import load_tokenizer
+from judgelm_jax.training.loss import Batch
+from judgelm_jax.training.optimizer import make_optimizer, schedule
+from judgelm_jax.training.step import Program, batch_sharding, init_state, make_step, state_shardings
+from judgelm_jax.training.throughput import step_flops
+from judgelm_jax.training_config import RecipeConfig
+
+# Tokens of a prompt: the 3rd to 97th percentile, in 20 steps, of the prompts of 1,213 judged pairs (Vicuna's reviews) with the
+# LLaMA tokenizer.
+PROMPT_LENGTHS = (393, 479, 502, 532, 552, 566, 587, 609, 631, 656, 684, 710, 754, 793, 829, 875, 934, 993, 1072, 1282)
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much is measured. `prompts`: of the modes scores, explain, distribution; `slots`: of a device, that decode together;
+    `shorter`: what prompt lengths are divided by; `matmul`: the width of a product; `copied`: values of a copy."""
+
+    judge: str
+    trained: str
+    prompts: tuple[int, int, int]
+    new_tokens: int
+    slots: int
+    shorter: int
+    rows: int
+    length: int
+    attention: kernel_suite.Shapes
+    matmul: int
+    copied: int
+    seconds: float
+
+
+SIZES = {
+    "full": Size("7b", "1b", (256, 64, 64), 128, 32, 1, 8, 2048, kernel_suite.Shapes(8, 2048, 32, 8, 128), 8192, 2**28, 0.2),
+    "tiny": Size("tiny", "tiny", (8, 4, 4), 16, 2, 4, 2, 128, kernel_suite.Shapes(2, 128, 4, 2, 16), 256, 2**20, 0.01),
+}
+
+
+def measure(size: Size, mesh_text: str, dtype: str, rounds: int) -> dict[str, Any]:
+    """Everything, in at most six minutes on one H100.
+
+    Returns `peak` (`tflops` and `gbytes_per_second` of one device), `kernels` (`kernel_suite.measure`), `judge` and `train`,
+    whose shares are of the measured peak of all devices; `ok`: no kernel is wrong, and what was computed is finite.
+    """
+    mesh = make_mesh(MeshConfig.parse(mesh_text))
+    flops, bandwidth = machine.matmul_flops(dtype, size.matmul), machine.memory_bandwidth(size.copied)
+    print(f"peak of one device: {flops / 1e12:.1f} TFLOP/s in {dtype}, {bandwidth / 1e9:.0f} GB/s", flush=True)
+    kernels = kernel_suite.measure(size.attention, dtype, size.seconds)
+    print_kernels(kernels)
+    result: dict[str, Any] = {
+        "peak": {"tflops": flops / 1e12, "gbytes_per_second": bandwidth / 1e9},
+        "kernels": kernels,
+        "judge": [],
+    }
+    config = model_config(size.judge)
+    params = _random_params(config, mesh, dtype)
+    for mode, count in zip(("scores", "explain", "distribution"), size.prompts, strict=True):
+        one = _judge(params, config, mesh, mode, count, size, dtype, rounds)
+        one["share_of_peak"] = one["flops"] / one["seconds"] / (flops * mesh.size)
+        one["share_of_bandwidth"] = one["bytes"] / one["seconds"] / (bandwidth * mesh.size)
+        result["judge"].append(one)
+        print_judging(one)
+    peer = _peer(config, size, dtype)
+    if peer is not None:
+        result["peer"] = peer
+        ours = result["judge"][0]
+        rate, own = peer["prompts"] / peer["seconds"], ours["prompts"] / ours["seconds"]
+        print(
+            f"PyTorch's generate, one prompt at a time: {rate:.2f} prompts/s; ours, scores: {own:.2f} ({own / rate:.1f}×)",
+            flush=True,
+        )
+    del params
+    result["train"] = _train(model_config(size.trained), mesh, size, dtype, rounds)
+    result["train"]["share_of_peak"] = result["train"]["flops"] / result["train"]["seconds"] / (flops * mesh.size)
+    print_training(result["train"])
+    finite = all(one["finite"] == one["prompts"] for one in result["judge"]) and np.isfinite(result["train"]["losses"]).all()
+    result["ok"] = bool(finite) and all(row.get("ok", True) for row in kernels)
+    return result
+
+
+def _random_params(config: ModelConfig, mesh: Mesh, dtype: str) -> Params:
+    placed = parameters.param_shardings(config, mesh)
+    return jax.jit(lambda key: parameters.init_params(config, key, dtype), out_shardings=placed)(jax.random.key(0))
+
+
+def _judge(
+    params: Params, config: ModelConfig, mesh: Mesh, mode: str, count: int, size: Size, dtype: str, rounds: int
+) -> dict[str, Any]:
+    """The engine on random prompts, no two of which begin alike; the median of the rounds after one that compiles."""
+    slots = size.slots * mesh.shape["data"] * mesh.shape["fsdp"]
+    settings = JudgeConfig(
+        mode=mode, dtype=dtype, max_new_tokens=size.new_tokens, batch_size=slots if mode == "explain" else None
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        laboratory.write_tokenizer(Path(folder))
+        tokenizer = load_tokenizer(Path(folder))
+    tree: line_tree.LineTree | score_tree.ScoreTree
+    if mode == "distribution":
+        tree = line_tree.build(tokenizer, distributions.lines(distributions.grid(settings.score_grid), 2))
+    else:
+        tree = score_tree.build(tokenizer, verdicts.score_lines(2))
+    engine = Engine(params, config, mesh, settings, tree)
+    random = np.random.default_rng(0)
+    lengths = [PROMPT_LENGTHS[index % len(PROMPT_LENGTHS)] // size.shorter for index in range(count)]
+    prompts = [
+        Prompt(index, random.integers(3, config.vocab_size, length).astype(np.int32), np.asarray([0, index], np.uint32))
+        for index, length in enumerate(lengths)
+    ]
+    start = time.perf_counter()
+    finite = sum(response.finish != "not finite" for response in engine.run(prompts))
+    warm = time.perf_counter() - start
+    before, times = dataclasses.replace(engine.counts), []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        list(engine.run(prompts))
+        times.append(time.perf_counter() - start)
+    tokens = sum(lengths)
+    generated = (engine.counts.generated_tokens - before.generated_tokens) / rounds
+    steps = (engine.counts.slot_steps - before.slot_steps) / rounds / slots
+    weights = sum(tensor.size for tensor in parameters.declared(config).values()) * jnp.dtype(dtype).itemsize
+    return {
+        "mode": mode,
+        "prompts": count,
+        "finite": finite,
+        "prompt_tokens": tokens,
+        "generated_tokens": generated,
+        "seconds": float(np.median(times)),
+        "compile_seconds": engine.counts.compile_seconds,
+        "warm_up_seconds": warm,
+        "programs_after_warm_up": engine.counts.programs - before.programs,
+        "padding": engine.counts.padding,
+        "flops": step_flops(config, tokens + generated, sum(n**2 for n in lengths), count + generated, False) / 3,
+        "decode_steps": steps,
+        "bytes": weights * steps,  # each step reads all weights once
+    }
+
+
+def _peer(config: ModelConfig, size: Size, dtype: str) -> dict[str, Any] | None:
+    """The published loop, `generate` with one prompt at a time, on the same shape and prompt lengths; None without PyTorch."""
+    try:
+        import torch
+        import transformers
+    except ImportError:
+        print("PyTorch is not installed: its generate is left out")
+        return None
+    device = "cpu" if jax.devices()[0].platform == "cpu" else "cuda"
+    if device == "cuda" and not torch.cuda.is_available():
+        print("PyTorch cannot use this accelerator: its generate is left out")
+        return None
+    shape = transformers.LlamaConfig(**families.to_hf(config, dtype))
+    try:
+        with torch.device(device):
+            model = transformers.AutoModelForCausalLM.from_config(shape, dtype=getattr(torch, dtype)).eval()
+    except torch.OutOfMemoryError:
+        print("PyTorch finds no memory beside ours: set XLA_PYTHON_CLIENT_MEM_FRACTION=0.6 to measure both")
+        return None
+    random = np.random.default_rng(0)
+    prompts = [random.integers(3, config.vocab_size, length // size.shorter) for length in PROMPT_LENGTHS[::3]]
+    generate = judge_suite.published_loop(model, config.eos_ids)
+    generate(prompts[:1], 5)
+    start = time.perf_counter()
+    generate(prompts, 5)
+    return {"prompts": len(prompts), "new_tokens": 5, "seconds": time.perf_counter() - start}
+
+
+def _train(config: ModelConfig, mesh: Mesh, size: Size, dtype: str, rounds: int) -> dict[str, Any]:
+    """One optimizer step on rows full of random tokens, half of which are targets."""
+    recipe = RecipeConfig(batch=size.rows, epochs=1, warmup=0.0)
+    backend = attention.backend_for(mesh.devices.flat[0].platform, config.head_dim, dtype)
+    program = Program(
+        model=config,
+        placement=Placement(mesh, backend, "full"),
+        optimizer=make_optimizer(recipe, 100),
+        schedule=schedule(recipe, 100),
+        dtype=dtype,
+        packed=False,
+        accumulation=1,
+        loss_chunk=512,
+        lora=None,
+    )
+    params = _random_params(config, mesh, "float32")
+    placed = state_shardings(params, parameters.param_shardings(config, mesh), program.optimizer, mesh)
+    state = jax.jit(lambda x: init_state(x, program.optimizer), out_shardings=placed, donate_argnums=0)(params)
+    rows = -(-size.rows // (mesh.shape["data"] * mesh.shape["fsdp"])) * mesh.shape["data"] * mesh.shape["fsdp"]
+    random = np.random.default_rng(1)
+    tokens = random.integers(3, config.vocab_size, (rows, size.length)).astype(np.int32)
+    half = size.length // 2
+    places = np.broadcast_to(np.arange(half - 1, size.length - 1, dtype=np.int32), (rows, size.length - half))
+    everywhere = np.broadcast_to(np.arange(size.length, dtype=np.int32), tokens.shape)
+    arrays = Batch(tokens, everywhere, np.ones_like(tokens), places, tokens[:, half:], np.ones(places.shape, np.float32))  # type: ignore[arg-type]
+    batch = Batch(*(jax.device_put(np.ascontiguousarray(x), batch_sharding(mesh)) for x in arrays))
+    start = time.perf_counter()
+    compiled = jax.jit(make_step(program), donate_argnums=0, out_shardings=(placed, None)).lower(state, None, batch).compile()
+    compile_seconds = time.perf_counter() - start
+    losses, times = [], []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        state, metrics = compiled(state, None, batch)
+        losses.append(float(metrics["loss"]))
+        times.append(time.perf_counter() - start)
+    return {
+        "tokens": tokens.size,
+        "losses": losses,
+        "seconds": float(np.median(times[1:])),
+        "compile_seconds": compile_seconds,
+        "flops": step_flops(config, tokens.size, rows * size.length**2, places.size, False),
+    }
+
+
+def print_kernels(rows: list[dict[str, Any]]) -> None:
+    """A table; what a backend does not do here is one line each."""
+    print(f"\n{'kernel':<10}{'what':<18}{'error':>10}{'ms':>10}{'TFLOP/s':>10}{'GB/s':>8}")
+    refused: dict[str, list[str]] = {}
+    for row in rows:
+        if "refused" in row:
+            refused.setdefault(f"{row['backend']}: {row['refused']}", []).append(row["what"])
+            continue
+        if "failed" in row:
+            print(f"{row['backend']:<10}{row['what']:<18}{'FAILED':>10}  {row['failed']}")
+            continue
+        flops = f"{row['tflops']:.1f}" if "tflops" in row else ""
+        rate = f"{row['bytes_per_second'] / 1e9:.0f}" if "bytes_per_second" in row else ""
+        wrong = "" if row["ok"] else "  WRONG"
+        milliseconds = 1e3 * row["seconds"]
+        print(f"{row['backend']:<10}{row['what']:<18}{row['error']:>10.1e}{milliseconds:>10.3f}{flops:>10}{rate:>8}{wrong}")
+    for reason, passes in refused.items():
+        some = "" if len(passes) == len(kernel_suite.PASSES) else f" ({'; '.join(passes)})"
+        print(f"not here: {reason}{some}")
+
+
+def print_judging(one: dict[str, Any]) -> None:
+    """A line about one mode."""
+    decoding = f", weights at {100 * one['share_of_bandwidth']:.0f} % of the bandwidth" if one["bytes"] else ""
+    print(
+        f"\n{one['mode']}: {one['prompts']} prompts, {one['prompt_tokens']} tokens in {one['seconds']:.2f} s: "
+        f"{one['prompt_tokens'] / one['seconds']:.0f} prompt tokens/s, {one['generated_tokens'] / one['seconds']:.0f} "
+        f"generated/s, {100 * one['share_of_peak']:.1f} % of peak{decoding}; padding {100 * one['padding']:.1f} %, compiled in "
+        f"{one['compile_seconds']:.1f} s",
+        flush=True,
+    )
+
+
+def print_training(one: dict[str, Any]) -> None:
+    """A line about the step."""
+    print(
+        f"\ntrain: {one['tokens']} tokens a step in {one['seconds']:.2f} s: {one['tokens'] / one['seconds']:.0f} tokens/s, "
+        f"{100 * one['share_of_peak']:.1f} % of peak; loss {one['losses'][0]:.3f} to {one['losses'][-1]:.3f}, compiled in "
+        f"{one['compile_seconds']:.1f} s",
+        flush=True,
+    )

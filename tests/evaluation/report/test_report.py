@@ -216,7 +216,8 @@ def test_ranking_and_records_follow_the_decision(tmp_path, capsys):
     order = {"pred_text": "8 3", "winner": 1, "status": "ok", "expected_scores": [3.5, 6.5], "scores": [5, 5]}
     shared = {
         "question_body": "q", "answer1_body": "a", "answer2_body": "b",
-        "answer1_model_id": "amber", "answer2_model_id": "birch", **order, "order": "both", "forward": order, "reversed": {**order, "pred_text": "3 8"},
+        "answer1_model_id": "amber", "answer2_model_id": "birch", **order, "order": "both", "forward": order,
+        "reversed": {**order, "pred_text": "3 8"},
     }  # fmt: skip
     judgments, labels = tmp_path / "judgments.jsonl", tmp_path / "labels.jsonl"
     judgments.write_text("".join(json.dumps({"question_id": number, **shared}) + "\n" for number in range(6)))

@@ -112,6 +112,7 @@ def main() -> None:
         for path in (against, *repeated)
     )
 
+    from judgelm_jax.evaluation.decisions import join_decisions
     from judgelm_jax.evaluation.plain_text import in_plain_words, metrics_table
     from judgelm_jax.evaluation.summary import full_summary
 
@@ -121,6 +122,7 @@ def main() -> None:
         parser=PARSER.value,
         unparsed=UNPARSED.value or "wrong",
         against=other,
+        decisions=join_decisions(labels, predictions, reversed_predictions, fields) if labels else None,
         repeated=[run for run in runs if run is not None],
         risk=RISK.value,
         width=WIDTH.value,

@@ -15,6 +15,7 @@ _PARTS = {
     "length": "length of answers",
     "few_labels": "what labels on all records would say",
     "stability": "judged again",
+    "decisions": "agreement, by how a distribution becomes a winner",
     "against": "against the other judgments",
 }
 _NAMES = {"1": "first", "2": "second", "0": "tie", "none": "none"}

@@ -1,10 +1,11 @@
 """The whole summary of `judgelm-evaluate`: metrics, baselines, wins, groups, and another judge beside it."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from judgelm_jax.evaluation.baselines import baselines, model_wins, wins
 from judgelm_jax.evaluation.comparison import compare
+from judgelm_jax.evaluation.decisions import compare_decisions
 from judgelm_jax.evaluation.joining import Fields, Joined
 from judgelm_jax.evaluation.metrics import Summary, policy_of, summarize
 from judgelm_jax.evaluation.people import kappa, with_people
@@ -23,6 +24,7 @@ def full_summary(
     parser: str,
     unparsed: str,
     against: Joined | None = None,
+    decisions: Mapping[str, Joined] | None = None,
     repeated: Sequence[Joined] = (),
     risk: float | None = None,
     width: float | None = None,
@@ -31,7 +33,7 @@ def full_summary(
 
     Beside `metrics.summarize`: `first_wins`, `second_wins`, `tie_rate`; `models` (see `baselines.model_wins`); `baselines`;
     `cluster_field`, and `without_cluster_field` of `looked_at` records that lack it; `groups`: the same figures for each value
-    of the field `by` (records without it under `(without)`); `against`, see `comparison.compare`;
+    of the field `by` (records without it under `(without)`); `against`, see `comparison.compare`; `decisions`, see `decisions`;
     `kappa` and `people` (see `people`), `scores` and `length` (see `scores`); `stability` over `repeated` judgments;
     `few_labels` where only some judgments have labels (see `prediction_powered`); `risk` (see `selective`).
     """
@@ -56,6 +58,8 @@ def full_summary(
         summary["groups"] = {group: _group(joined.only(places), parser, unparsed) for group, places in sorted(members.items())}
     if against is not None:
         summary["against"] = compare(joined, against, policy)
+    if decisions:
+        summary["decisions"] = compare_decisions(decisions, policy)
     if few := few_labels(joined, policy, width):
         summary["few_labels"] = few
     if risk is not None:

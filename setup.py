@@ -18,7 +18,7 @@ setup(
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["judgelm_jax", "judgelm_jax.*"]),
     package_data={"judgelm_jax": ["py.typed"], "judgelm_jax.evaluation.report": ["page.css", "page.js"]},
-    entry_points={"console_scripts": [f"judgelm-{name} = judgelm_jax.commands.{name}:entry" for name in COMMANDS]},
+    entry_points={"console_scripts": [f"judgelm-{name} = judgelm_jax.starting:{name}" for name in COMMANDS]},
     install_requires=[
         "absl-py>=2.1,<3",
         'flax==0.12.8; python_version < "3.12"',

@@ -115,7 +115,7 @@ def test_every_command_is_in_the_table_and_explains_itself():
     assert set(re.findall(r"^\| `judgelm-(\w+)` \|", README, re.MULTILINE)) == commands
     for name in commands:
         script = (ROOT / f"launch/{name}.py").read_text()
-        assert script == f"from judgelm_jax.commands.{name} import entry\n\nraise SystemExit(entry())\n"
+        assert script == f'from judgelm_jax.starting import start\n\nraise SystemExit(start("{name}"))\n'
         assert (Path(sys.executable).parent / f"judgelm-{name}").exists()
         done = subprocess.run([sys.executable, f"launch/{name}.py", "--help"], cwd=ROOT, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")

@@ -34,7 +34,10 @@ def run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, argv
     arguments = list(sys.argv[1:] if argv is None else argv)
     stdout, sys.stdout = sys.stdout, _Stdout(sys.stdout)
     try:
-        code = _run(main, flag_values, name, arguments)
+        try:
+            code = _run(main, flag_values, name, arguments)
+        except KeyboardInterrupt:
+            code = _fail(name, "interrupted", EXIT_INTERRUPTED)
         sys.stdout.flush()
         failure = sys.stdout.failure
     finally:
@@ -148,8 +151,6 @@ def _run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, arg
         return _fail(name, str(error), error.exit_code)
     except OSError as error:
         return _fail(name, _describe(error))
-    except KeyboardInterrupt:
-        return _fail(name, "interrupted", EXIT_INTERRUPTED)
     return EXIT_OK
 
 
@@ -194,7 +195,8 @@ def _flag_lines(flag_values: flags.FlagValues) -> str:
         flag = flag_values[name]
         default = ",".join(map(str, flag.default)) if isinstance(flag.default, list) else flag.default
         shown = "" if default in (None, "") else f" (default: {default})"
-        lines.append(textwrap.fill(f"--{name}: {flag.help}{shown}", 110, initial_indent="  ", subsequent_indent="      "))
+        about = " ".join(flag.help.split())
+        lines.append(textwrap.fill(f"--{name}: {about}{shown}", 110, initial_indent="  ", subsequent_indent="      "))
     return "\n".join(lines)
 
 

@@ -31,6 +31,8 @@ STEPS = flags.DEFINE_integer(
     "steps", 0, "end the training after this many steps; 0: when the judge has learned", lower_bound=0, flag_values=FLAGS
 )
 SEED = flags.DEFINE_integer("seed", 0, "of the data and of the weights before training", flag_values=FLAGS)
+JSON = flags.DEFINE_string("json", None, "also write the summary as JSON to this file", flag_values=FLAGS)
+OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the file of --json if it exists", flag_values=FLAGS)
 
 _MARKER = ".quickstart"  # tells a folder of an earlier quickstart, which may be replaced, from one of the user's
 _CONFIG = '''"""The recipe of the quickstart: see judgelm_jax/laboratory/recipe.py."""
@@ -44,6 +46,7 @@ __all__ = ["get_config"]
 def main() -> None:
     start = time.perf_counter()
     folder = Path(OUTPUT.value)
+    command_line.check_json(JSON.value, OVERWRITE.value, [folder])
     _clear(folder)
 
     from judgelm_jax import laboratory
@@ -76,7 +79,8 @@ def main() -> None:
     _step(evaluate, "evaluate", compared)
     _step(rank, "rank", [f"--judgments={judgments}", f"--output={folder / 'ranking.json'}"])
 
-    print(f"\nEverything lies in {folder} ({time.perf_counter() - start:.0f} s):")
+    seconds = time.perf_counter() - start
+    print(f"\nEverything lies in {folder} ({seconds:.0f} s):")
     for path in sorted(folder.iterdir()):
         if not path.name.startswith("."):
             print(f"  {path}")
@@ -87,6 +91,9 @@ def main() -> None:
         f"{100 * guessing:.1f} %, and always naming the most frequent winner on {100 * constant:.1f} %."
     )
     print(f"Open {report / 'index.html'} to see the judge, the ranking of the three models, and every pair.")
+    summary = {"command": "quickstart", "output": str(folder), "agreement": agreement}
+    summary |= {"guessing": guessing, "most_frequent_winner": constant, "seconds": round(seconds, 3)}
+    command_line.write_json(JSON.value, summary)
 
 
 def entry() -> int:

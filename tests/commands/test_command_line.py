@@ -102,9 +102,6 @@ def test_an_overridden_field_given_twice_is_an_error(capfd: pytest.CaptureFixtur
     assert "--config.training.learning_rate is given 2 times" in one_line(capfd, "train")
 
 
-WITH_JSON = [name for name in NAMES if "json" in command(name).FLAGS]
-
-
 def arguments_of(name: str, folder: Path) -> list[str]:
     """Flags with which the command comes to look at `--json`; nothing that they name needs to exist for that."""
     given = {
@@ -126,6 +123,7 @@ def arguments_of(name: str, folder: Path) -> list[str]:
         "export": [f"--judgments={folder / 'j.jsonl'}", "--format=csv", f"--output={folder / 'o.csv'}"],
         "judge": [f"--model={folder / 'm'}", f"--input={folder / 'i.jsonl'}", f"--output={folder / 'o.jsonl'}"],
         "prepare": [f"--answers={folder / 'a.jsonl'}", f"--output={folder / 'o.jsonl'}"],
+        "quickstart": [f"--output={folder / 'o'}"],
         "rank": [f"--judgments={folder / 'j.jsonl'}"],
         "train": [
             f"--config={Path(__file__).parents[2] / 'configs' / 'tiny.py'}",
@@ -136,11 +134,11 @@ def arguments_of(name: str, folder: Path) -> list[str]:
     return given[name]
 
 
-def test_every_command_that_makes_numbers_writes_them_as_json() -> None:
-    assert set(WITH_JSON) == set(NAMES) - {"quickstart"}
+def test_every_command_writes_its_summary_as_json() -> None:
+    assert [name for name in NAMES if {"json", "overwrite"} - set(command(name).FLAGS)] == []
 
 
-@pytest.mark.parametrize("name", WITH_JSON)
+@pytest.mark.parametrize("name", NAMES)
 def test_json_never_replaces_a_file_unasked(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     kept = tmp_path / "kept.json"
     kept.write_text('{"output": "mine"}', encoding="utf-8")
@@ -158,7 +156,7 @@ def test_json_never_replaces_a_file_unasked(name: str, tmp_path: Path, capfd: py
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in WITH_JSON if name in ("convert", "evaluate", "export", "judge", "prepare", "train")]
+    "name", [name for name in NAMES if name in ("convert", "evaluate", "export", "judge", "prepare", "train")]
 )
 def test_json_is_none_of_the_inputs_and_outputs(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for argument in arguments_of(name, tmp_path):

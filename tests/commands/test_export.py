@@ -46,3 +46,18 @@ def test_what_is_wrong_is_one_line_and_writes_nothing(judgments: Path, tmp_path:
         assert error.startswith("judgelm-export: ")
         assert message in error
     assert not output.exists()
+
+
+@pytest.mark.parametrize("form", ["alpaca_eval", "mt_bench", "arena_hard", "lmarena", "inspect_ai"])
+def test_whole_numbers_that_pandas_made_floats_are_the_same_rows(judgments: Path, tmp_path: Path, form: str) -> None:
+    rows = [json.loads(line) for line in judgments.read_text().splitlines()]
+    for row in rows:
+        row["question_id"], row["winner"] = float(row["question_id"]), row["winner"] and float(row["winner"])
+    floats, written = tmp_path / "floats.jsonl", []
+    floats.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for source in (judgments, floats):
+        output = tmp_path / f"{source.stem}.{form}"
+        assert run_export(f"--judgments={source}", f"--format={form}", f"--output={output}") == 0
+        text = output.read_text()
+        written.append(json.loads(text) if form == "alpaca_eval" else [json.loads(line) for line in text.splitlines()])
+    assert written[0] == written[1] != []

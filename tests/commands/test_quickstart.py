@@ -20,7 +20,8 @@ def run_quickstart(*arguments: object) -> int:
 
 def test_it_trains_exports_judges_and_says_what_chance_would_give(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = tmp_path / "quickstart"
-    assert run_quickstart(f"--output={folder}", "--steps=3", "--questions=14") == 0
+    summary = tmp_path / "summary.json"
+    assert run_quickstart(f"--output={folder}", "--steps=3", "--questions=14", f"--json={summary}") == 0
     printed = capsys.readouterr().out
     commands = re.findall(r"^\$ judgelm-(\w+)", printed, re.MULTILINE)
     assert commands == ["train", "convert", "convert", "prepare", "judge", "evaluate", "rank"]
@@ -29,6 +30,7 @@ def test_it_trains_exports_judges_and_says_what_chance_would_give(tmp_path: Path
     labels = [winner_of(json.loads(line)["score"]) for line in (folder / "labels.jsonl").read_text().splitlines()]
     agreement, guessing, constant = map(float, re.findall(r"([\d.]+) %", printed.splitlines()[-2]))
     assert agreement == pytest.approx(100 * metrics["agreement"], abs=0.05)
+    assert json.loads(summary.read_text())["agreement"] == metrics["agreement"]
     places = [[0]] * len(labels)
     assert constant == pytest.approx(
         100 * DummyClassifier(strategy="most_frequent").fit(places, labels).score(places, labels), abs=0.05
@@ -46,6 +48,9 @@ def test_it_trains_exports_judges_and_says_what_chance_would_give(tmp_path: Path
     # It may be run again, but replaces nothing that it did not make.
     other = tmp_path / "mine"
     other.mkdir()
+    assert run_quickstart(f"--output={folder}", f"--json={summary}") == 2
+    assert "exists already" in capsys.readouterr().err
+    assert (folder / "judge").is_dir()
     assert run_quickstart(f"--output={other}") == 2
     assert "choose another --output" in capsys.readouterr().err
 

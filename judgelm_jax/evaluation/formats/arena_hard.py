@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.formats.conversation import messages, rendered
 from judgelm_jax.evaluation.formats.rows import as_text
-from judgelm_jax.records import Record
+from judgelm_jax.records import Record, question_identity
 
 
 def is_answers(row: Record) -> bool:
@@ -52,7 +52,7 @@ def judgment(row: Record) -> Record:
         "reversed": (None, row),
     }.get(str(row.get("order")), (row, None))
     return {
-        "uid": str(row["question_id"]),
+        "uid": question_identity(row),
         "category": row.get("category") or "hard_prompt",
         "judge": row.get("pred_model_id"),
         "model": row.get("answer2_model_id") or "answer2",

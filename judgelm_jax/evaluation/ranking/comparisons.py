@@ -8,7 +8,7 @@ from pathlib import Path
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.joining import read_predictions
-from judgelm_jax.records import Record, answers_of, identity, read_jsonl
+from judgelm_jax.records import Record, answers_of, identity, plain_text, read_jsonl
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _comparison(row: Record, first: int, second: int, result: float, cluster: st
         str(names[0]),
         str(names[1]),
         result,
-        identity(row) if question is None else str(question),
+        identity(row) if question is None else plain_text(question),
         (answers[first - 1], answers[second - 1]),
-        None if by is None else str(row[by]),
+        None if by is None else plain_text(row[by]),
     )

@@ -200,3 +200,11 @@ def test_one_model_is_no_ranking():
 
 def test_shares_never_round_to_certainty():
     assert [percent(x) for x in (0, 0.0001, 0.5, 0.9999, 1)] == ["0.0 %", "<0.1 %", "50.0 %", ">99.9 %", "100.0 %"]
+
+
+def test_questions_and_groups_that_pandas_made_floats_are_those_of_whole_numbers(tmp_path):
+    values = [(1, 2), (1.0, 2.0), ("1", "2"), (1.5, 2)]
+    rows = [judgment(pair_id=str(number), question_id=q, turn=turn) for number, (q, turn) in enumerate(values)]
+    found = read_comparisons([write(tmp_path / "j.jsonl", rows)], by="turn").rows
+    assert [row.cluster for row in found] == ["1", "1", "1", "1.5"]
+    assert {row.group for row in found} == {"2"}

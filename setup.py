@@ -61,6 +61,7 @@ setup(
             "statsmodels>=0.14,<1",
             "tensorboard>=2.18,<3",
             "torch==2.13.0",
+            "trl>=1.16,<2",
         ],
         "parquet": ["pyarrow>=17,<27"],
         "torch": ["torch>=2.6,<3"],

@@ -3,18 +3,26 @@
 The public API is resolved when it is first used (PEP 562), so that importing `judgelm_jax.records` imports no JAX.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from judgelm_jax.evaluation.api import evaluate
     from judgelm_jax.judging.judge import Judge, Judgment
+    from judgelm_jax.rewards import win_rate_reward
 
 __version__ = "0.1.0"
-__all__ = ["Judge", "Judgment"]
+__all__ = ["Judge", "Judgment", "evaluate", "win_rate_reward"]
+
+_MODULES = {
+    "Judge": "judgelm_jax.judging.judge",
+    "Judgment": "judgelm_jax.judging.judge",
+    "evaluate": "judgelm_jax.evaluation.api",
+    "win_rate_reward": "judgelm_jax.rewards",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from judgelm_jax.judging import judge
-
-        return getattr(judge, name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ from absl import flags
 
 from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.joining import Fields, join_files
+from judgelm_jax.evaluation.joining import Fields, join
 from judgelm_jax.records import check_output
 
 FLAGS = flags.FlagValues()
@@ -35,7 +35,7 @@ def main() -> None:
     judgments, labels, output = Path(JUDGMENTS.value), Path(LABELS.value), Path(OUTPUT.value)
     check_output(output, OVERWRITE.value, [judgments, labels])
     check_json(JSON.value, OVERWRITE.value, [judgments, labels, output])
-    joined = join_files(labels, judgments, None, "tolerant", fields=Fields(CLUSTER.value))
+    joined = join(labels, judgments, None, "tolerant", fields=Fields(CLUSTER.value))
 
     import numpy as np
 

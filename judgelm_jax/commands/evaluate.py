@@ -14,7 +14,7 @@ from absl import flags
 
 from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.joining import DECISIONS, PARSERS, Fields, Joined, join_files
+from judgelm_jax.evaluation.joining import DECISIONS, PARSERS, Fields, Joined, join
 from judgelm_jax.evaluation.report.folder import check_folder, write_report
 from judgelm_jax.records import read_jsonl
 
@@ -105,10 +105,10 @@ def main() -> None:
     if REPORT.value:
         check_folder(Path(REPORT.value), OVERWRITE.value)
     fields = Fields(CLUSTER.value, BY.value)
-    joined = join_files(labels, predictions, reversed_predictions, PARSER.value, decide=DECIDE.value, fields=fields)
+    joined = join(labels, predictions, reversed_predictions, PARSER.value, decide=DECIDE.value, fields=fields)
     _check_fields(joined, predictions)
     other, *runs = (
-        None if path is None else join_files(labels, path, None, PARSER.value, decide=DECIDE.value, fields=fields)
+        None if path is None else join(labels, path, None, PARSER.value, decide=DECIDE.value, fields=fields)
         for path in (against, *repeated)
     )
 

@@ -1,7 +1,7 @@
-"""Labels and judgments, read from their files and joined by identity."""
+"""Labels and judgments, from their files or as rows, joined by identity."""
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,9 @@ from judgelm_jax import verdicts
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.labels import Label, number_as_int, read_label
 from judgelm_jax.records import Record, answers_of, identity, plain_text, read_jsonl
+
+# A file of JSON Lines, or its rows.
+Source = Path | Sequence[Record]
 
 PARSERS = ("tolerant", "upstream")
 DECISIONS = ("winner", "mean", "mode")
@@ -104,7 +107,7 @@ class Joined:
         )
 
 
-def read_labels(path: Path, parser: str, fields: Fields = Fields()) -> dict[str, tuple[Label, Facts]]:
+def read_labels(source: Source, parser: str, fields: Fields = Fields()) -> dict[str, tuple[Label, Facts]]:
     """The label of each identity, in file order, and what else its row says; see `labels.read_label`.
 
     Raises:
@@ -112,22 +115,22 @@ def read_labels(path: Path, parser: str, fields: Fields = Fields()) -> dict[str,
     """
     labels: dict[str, tuple[Label, Facts]] = {}
     lines: dict[str, int] = {}
-    for line, row in read_jsonl(path):
+    for line, row in _numbered(source):
         try:
             key = _new_key(row, lines, line)
             labels[key] = read_label(row, parser), _facts(row, fields)
         except InputError as error:
-            raise InputError(f"{path}:{line}: {error}") from error
+            raise InputError(f"{_name(source, 'labels')}:{line}: {error}") from error
     return labels
 
 
 def read_predictions(
-    path: Path, parser: str, order: str = "forward", decide: str = "winner", fields: Fields = Fields()
+    source: Source, parser: str, order: str = "forward", decide: str = "winner", fields: Fields = Fields()
 ) -> dict[str, Prediction]:
     """The rows of a judgment file by identity, in file order.
 
     Args:
-      path: the file; every row has a `pred_text`, and ours say more.
+      source: the file, or its rows; every row has a `pred_text`, and ours say more.
       parser: `tolerant` takes `winner` and `status` where a row has them and parses `pred_text` where it has not;
         `upstream` parses `pred_text` as the published metric code does, for merged rows that of the forward order.
       order: the order in which answers were shown in rows that do not say it, `forward` or `reversed`.
@@ -140,45 +143,46 @@ def read_predictions(
     """
     predictions: dict[str, Prediction] = {}
     lines: dict[str, int] = {}
-    for line, row in read_jsonl(path):
+    for line, row in _numbered(source):
         try:
             key = _new_key(row, lines, line)
             predictions[key] = dataclasses.replace(_prediction(row, line, parser, order, decide), facts=_facts(row, fields))
         except InputError as error:
-            raise InputError(f"{path}:{line}: {error}") from error
+            raise InputError(f"{_name(source, 'judgments')}:{line}: {error}") from error
     return predictions
 
 
-def join_files(
-    labels_path: Path | None,
-    predictions_path: Path,
-    reversed_path: Path | None,
+def join(
+    labels_source: Source | None,
+    predictions_source: Source,
+    reversed_source: Source | None,
     parser: str,
     *,
     decide: str = "winner",
     fields: Fields = Fields(),
 ) -> Joined:
-    """Reads and joins a label file (if any), a judgment file, and where there is one the judgments of the reversed order.
+    """Reads and joins labels (if any), judgments, and where there are any the judgments of the reversed order.
 
-    A label counts as missing where one of the judgment files has no row for it; it then counts in no metric.
+    A label counts as missing where judgments of one order have no row for it; it then counts in no metric.
 
     Raises:
       InputError: see `read_labels` and `read_predictions`; orders that do not go together; no id in common.
     """
-    labels = {} if labels_path is None else read_labels(labels_path, parser, fields)
-    predictions = read_predictions(predictions_path, parser, decide=decide, fields=fields)
+    name = _name(predictions_source, "judgments")
+    labels = {} if labels_source is None else read_labels(labels_source, parser, fields)
+    predictions = read_predictions(predictions_source, parser, decide=decide, fields=fields)
     unlabelled = sum(key not in labels for key in predictions)
-    if reversed_path is not None:
-        others = read_predictions(reversed_path, parser, "reversed", decide, fields)
+    if reversed_source is not None:
+        others = read_predictions(reversed_source, parser, "reversed", decide, fields)
         unlabelled += sum(key not in labels and key not in predictions for key in others)
-        predictions = _pair_orders(predictions_path, predictions, reversed_path, others)
+        predictions = _pair_orders(predictions_source, predictions, reversed_source, others)
     elif len({(row.forward is None, row.reversed is None) for row in predictions.values()}) > 1:
-        raise InputError(f"{predictions_path}: rows of different orders are mixed; evaluate each order by itself")
-    if labels_path is None:
+        raise InputError(f"{name}: rows of different orders are mixed; evaluate each order by itself")
+    if labels_source is None:
         return Joined(None, list(predictions.values()), 0, 0, 0, keys=list(predictions))
     matched = [key for key in labels if key in predictions]
     if labels and not matched:
-        raise InputError(f"{predictions_path}: no row has an id of {labels_path}; check that the files belong together")
+        raise InputError(f"{name}: no row has an id of {_name(labels_source, 'labels')}; check that they belong together")
     kept = [key for key in matched if labels[key][0].winner is not None]
     return Joined(
         labels=[winner for key in kept if (winner := labels[key][0].winner) is not None],
@@ -204,20 +208,31 @@ def join_rows(labels: Sequence[int], rows: Sequence[Record]) -> Joined:
 
 
 def _pair_orders(
-    path: Path, predictions: Mapping[str, Prediction], reversed_path: Path, others: Mapping[str, Prediction]
+    source: Source, predictions: Mapping[str, Prediction], reversed_source: Source, others: Mapping[str, Prediction]
 ) -> dict[str, Prediction]:
     """Puts the judgments of the reversed order beside those of the forward order."""
     for row in predictions.values():
         if row.reversed is not None:
-            raise InputError(f"{path}:{row.line}: order is not 'forward'; beside --reversed_predictions only that fits")
+            place = f"{_name(source, 'judgments')}:{row.line}"
+            raise InputError(f"{place}: order is not 'forward'; beside --reversed_predictions only that fits")
     for row in others.values():
         if row.forward is not None:
-            raise InputError(f"{reversed_path}:{row.line}: order is not 'reversed'; --reversed_predictions takes no other")
+            place = f"{_name(reversed_source, 'reversed judgments')}:{row.line}"
+            raise InputError(f"{place}: order is not 'reversed'; --reversed_predictions takes no other")
     return {
         key: _with_facts(dataclasses.replace(row, reversed=others[key].reversed), others[key].facts)
         for key, row in predictions.items()
         if key in others
     }
+
+
+def _numbered(source: Source) -> Iterable[tuple[int, Record]]:
+    return read_jsonl(source) if isinstance(source, Path) else enumerate(source, start=1)
+
+
+def _name(source: Source | None, rows: str) -> str:
+    """For messages: the file, or what the rows are."""
+    return str(source) if isinstance(source, Path) else rows
 
 
 def _with_facts(row: Prediction, others: Facts) -> Prediction:

@@ -11,7 +11,7 @@ import pytest
 
 from judgelm_jax.commands import ablate
 from judgelm_jax.commands.command_line import run
-from judgelm_jax.evaluation.joining import join_files
+from judgelm_jax.evaluation.joining import join
 from judgelm_jax.evaluation.metrics import summarize
 from judgelm_jax.laboratory.ablation import CELLS, TECHNIQUES
 
@@ -56,9 +56,7 @@ def test_the_numbers_are_those_that_evaluate_computes_from_the_files(folder: Pat
         judged = folder / "seed-0" / f"{RUNS[number // 2]}-judged-{name}-reference.jsonl"
         rows = [json.loads(line) for line in judged.read_text().splitlines()]
         assert all(row["order"] == "both" and row["status"] == "ok" for row in rows)
-        metrics = summarize(
-            join_files(folder / "seed-0/labels.jsonl", judged, None, "tolerant"), parser="tolerant", unparsed="wrong"
-        )
+        metrics = summarize(join(folder / "seed-0/labels.jsonl", judged, None, "tolerant"), parser="tolerant", unparsed="wrong")
         assert cell["agreement"] == pytest.approx(metrics["agreement_forward"])
         for metric in ("consistency", "bias_first", "bias_second", "delta_bias"):
             assert cell[metric] == pytest.approx(metrics[metric]), metric

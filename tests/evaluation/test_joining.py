@@ -9,7 +9,7 @@ import pytest
 from judgelm_jax import verdicts
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation import metrics
-from judgelm_jax.evaluation.joining import Fields, Judged, join_files, read_labels, read_predictions
+from judgelm_jax.evaluation.joining import Fields, Judged, join, read_labels, read_predictions
 
 
 def write(path: Path, *rows: dict) -> Path:
@@ -65,7 +65,7 @@ def test_the_forms_of_a_label(tmp_path: Path, row: dict, winner: int | None) -> 
 def test_a_label_out_of_range_is_dropped_and_counted_whatever_its_form(tmp_path: Path, row: dict) -> None:
     labels = write(tmp_path / "labels.jsonl", {"question_id": 1, **row}, {"question_id": 2, "score": [1, 7]})
     predictions = write(tmp_path / "p.jsonl", *({"question_id": number, "pred_text": "1 7"} for number in (1, 2)))
-    joined = join_files(labels, predictions, None, "tolerant")
+    joined = join(labels, predictions, None, "tolerant")
     assert (joined.labels, joined.labels_dropped, joined.labels_out_of_range, joined.unlabelled) == ([2], 1, 1, 0)
 
 
@@ -109,9 +109,9 @@ TEXTS = [("9 2", "2 9"), ("9 2", "9 8"), ("3 8", "8 4"), ("5 5", "no"), ("no", "
 @pytest.mark.parametrize("parser", ["tolerant", "upstream"])
 def test_merged_rows_and_two_files_give_the_same_orders(tmp_path: Path, parser: str) -> None:
     labels = write(tmp_path / "l.jsonl", *({"question_id": number, "winner": number % 3} for number in range(len(TEXTS))))
-    merged = join_files(labels, judgments(tmp_path / "both.jsonl", "both", TEXTS), None, parser)
+    merged = join(labels, judgments(tmp_path / "both.jsonl", "both", TEXTS), None, parser)
     forward, back = (judgments(tmp_path / f"{order}.jsonl", order, TEXTS) for order in ("forward", "reversed"))
-    separate = join_files(labels, forward, back, parser)
+    separate = join(labels, forward, back, parser)
     assert [(row.forward, row.reversed) for row in merged.predictions] == [
         (row.forward, row.reversed) for row in separate.predictions
     ]
@@ -120,7 +120,7 @@ def test_merged_rows_and_two_files_give_the_same_orders(tmp_path: Path, parser: 
         for path in (forward, back)
         if (rows := [json.loads(line) for line in path.read_text().splitlines()])
     ]
-    assert [(row.headline, row.forward, row.reversed) for row in join_files(labels, bare[0], bare[1], parser).predictions] == [
+    assert [(row.headline, row.forward, row.reversed) for row in join(labels, bare[0], bare[1], parser).predictions] == [
         (row.headline, row.forward, row.reversed) for row in separate.predictions
     ]
 
@@ -140,7 +140,7 @@ def test_files_join_by_id_whatever_their_order(shared: Path, tmp_path: Path) -> 
     shuffled.write_text("\n".join(lines))
     plain, mixed = (
         metrics.summarize(
-            join_files(golden / "gt.jsonl", path, golden / "reversed.jsonl", "tolerant"), parser="tolerant", unparsed="wrong"
+            join(golden / "gt.jsonl", path, golden / "reversed.jsonl", "tolerant"), parser="tolerant", unparsed="wrong"
         )
         for path in (golden / "forward.jsonl", shuffled)
     )
@@ -162,10 +162,10 @@ def test_what_does_not_meet_is_counted(tmp_path: Path) -> None:
         {"question_id": 4, "pred_text": "9 1"},
         {"question_id": 77, "pred_text": "9 1"},
     )
-    joined = join_files(labels, predictions, None, "tolerant")
+    joined = join(labels, predictions, None, "tolerant")
     assert (joined.labels, joined.labels_dropped, joined.missing, joined.unlabelled) == ([1, 2], 1, 1, 1)
     reversed_rows = write(tmp_path / "r.jsonl", *({"question_id": number, "pred_text": "9 1"} for number in (2, 77, 78)))
-    joined = join_files(labels, predictions, reversed_rows, "tolerant")
+    joined = join(labels, predictions, reversed_rows, "tolerant")
     assert (joined.labels, joined.labels_dropped, joined.missing, joined.unlabelled) == ([1], 1, 2, 2)
 
 
@@ -187,8 +187,8 @@ def test_files_written_by_pandas_mean_the_same(tmp_path: Path, which: str, order
     for name, path in (("labels", labels), ("predictions", predictions)):
         made = [floats(json.loads(line)) for line in path.read_text().splitlines()]
         as_floats[name] = write(tmp_path / f"{name}-floats.jsonl", *made) if which in (name, "both") else path
-    expected = join_files(labels, predictions, None, "tolerant")
-    assert join_files(as_floats["labels"], as_floats["predictions"], None, "tolerant") == expected
+    expected = join(labels, predictions, None, "tolerant")
+    assert join(as_floats["labels"], as_floats["predictions"], None, "tolerant") == expected
     assert expected.people[1] == (1, 1, None)
 
 
@@ -212,10 +212,10 @@ def test_one_id_in_several_forms(tmp_path: Path, one: object, other: object, sam
         labels = write(tmp_path / f"l-{field}.jsonl", {**next(fields), "winner": 1})
         predictions = write(tmp_path / f"p-{field}.jsonl", {**next(fields), "pred_text": "9 1"})
         if same:
-            assert join_files(labels, predictions, None, "tolerant").labels == [1]
+            assert join(labels, predictions, None, "tolerant").labels == [1]
         else:
             with pytest.raises(InputError, match="no row has an id"):
-                join_files(labels, predictions, None, "tolerant")
+                join(labels, predictions, None, "tolerant")
 
 
 def test_a_cluster_is_found_in_the_judgments_or_else_in_the_labels_under_any_field(tmp_path: Path) -> None:
@@ -226,12 +226,12 @@ def test_a_cluster_is_found_in_the_judgments_or_else_in_the_labels_under_any_fie
         {"pair_id": 3, "question_id": None, "winner": 1},
     )
     bare = write(tmp_path / "p.jsonl", *({"pair_id": number, "pred_text": "9 1"} for number in (1, 2, 3)))
-    assert join_files(labels, bare, None, "tolerant").clusters() == ["7", "7", ("without", 2)]
-    by_topic = join_files(labels, bare, None, "tolerant", fields=Fields("from.topic", "from.topic"))
+    assert join(labels, bare, None, "tolerant").clusters() == ["7", "7", ("without", 2)]
+    by_topic = join(labels, bare, None, "tolerant", fields=Fields("from.topic", "from.topic"))
     assert by_topic.clusters() == ["sea", ("without", 1), ("without", 2)]
     assert [row.facts.group for row in by_topic.predictions] == ["sea", None, None]
     full = write(tmp_path / "f.jsonl", *({"pair_id": n, "question_id": n % 2, "pred_text": "9 1"} for n in (1, 2, 3)))
-    assert join_files(labels, full, None, "tolerant").clusters() == ["1", "0", "1"]
+    assert join(labels, full, None, "tolerant").clusters() == ["1", "0", "1"]
 
 
 DISTRIBUTION = {"pred_text": "8 7", "status": "ok", "scores": [8, 7], "winner": 0, "expected_scores": [4.0, 4.5]}
@@ -252,7 +252,7 @@ def test_a_distribution_names_its_winner_as_asked(tmp_path: Path, decide: str, w
 def test_files_without_a_common_id_are_refused(tmp_path: Path) -> None:
     labels = write(tmp_path / "l.jsonl", {"question_id": 1, "winner": 1})
     with pytest.raises(InputError, match="no row has an id"):
-        join_files(labels, write(tmp_path / "p.jsonl", {"question_id": 2, "pred_text": "1 2"}), None, "tolerant")
+        join(labels, write(tmp_path / "p.jsonl", {"question_id": 2, "pred_text": "1 2"}), None, "tolerant")
 
 
 @pytest.mark.parametrize("wrong", ["labels", "predictions", "reversed"])
@@ -262,7 +262,7 @@ def test_a_double_id_names_both_lines(tmp_path: Path, wrong: str) -> None:
         name: write(tmp_path / name, row, *([row] if name == wrong else [])) for name in ("labels", "predictions", "reversed")
     }
     with pytest.raises(InputError, match=rf"{wrong}:2: .*line 1"):
-        join_files(paths["labels"], paths["predictions"], paths["reversed"], "tolerant")
+        join(paths["labels"], paths["predictions"], paths["reversed"], "tolerant")
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_orders_that_do_not_go_together_are_refused(tmp_path: Path, first: str, 
     labels = write(tmp_path / "l.jsonl", {"question_id": 0, "winner": 1})
     one, other = (judgments(tmp_path / f"{place}-{order}", order, TEXTS) for place, order in enumerate((first, second)))
     with pytest.raises(InputError, match="order is not"):
-        join_files(labels, one, other, "tolerant")
+        join(labels, one, other, "tolerant")
 
 
 def test_a_row_of_an_overflow_keeps_its_status(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support
 
 from judgelm_jax.evaluation import metrics
-from judgelm_jax.evaluation.joining import Joined, Judged, Prediction, join_files
+from judgelm_jax.evaluation.joining import Joined, Judged, Prediction, join
 from judgelm_jax.evaluation.plain_text import metrics_table
 
 WINNERS = st.sampled_from([1, 2, 0])
@@ -45,7 +45,7 @@ def summarize(rows: list[tuple[int, int | None, int | None]], unparsed: str) -> 
 
 def test_the_upstream_parser_gives_the_published_numbers_to_12_digits(shared: Path) -> None:
     golden = shared / "contract/metrics_golden"
-    files = join_files(golden / "gt.jsonl", golden / "forward.jsonl", golden / "reversed.jsonl", "upstream")
+    files = join(golden / "gt.jsonl", golden / "forward.jsonl", golden / "reversed.jsonl", "upstream")
     summary = metrics.summarize(files, parser="upstream", unparsed="wrong")
     expected = json.loads((golden / "expected_upstream.json").read_text())
     assert set(expected) == set(PUBLISHED)

@@ -10,7 +10,7 @@ from benchmark_files import score, summary_of, write_lines
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks.judgelm import BENCHMARK, read_judgelm, read_predictions
 from judgelm_jax.evaluation.benchmarks.predictions import read_predictions as any_predictions
-from judgelm_jax.evaluation.joining import join_files, read_labels
+from judgelm_jax.evaluation.joining import join, read_labels
 from judgelm_jax.evaluation.metrics import summarize
 from judgelm_jax.records import check_records, dump_line
 from judgelm_jax.verdicts import parse_scores, winner_of
@@ -93,7 +93,7 @@ def test_gpt4_is_as_consistent_as_was_measured(shared: Path, tmp_path: Path) -> 
         tmp_path / "f.jsonl", *({"question_id": n, "pred_text": one["text"]} for n, (one, _) in enumerate(both))
     )
     back = write_lines(tmp_path / "r.jsonl", *({"question_id": n, "pred_text": two["text"]} for n, (_, two) in enumerate(both)))
-    summary = summarize(join_files(labels, forward, back, "tolerant"), parser="tolerant", unparsed="wrong")
+    summary = summarize(join(labels, forward, back, "tolerant"), parser="tolerant", unparsed="wrong")
     same = sum(winner_of(one["score"]) == {1: 2, 2: 1, 0: 0}[winner_of(two["score"])] for one, two in both)
     assert summary["consistency"] == pytest.approx(same / len(both))
     assert round(summary["consistency"], 3) == 0.918

@@ -1,7 +1,7 @@
 import pytest
 from evaluation_report import write_judgments
 
-from judgelm_jax.evaluation.joining import join_files
+from judgelm_jax.evaluation.joining import join
 
 
 @pytest.fixture(scope="session")
@@ -11,4 +11,4 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def joined(files):
-    return join_files(files[1], files[0], None, "tolerant")
+    return join(files[1], files[0], None, "tolerant")

@@ -17,7 +17,7 @@ from PIL import Image
 from judgelm_jax.commands import evaluate, rank
 from judgelm_jax.commands.command_line import run
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.joining import Fields, Joined, join_files
+from judgelm_jax.evaluation.joining import Fields, Joined, join
 from judgelm_jax.evaluation.ranking.comparisons import read_comparisons
 from judgelm_jax.evaluation.ranking.ranking import rank as rank_models
 from judgelm_jax.evaluation.report import figures, rows
@@ -230,7 +230,7 @@ def test_ranking_and_records_follow_the_decision(tmp_path, capsys):
         assert {model["name"]: model["win_rate"] for model in models} == {"amber": rate, "birch": 1 - rate}
         assert best in (None, models[0]["name"])
         shown = rows.browser_rows(
-            [row for _, row in read_jsonl(judgments)], join_files(labels, judgments, None, "tolerant", decide=decide)
+            [row for _, row in read_jsonl(judgments)], join(labels, judgments, None, "tolerant", decide=decide)
         )
         assert {(row.winner, *(order["winner"] for order in row.orders.values())) for row in shown} == {(winner,) * 3}
     capsys.readouterr()
@@ -241,6 +241,6 @@ def test_the_second_order_may_stand_in_a_second_file(tmp_path):
     files = [tmp_path / "forward.jsonl", tmp_path / "reversed.jsonl"]
     for file, text in zip(files, ("8 3", "7 2"), strict=True):
         file.write_text(json.dumps(texts | {"pred_text": text}) + "\n")
-    (row,) = rows.browser_rows([texts | {"pred_text": "8 3"}], join_files(None, *files, "tolerant"))
+    (row,) = rows.browser_rows([texts | {"pred_text": "8 3"}], join(None, *files, "tolerant"))
     assert {name: order["winner"] for name, order in row.orders.items()} == {"forward": 1, "reversed": 2}
     assert row.marks == ["inconsistent"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.comparison import compare
-from judgelm_jax.evaluation.joining import DECISIONS, Fields, Joined, join_files
+from judgelm_jax.evaluation.joining import DECISIONS, Fields, Joined, join
 from judgelm_jax.evaluation.metrics import Summary
 
 _DIFFERENCES = (("mean", "mode"), ("mean", "winner"), ("mode", "winner"))
@@ -15,7 +15,7 @@ def join_decisions(labels: Path, predictions: Path, reversed_predictions: Path |
     """The judgments beside their labels, once for each decision; nothing where not all judgments have distributions."""
     try:
         return {
-            name: join_files(labels, predictions, reversed_predictions, "tolerant", decide=name, fields=fields)
+            name: join(labels, predictions, reversed_predictions, "tolerant", decide=name, fields=fields)
             for name in ("mean", *(name for name in DECISIONS if name != "mean"))
         }
     except InputError:  # nobody asked for it: judgments of another mode, or of another tool, have no expected scores

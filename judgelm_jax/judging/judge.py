@@ -17,6 +17,7 @@ from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import line_tree, score_tree
 from judgelm_jax.judging.batching import Prompt
+from judgelm_jax.judging.chat import Chat, going_on
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.responses import NOT_FINITE, Response
@@ -120,6 +121,24 @@ class Judge:
             done: dict[int, Record] = dict(self.judge_prepared(self.prepare(window, references or {}, self.settings.orders)))
             for index, _ in window:
                 yield Judgment(done[index])
+
+    def chat(self, judgment: Judgment, references: Mapping[str, str] | None = None) -> Chat:
+        """A conversation about a judgment of one record: behind its prompt (of the forward order, where both were judged) and
+        what the judge wrote, `ask` puts further questions.
+
+        `references`: as they were given to `judge`.
+
+        Raises:
+          InputError: the prompt does not fit the context.
+        """
+        row = judgment.row
+        own = row["forward"] if row["order"] == "both" else row
+        record = {name: value for name, value in row.items() if name not in verdicts.OUTPUT_FIELDS}
+        prepared = self.prepare([(0, record)], references or {}, "forward" if row["order"] == "both" else row["order"])
+        if not prepared.prompts:
+            raise InputError(f"the record {identity(record)!r} does not fit the context: there is nothing to ask about")
+        ids = [*prepared.prompts[0].ids.tolist(), *going_on(self.tokenizer, own["pred_text"])]
+        return Chat(self.engine, self.tokenizer, ids, self.settings.seed)
 
     def prepare(self, window: Sequence[tuple[int, Record]], references: Mapping[str, str], orders: str) -> "Prepared":
         """Renders and tokenizes (index, record) pairs; needs no device, so it can run beside the judging of others.

@@ -4,9 +4,11 @@ The public API is resolved when it is first used (PEP 562), so that importing `j
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # not from `typing`, whose import takes the commands longer than all before Ctrl-C is handled
 if TYPE_CHECKING:
+    from typing import Any
+
     from judgelm_jax.evaluation.api import evaluate
     from judgelm_jax.judging.judge import Judge, Judgment
     from judgelm_jax.rewards import win_rate_reward
@@ -22,7 +24,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,32 +1,50 @@
 """How a console command begins and ends: Ctrl-C (SIGINT) is handled before anything heavy is imported.
 
+Only console commands import this module, for that alone changes what SIGINT does: it ends the process at once, with one line.
+
 Python raises KeyboardInterrupt wherever the main thread happens to be. Inside of an import that ends in a traceback, inside a
 callback of the garbage collector or of a C++ library it is printed and forgotten, and during a compilation it waits until that
-ends. Nothing is lost by ending at once inside of an import; else KeyboardInterrupt unwinds the command, which `run` turns into
-its line, and a thread of its own ends the process where that takes too long, or at the second SIGINT.
+ends. Until a command runs, and inside of an import, nothing is lost by ending at once. Else KeyboardInterrupt unwinds the
+command, which `run` turns into its line, and a thread of its own ends the process where that takes too long, or at the second
+SIGINT.
 """
 
-import contextlib
-import importlib
+import _signal  # type: ignore[import-not-found]  # what `signal` wraps, at once: the import of that takes its time
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable
-from types import FrameType
+
+
+def _end(command: str) -> None:
+    try:
+        os.write(2, (b"\n" if os.isatty(2) else b"") + f"{command}: interrupted\n".encode())  # below a progress bar
+        sys.stdout.flush()  # which may be in use right now
+    finally:
+        os._exit(130)
+
+
+_signal.signal(_signal.SIGINT, lambda *_: _end(os.path.basename(sys.argv[0])))
+
+import importlib  # noqa: E402
+import signal  # noqa: E402
+import threading  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from types import FrameType  # noqa: E402
 
 _GRACE = 5.0  # seconds
-_EXIT_INTERRUPTED = 130
 
 
 def start(name: str) -> int:
     """Runs the command `judgelm-NAME` of this process; returns its exit code."""
-    _handle_interrupts(name)
+    command = f"judgelm-{name}"
+    signal.signal(signal.SIGINT, lambda *_: _end(command))
+    _listen(command)
+    entry = importlib.import_module(f"judgelm_jax.commands.{name}").entry
     try:
-        code = importlib.import_module(f"judgelm_jax.commands.{name}").entry()
-    except KeyboardInterrupt:  # before the command, or after it
-        _end(name)
-    signal.signal(signal.SIGINT, lambda *_: os._exit(code))  # the work is done: what is left is Python's own end
+        signal.signal(signal.SIGINT, lambda _, frame: _interrupt(command, frame))
+        code = entry()
+        signal.signal(signal.SIGINT, lambda *_: os._exit(code))  # the work is done: what is left is Python's own end
+    except KeyboardInterrupt:  # just before or after the command
+        _end(command)
     return code
 
 
@@ -37,16 +55,22 @@ def __getattr__(name: str) -> Callable[[], int]:
     return lambda: start(name)
 
 
-def _handle_interrupts(name: str) -> None:
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if _imports(frame):
-            _end(name)
-        raise KeyboardInterrupt
+def _interrupt(command: str, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            _end(command)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, interrupt)
+
+def _listen(command: str) -> None:
+    """Starts the thread, which reads the numbers of signals from a pipe that the operating system's handler fills."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def give_up() -> None:
+        threading.Timer(1.0, os._exit, [130]).start()  # where nobody reads standard output, it cannot be flushed
+        _end(command)
 
     def listen() -> None:
         heard = 0
@@ -54,26 +78,10 @@ def _handle_interrupts(name: str) -> None:
             if number[0] == signal.SIGINT:
                 heard += 1
                 if heard > 1:
-                    _end(name)
-                late = threading.Timer(_GRACE, _end, [name])
+                    give_up()
+                late = threading.Timer(_GRACE, give_up)
                 late.daemon = True
                 late.start()
 
     threading.Thread(target=listen, name="interrupts", daemon=True).start()
-
-
-def _imports(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
-        frame = frame.f_back
-    return False
-
-
-def _end(name: str) -> None:
-    with contextlib.suppress(OSError, RuntimeError, ValueError):  # it may be in use right now
-        sys.stdout.flush()
-    with contextlib.suppress(OSError):
-        start = "\n" if os.isatty(2) else ""  # below a progress bar
-        os.write(2, f"{start}judgelm-{name}: interrupted\n".encode())
-    os._exit(_EXIT_INTERRUPTED)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)

@@ -77,6 +77,14 @@ def test_what_was_printed_before_is_not_lost():
     assert process.wait(30) == 130
 
 
+def test_standard_output_that_nobody_reads_keeps_no_process_alive():
+    process = started("print('x' * 10_000_000, flush=True)")
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert process.stderr.read().endswith("judgelm-fake: interrupted\n")
+
+
 @pytest.mark.parametrize("end", ["pass", "raise SystemExit(3)"])
 def test_the_code_of_the_command_is_that_of_the_process(end):
     process = started(end)
@@ -93,7 +101,11 @@ def test_sigint_after_the_work_is_done_changes_nothing():
 
 
 def test_no_command_is_begun_by_a_private_name():
-    from judgelm_jax import starting
+    code = "import judgelm_jax.starting as s; assert not hasattr(s, '_judge') and callable(s.judge)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
-    with pytest.raises(AttributeError, match="_judge"):
-        _ = starting._judge
+
+def test_from_the_first_import_on_there_is_no_traceback():
+    code = "import os, signal, sys; from judgelm_jax import starting; os.kill(os.getpid(), signal.SIGINT)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "-c: interrupted\n")

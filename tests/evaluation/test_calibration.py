@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
 
@@ -49,6 +50,20 @@ def test_reliability_and_its_error_by_hand() -> None:
         (0.9, 3, pytest.approx(2.86 / 3), pytest.approx(2 / 3)),
     ]
     assert calibration.expected_calibration_error(table) == pytest.approx((0.38 + 0.86) / 4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_calibration_error_is_that_of_scikit_learn_s_bins(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    sure = random.uniform(1 / 3, 1, 300)
+    right = random.random(300) < sure**2
+    table = calibration.reliability(sure, right)
+    shares, means = calibration_curve(right, sure, n_bins=10, strategy="uniform")
+    assert [row["right"] for row in table] == pytest.approx(shares)
+    assert [row["probability"] for row in table] == pytest.approx(means)
+    sizes = np.histogram(sure, bins=10, range=(0, 1))[0]
+    expected = (np.abs(shares - means) * sizes[sizes > 0]).sum() / 300
+    assert calibration.expected_calibration_error(table) == pytest.approx(expected)
 
 
 def test_honest_probabilities_have_a_small_error_and_distorted_ones_a_larger() -> None:

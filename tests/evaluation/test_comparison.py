@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.stats import permutation_test
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.comparison import compare, mcnemar_p, sign_permutation_p
@@ -37,6 +38,19 @@ def test_exchanging_whole_questions_is_brute_force() -> None:
         for signs in itertools.product((1, -1), repeat=5)
     ]
     assert sign_permutation_p(values, clusters) == pytest.approx(np.mean([total >= 3 for total in totals]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_exchanging_whole_questions_is_the_permutation_test_of_scipy(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    one, other = random.random((2, 30)) < [[0.8], [0.5]]
+    clusters = random.integers(0, 11, 30)
+    steps = one.astype(float) - other
+    sums = [np.bincount(clusters, values, 11) for values in (one, other)]
+    test = permutation_test(
+        sums, lambda a, b, axis: (a - b).sum(axis), permutation_type="samples", n_resamples=np.inf, vectorized=True
+    )
+    assert sign_permutation_p(steps, clusters.tolist()) == pytest.approx(test.pvalue, abs=1e-9)
 
 
 def test_with_independent_records_exchanging_is_mcnemar() -> None:

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from judgelm_jax.evaluation import metrics
 from judgelm_jax.evaluation.joining import Joined, Judged, Prediction, join
@@ -63,6 +64,10 @@ def test_macro_scores_are_those_of_scikit_learn(rows: list[tuple[int, int | None
     expected = precision_recall_fscore_support(labels, plain, labels=present, average="macro", zero_division=0)[:3]
     ours = [statistic(matrix[None])[0] for statistic in (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1)]
     assert ours == pytest.approx(expected, abs=1e-12)
+    columns = [0 if winner == 1 else 1 if winner == 2 else 2 if winner == 0 else 3 for winner in winners]
+    known = confusion_matrix([(2, 0, 1)[label] for label in labels], columns, labels=range(4))
+    assert matrix.tolist() == known[:3].tolist()
+    assert np.trace(matrix) / len(rows) == pytest.approx(accuracy_score(labels, plain))
     assert np.trace(matrix) == sum(label == winner for label, winner in rows)
     assert matrix.sum() == len(rows)
 
@@ -117,6 +122,21 @@ def test_exchanging_the_orders_exchanges_the_biases(pairs: list) -> None:
     counts, exchanged = metrics.count_orders(forward, back, "wrong"), metrics.count_orders(back, forward, "wrong")
     assert (counts.same, counts.first, counts.second) == (exchanged.same, exchanged.second, exchanged.first)
     assert counts.same + counts.first + counts.second + counts.undecided == len(pairs)
+
+
+@given(st.lists(st.tuples(WINNERS, WINNERS), min_size=1, max_size=30))
+def test_consistency_and_biases_are_those_of_a_table_of_both_orders(pairs: list) -> None:
+    """By pandas' table of the winner to the judge's eye in both orders: 1 the place shown first, -1 the second, 0 a tie."""
+    forward = [{1: 1, 2: -1, 0: 0}[one] for one, _ in pairs]
+    back = [{1: -1, 2: 1, 0: 0}[other] for _, other in pairs]
+    table = pandas.crosstab(pandas.Series(forward, name="f"), pandas.Series(back, name="b"), normalize=True)
+    cells = {(one, other): table.loc[one, other] for one in table.index for other in table.columns}
+    summary = summarize([(1, *pair) for pair in pairs], "wrong")
+    assert summary["consistency"] == pytest.approx(sum(share for (one, other), share in cells.items() if one == -other))
+    assert summary["bias_first"] == pytest.approx(sum(share for (one, other), share in cells.items() if one + other > 0))
+    assert summary["bias_second"] == pytest.approx(sum(share for (one, other), share in cells.items() if one + other < 0))
+    assert summary["delta_bias"] == pytest.approx(abs(summary["bias_first"] - summary["bias_second"]))
+    assert summary["total_bias"] == pytest.approx(1 - summary["consistency"])
 
 
 def test_a_judge_that_always_prefers_the_first_place_has_bias_first_only() -> None:

@@ -1,5 +1,6 @@
 """Judgments in others' forms, read by the packages themselves where they are installed, else as their code reads them."""
 
+import argparse
 import asyncio
 import csv
 import json
@@ -75,6 +76,14 @@ def test_mt_bench_counts_a_win_where_both_games_agree(tmp_path: Path) -> None:
         "tie" if row["g1_winner"] == "tie" or row["g1_winner"] != row["g2_winner"] else row[row["g1_winner"]] for row in rows
     ]
     assert outcomes == ["base", "model", "tie", "tie", "tie"]
+
+
+def test_fastchat_shows_the_judgments(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    show_result = pytest.importorskip("fastchat.llm_judge.show_result", reason="fschat is not installed")
+    asked = {"input_file": str(write(tmp_path, "mt_bench")), "model_list": None, "baseline_model": None}
+    show_result.display_result_pairwise(argparse.Namespace(**asked, bench_name="mt_bench", judge_model="judge"))
+    table = {line.split()[0]: line.split()[1:4] for line in capsys.readouterr().out.splitlines() if line.startswith(("b", "m"))}
+    assert table["base"] == table["model"] == ["1", "1", "3"]
 
 
 def test_arena_hard_counts_the_scores_of_the_model(tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ def summarize_benchmark(
         **overall,
         "coverage": _coverage(loaded, rows, unlabelled),
         **scored.extra,
+        "own_figures": list(scored.extra),
     }
     if groups:
         summary["groups"] = groups
@@ -170,6 +171,7 @@ def summary_text(summary: Summary) -> str:
     ]
     for name, group in summary.get("groups", {}).items():
         lines.append(f"  {name:<28} {_percent(group['score'], group['score_interval'])}, {group['total']} items")
+    lines += [f"{name:<11}{_plain(summary[name])}" for name in summary.get("own_figures", ())]
     metrics = summary.get("metrics", {})
     for name in ("precision", "recall", "f1", "consistency", "delta_bias", "total_bias"):
         if metrics.get(name) is not None:
@@ -191,6 +193,13 @@ def summary_text(summary: Summary) -> str:
         where = baseline["source"] + (", second hand" if baseline["second_hand"] else "")
         lines.append(f"published  {baseline['judge']}: {baseline['metric']} {100 * baseline['value']:.2f} % ({where})")
     return "\n".join(lines)
+
+
+def _plain(value: object) -> str:
+    """A figure of a benchmark's own, or several by name."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(part)}" for name, part in value.items())
+    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _percent(value: float | None, interval: Sequence[float] | None) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks.rewardbench import BENCHMARK, SECTIONS, read_predictions, read_rewardbench
+from judgelm_jax.evaluation.benchmarks.scoring import summary_text
 
 COUNTS = {"alpacaeval-easy": 3, "mt-bench-med": 1, "llmbar-natural": 2, "donotanswer": 2, "math-prm": 2, "hep-python": 3}
 
@@ -110,7 +111,9 @@ def test_published_results_are_predictions(loaded, tmp_path: Path, layout: str) 
     credits: dict[str, list[float]] = {}
     for row in rows:
         credits.setdefault(row["subset"], []).append(row["results"])
-    assert summary_of(BENCHMARK, loaded, judgments)["score"] == pytest.approx(by_hand(credits))
+    summary = summary_of(BENCHMARK, loaded, judgments)
+    assert summary["score"] == pytest.approx(by_hand(credits))
+    assert f"sections   Chat {summary['sections']['Chat']:.4f}, Chat Hard " in summary_text(summary)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 """Converting a checkpoint into another form. The target appears when all of it is written, or not at all."""
 
+import json
 import re
 import shutil
 from pathlib import Path
 
-from judgelm_jax.checkpoints import orbax_store
+from judgelm_jax.checkpoints import fingerprints, orbax_store
 from judgelm_jax.checkpoints.card import CARD_FILE, is_own_card, model_card
 from judgelm_jax.checkpoints.folders import published
+from judgelm_jax.checkpoints.hf_writing import SHARD_BYTES, write_hf
 from judgelm_jax.checkpoints.opening import COMPANION_FILES, Checkpoint, is_checkpoint
-from judgelm_jax.checkpoints.tensors import SHARD_BYTES, stored_bytes, write_hf
+from judgelm_jax.checkpoints.tensors import stored_bytes
 from judgelm_jax.errors import InputError
 
 # What a checkpoint consists of, beside its weights.
@@ -21,22 +23,25 @@ _WEIGHTS = re.compile(
 def convert(source: Checkpoint, target: Path, to: str, overwrite: bool = False, shard_bytes: int = SHARD_BYTES) -> None:
     """Writes `source` to `target` as a converted directory (`orbax`) or a Hugging Face folder (`hf`), bit by bit.
 
-    Host memory holds one shard of `shard_bytes` (`hf`) or 256 MiB (`orbax`), or one tensor where that is larger. Work is
-    done in a hidden folder beside the target; what a killed conversion left there goes away with the next one.
+    Host memory holds 256 MiB of tensors, or one where that is larger. Work is done in a hidden folder beside the target; where
+    a killed conversion of the same left files that are complete, the next one goes on after them, and any other removes them.
 
     Raises:
       InputError: the target exists and may not be replaced, lies in the source, or could not be written.
     """
     target = target.absolute()
     _check_target(source, target, to, overwrite)
-    with published(target, stored_bytes(source.weights, source.config)) as folder:
+    identity = fingerprints.of_parts(
+        fingerprints.state_of(source.files), json.dumps(source.hf_config, sort_keys=True), to, str(shard_bytes)
+    )
+    with published(target, stored_bytes(source.weights, source.config), identity) as folder:
         _check_target(source, target, to, overwrite)  # again: another one may have written it meanwhile
         if to == "orbax":
             orbax_store.write_store(folder, source.weights, source.config, source.hf_config)
             companions = folder / orbax_store.TOKENIZER_FOLDER
         else:
             companions = folder
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             write_hf(folder, source.weights, source.config, source.hf_config, shard_bytes)
         companions.mkdir(exist_ok=True)
         for file in source.companions():

@@ -77,18 +77,19 @@ def _of_content(file: Path) -> str:
 
 def _kept(files: tuple[Path, ...], compute: Callable[[], str]) -> str:
     """The digest that was computed of these files before, or `compute()`, which is kept."""
-    before = _state(files)
+    before = state_of(files)
     found = _read().get(before)
     if found is not None:
         return found
     digest = compute()
     youngest = max(file.stat().st_ctime for file in files)
-    if _state(files) == before and time.time() - youngest > _SETTLED_SECONDS:
+    if state_of(files) == before and time.time() - youngest > _SETTLED_SECONDS:
         _keep(before, digest)
     return digest
 
 
-def _state(files: tuple[Path, ...]) -> str:
+def state_of(files: tuple[Path, ...]) -> str:
+    """Another one whenever one of the files was changed or replaced; reads none of them."""
     stats = [file.stat() for file in files]
     told = [(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()

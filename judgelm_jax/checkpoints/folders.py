@@ -1,4 +1,4 @@
-"""Folders that appear when all in them is written, or not at all."""
+"""Folders that appear when all in them is written, or not at all; what a killed process wrote of them is kept for the next."""
 
 import contextlib
 import errno
@@ -12,27 +12,34 @@ import safetensors
 
 from judgelm_jax.errors import InputError
 
+_IDENTITY = "of.txt"
+
 
 @contextlib.contextmanager
-def published(target: Path, size: int) -> Iterator[Path]:
+def published(target: Path, size: int, identity: str | None = None) -> Iterator[Path]:
     """Yields a path to write a folder to, then puts that folder at `target`. After an error, nothing is left.
 
-    Work is done in a hidden folder beside the target, which only one process has at a time; what a killed one left there goes
-    away. `size`: the bytes that it will need.
+    Work is done in a hidden folder beside the target, which only one process has at a time. What a killed one left there goes
+    away, unless it wrote the same: then it is found at the path, and next to it.
+
+    Args:
+      size: the bytes that the folder will have.
+      identity: tells what is written from everything else; None: what was left is never the same.
 
     Raises:
       InputError: another process writes the target right now, the disk is full, or what is written fails.
     """
     work = target.with_name(f".{target.name}.partial")
     try:
-        with _owned(work, target):
+        with _owned(work, target, identity):
             try:
                 free = shutil.disk_usage(work).free
-                if free < size:
-                    needed = f"the checkpoint needs {size / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free"
+                missing = size - sum(path.lstat().st_size for path in work.rglob("*") if path.is_file())
+                if free < missing:
+                    needed = f"the checkpoint needs {missing / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free"
                     raise InputError(f"{target}: the disk is full ({needed}); free space and run again, nothing was written")
                 yield work / "checkpoint"
-                _flush(work / "checkpoint")
+                flush(work / "checkpoint")
                 replace_folder(work / "checkpoint", target, work / "replaced")
             finally:
                 shutil.rmtree(work, ignore_errors=True)
@@ -55,8 +62,9 @@ def replace_folder(folder: Path, target: Path, aside: Path) -> None:
 
 
 @contextlib.contextmanager
-def _owned(work: Path, target: Path) -> Iterator[None]:
-    """Makes the folder `work`, empties it and keeps a lock on it; the lock ends with the process, however that ends."""
+def _owned(work: Path, target: Path, identity: str | None) -> Iterator[None]:
+    """Makes the folder `work` and keeps a lock on it, which ends with the process, however that ends. Empties the folder unless
+    what is in it has this identity."""
     while True:
         work.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
@@ -71,8 +79,10 @@ def _owned(work: Path, target: Path) -> Iterator[None]:
                 ) from error
             if not _is_still(work, descriptor):
                 continue  # another one was done with it, and removed it, before the lock was ours
-            for left in work.iterdir():
-                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            if identity is None or _identity(work) != identity:
+                for left in work.iterdir():
+                    shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+                (work / _IDENTITY).write_text(identity or "", encoding="utf-8")
             yield
             return
         finally:
@@ -86,7 +96,14 @@ def _is_still(folder: Path, descriptor: int) -> bool:
         return False
 
 
-def _flush(folder: Path) -> None:
+def _identity(work: Path) -> str | None:
+    try:
+        return (work / _IDENTITY).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
+def flush(folder: Path) -> None:
     """Waits until the files of a folder are on the disk, so that its final name never stands for lost data."""
     for path in [folder, *folder.rglob("*")]:
         descriptor = os.open(path, os.O_RDONLY)

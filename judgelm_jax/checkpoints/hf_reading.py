@@ -22,6 +22,7 @@ from judgelm_jax.errors import InputError
 
 _FORMS = (("model", "safetensors"), ("pytorch_model", "bin"))  # stem and suffix, the first one comes first
 _SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_MAPPED_BYTES = 512 * 2**20
 
 Index = tuple[slice, ...]
 
@@ -102,12 +103,14 @@ class SafetensorsWeights:
 
 
 class TorchWeights:
-    """Tensors of `.bin` files, memory-mapped where the file's form allows it; one file is open at a time."""
+    """Tensors of `.bin` files, memory-mapped where the file's form allows it; one file is open at a time, and opened anew when
+    much of it was read: what was read through a map counts as memory of this process."""
 
     def __init__(self, files: list[Path]) -> None:
         self.tensors: dict[str, StoredTensor] = {}
         self._files: dict[str, Path] = {}
         self._opened: tuple[Path, dict[str, Any]] | None = None
+        self._bytes_read = 0  # through the present map
         for file in files:
             stored = {
                 name: StoredTensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
@@ -127,7 +130,10 @@ class TorchWeights:
     def _read_slice(self, name: str, index: Index) -> np.ndarray:
         import torch
 
-        tensor = self._open(self._files[name])[name].detach()[index].contiguous()
+        if self._bytes_read > _MAPPED_BYTES:
+            self._opened = None
+        tensor = self._open(self._files[name])[name].detach()[index].clone(memory_format=torch.contiguous_format)
+        self._bytes_read += tensor.nbytes
         if tensor.dtype == torch.bfloat16:  # which NumPy knows by its bits only
             return tensor.view(torch.int16).numpy().view(DTYPES["bfloat16"])
         return tensor.numpy()
@@ -135,7 +141,7 @@ class TorchWeights:
     def _open(self, file: Path) -> dict[str, Any]:
         if self._opened is not None and self._opened[0] == file:
             return self._opened[1]
-        self._opened = None
+        self._opened, self._bytes_read = None, 0
         self._opened = (file, _load_torch_file(file))
         return self._opened[1]
 

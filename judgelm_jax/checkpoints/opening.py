@@ -41,7 +41,7 @@ class Checkpoint:
 
     `config.eos_ids` are those that `ends.ends_of` finds, that of the tokenizer first; where there is a tokenizer, it fits the
     model. `hf_config` is the content of its `config.json`. `folder` is what was named, a file where that is a GGUF. `digest`
-    computes what `fingerprint` gives.
+    computes what `fingerprint` gives, of the content of `files`.
     """
 
     folder: Path
@@ -49,6 +49,7 @@ class Checkpoint:
     hf_config: dict[str, Any]
     tokenizer_folder: Path
     digest: Callable[[], str]
+    files: tuple[Path, ...]
     weights: Weights
     base_tokenizer_folder: Path | None = None  # of an adapter that brings a tokenizer of its own
     training: dict[str, Any] | None = None  # of a training checkpoint: what is known of its run
@@ -166,15 +167,16 @@ def _open_store(folder: Path) -> Checkpoint:
     except InputError as error:
         raise InputError(f"{folder}: its config is not supported: {error}") from error
 
+    files = [file for file in fingerprints.files_below(folder) if tokenizer_folder not in file.parents]
+
     def digest() -> str:
-        files = [file for file in fingerprints.files_below(folder) if tokenizer_folder not in file.parents]
         return fingerprints.of_parts(
             json.dumps(weights.hf_config, sort_keys=True),
             fingerprints.of_tensors(weights, files),
             fingerprints.of_files(tokenizer_folder, tokenizer_files),
         )
 
-    return Checkpoint(folder, config, weights.hf_config, tokenizer_folder, digest, weights)
+    return Checkpoint(folder, config, weights.hf_config, tokenizer_folder, digest, (*files, *tokenizer_files), weights)
 
 
 def _open_training(folder: Path, about: dict[str, Any]) -> Checkpoint:
@@ -187,22 +189,25 @@ def _open_training(folder: Path, about: dict[str, Any]) -> Checkpoint:
     tokenizer_files = _existing(tokenizer_folder, TOKENIZER_FILES)
     if about["lora"] is None:
         weights: Weights = training_weights.StackedWeights(folder, config, about["export_dtype"])
+        base_files: tuple[Path, ...] = ()
     else:
         base = open_checkpoint(about["init_from"])
+        base_files = base.files
         if base.fingerprint != about["init_fingerprint"]:
             raise InputError(f"{folder}: its adapters belong to {about['init_from']}, which has changed since; restore that")
         pairs = training_weights.saved_pairs(folder, config, LoraConfig(**about["lora"]))
         weights = MergedWeights(base.weights, pairs)
+    own_files = list(fingerprints.files_below(folder))
 
     def digest() -> str:
         return fingerprints.of_parts(
             json.dumps(about, sort_keys=True),
-            fingerprints.of_files(folder, fingerprints.files_below(folder)),
+            fingerprints.of_files(folder, own_files),
             fingerprints.of_files(tokenizer_folder, tokenizer_files),
         )
 
-    training = _told_of_run(folder, about)
-    return Checkpoint(folder, config, about["hf_config"], tokenizer_folder, digest, weights, training=training)
+    training, files = _told_of_run(folder, about), (*own_files, *tokenizer_files, *base_files)
+    return Checkpoint(folder, config, about["hf_config"], tokenizer_folder, digest, files, weights, training=training)
 
 
 def _told_of_run(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
@@ -223,7 +228,7 @@ def _open_hf(folder: Path) -> Checkpoint:
     refuse_packed(folder, ["config.json"])
     refuse_stand_ins([folder / "config.json", *_existing(folder, COMPANION_FILES)])
     config, hf_config = families.read_hf_config(folder / "config.json")
-    files = hf_reading.weight_files(folder)
+    files = [folder / "config.json", *hf_reading.weight_files(folder), *_existing(folder, TOKENIZER_FILES)]
     if (folder / CONFIG_FILE).is_file():
         say_once(
             f"{folder}: holds a PEFT adapter ({CONFIG_FILE}) beside whole weights, and it is not applied (transformers would); "
@@ -231,9 +236,9 @@ def _open_hf(folder: Path) -> Checkpoint:
         )
 
     def digest() -> str:
-        return fingerprints.of_files(folder, [folder / "config.json", *files, *_existing(folder, TOKENIZER_FILES)])
+        return fingerprints.of_files(folder, files)
 
-    return Checkpoint(folder, config, hf_config, folder, digest, hf_reading.open_weights(folder))
+    return Checkpoint(folder, config, hf_config, folder, digest, tuple(files), hf_reading.open_weights(folder))
 
 
 def _open_gguf(file: Path) -> Checkpoint:
@@ -248,7 +253,8 @@ def _open_gguf(file: Path) -> Checkpoint:
         return fingerprints.of_files(file.parent, source.files)
 
     hf_config = families.to_hf(config, gguf_reading.main_dtype(source))
-    return Checkpoint(file, families.from_hf(hf_config), hf_config, Path(made.name), digest, weights)
+    config = families.from_hf(hf_config)
+    return Checkpoint(file, config, hf_config, Path(made.name), digest, tuple(source.files), weights)
 
 
 def _open_adapter(folder: Path, base: str | None) -> Checkpoint:
@@ -277,8 +283,9 @@ def _open_adapter(folder: Path, base: str | None) -> Checkpoint:
     own = any(file.name in VOCABULARY_FILES for file in tokenizer_files)
     weights = MergedWeights(opened.weights, adapter_pairs(adapter, opened.config))
 
+    files = [folder / CONFIG_FILE, adapter.file, *(tokenizer_files if own else [])]
+
     def digest() -> str:
-        files = [folder / CONFIG_FILE, adapter.file, *(tokenizer_files if own else [])]
         return fingerprints.of_parts(opened.fingerprint, fingerprints.of_files(folder, files))
 
     return Checkpoint(
@@ -287,6 +294,7 @@ def _open_adapter(folder: Path, base: str | None) -> Checkpoint:
         opened.hf_config,
         folder if own else opened.tokenizer_folder,
         digest,
+        (*files, *opened.files),
         weights,
         opened.tokenizer_folder if own else None,
     )

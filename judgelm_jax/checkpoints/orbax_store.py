@@ -6,10 +6,11 @@ the checkpoint holds the model's `config.json` and a fingerprint.
 
 import contextlib
 import functools
-import hashlib
 import io
 import json
 import logging
+import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from judgelm_jax.checkpoints.folders import flush
 from judgelm_jax.checkpoints.tensors import DTYPES, StoredTensor, Weights, grouped, tensor_table, writing_bar
 from judgelm_jax.errors import InputError
 from judgelm_jax.model.config import ModelConfig
@@ -34,8 +36,10 @@ METADATA_FILE = "_CHECKPOINT_METADATA"  # what Orbax writes at the top of every 
 # Tensors are saved and read in groups of this size: one small one at a time takes long, all at once the whole memory.
 _GROUP_BYTES = 256 * 2**20
 _READ_BYTES = 64 * 2**20
-# A device that needs a part of a tensor reads whole chunks.
-_CHUNK_BYTES = 32 * 2**20
+# A device that needs a slice of a tensor reads whole chunks. Of this size they divide what each of eight devices holds of a
+# matrix of a 7B model, along either axis, so that nothing is read twice.
+_CHUNK_BYTES = 512 * 2**10
+_PENDING = "{}.pending_"  # how Orbax begins the name of a group
 
 
 def is_store(folder: Path) -> bool:
@@ -52,32 +56,60 @@ def custom_metadata(folder: Path) -> dict[str, Any]:
 
 
 def write_store(folder: Path, weights: Weights, config: ModelConfig, hf_config: Mapping[str, Any]) -> None:
-    """Writes the tensors of the table to `folder`, which must not exist yet; it appears when all is written.
+    """Writes the tensors of the table to `folder`, which appears when all is written.
 
-    Host memory holds one group of tensors. Orbax works in a sibling, `folder` + `.partial_save`.
+    Host memory holds one group of tensors. Orbax works in a sibling, `folder` + `.partial_save`; what a call like this one
+    that was cut short left there, or at `folder`, is not written again.
     """
-    digest = hashlib.sha256(json.dumps(hf_config, sort_keys=True).encode())
     context = ocp.Context()
     context.array.saving.use_compression = False  # weights hardly compress
     context.array.saving.storage_options.chunk_byte_size = _CHUNK_BYTES
     context.memory.deepcopy_host_arrays = False  # nobody changes them meanwhile
-    with context, writing_bar(weights, config) as bar:
-        groups = grouped(weights.tensors, tensor_table(config), _GROUP_BYTES)
-        for names in groups:
-            tensors = {name: np.ascontiguousarray(tensor) for name, tensor in weights.read(names).items()}
-            for name, tensor in tensors.items():
-                digest.update(f"{name} {tensor.dtype.name} {tensor.shape}\n".encode())
-                digest.update(tensor.reshape(-1).view(np.uint8).data)
-            about = None
-            if names is groups[-1]:  # the fingerprint is known
-                about = {**FORMAT, "layout": _LAYOUT}
-                about |= {"hf_config": dict(hf_config), "fingerprint": digest.hexdigest()}
-            quietly(functools.partial(ocp.partial.save, folder, _tree(tensors), custom_metadata=about))
-            bar.update(sum(tensor.nbytes for tensor in tensors.values()))
-            del tensors, tensor
-        quietly(functools.partial(ocp.partial.finalize, folder))
+    about = {**FORMAT, "layout": _LAYOUT, "hf_config": dict(hf_config)}
+    if not is_store(folder):
+        with context, writing_bar(weights, config) as bar:
+            saved = _saved_before(folder)
+            bar.update(sum(weights.tensors[name].nbytes for name in saved))
+            missing = [name for name in tensor_table(config) if name not in saved]
+            for names in grouped(weights.tensors, missing, _GROUP_BYTES):
+                tensors = {name: np.ascontiguousarray(tensor) for name, tensor in weights.read(names).items()}
+                quietly(functools.partial(ocp.partial.save, folder, _tree(tensors), custom_metadata=about))
+                bar.update(sum(tensor.nbytes for tensor in tensors.values()))
+                del tensors
+                flush(_groups(folder)[-1])  # so that what is found of a group after a power cut is there
+            quietly(functools.partial(ocp.partial.finalize, folder))
     if StoreWeights(folder).tensors != {name: weights.tensors[name] for name in tensor_table(config)}:
         raise OSError("Orbax lost tensors on the way")
+
+
+def _saved_before(folder: Path) -> set[str]:
+    """The tensors that a call that was cut short has saved; the last group, which may not be on the disk, is removed."""
+    place = _partial(folder)
+    groups = _groups(folder)
+    whole = set(groups[:-1])
+    strange = [path for path in place.glob("*") if path not in groups and not path.name.startswith(_PENDING.format(place.name))]
+    for path in place.glob("*"):
+        if strange or path not in whole:  # strange: finalizing was cut short, and groups are mixed
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if strange:
+        return set()
+    names: set[str] = set()
+    for group in groups[:-1]:  # by itself a group is no checkpoint that Orbax describes
+        leaves = json.loads((group / "state/_METADATA").read_text(encoding="utf-8"))["tree_metadata"].values()
+        names |= {_name(tuple(part["key"] for part in leaf["key_metadata"])) for leaf in leaves}
+    return names
+
+
+def _groups(folder: Path) -> list[Path]:
+    """The groups that were saved, in their order; those that were not finished have a longer name."""
+    place = _partial(folder)
+    pattern = re.compile(re.escape(_PENDING.format(place.name)) + r"\d+_[0-9a-f]+")
+    return sorted(path for path in place.glob("*") if pattern.fullmatch(path.name))
+
+
+def _partial(folder: Path) -> Path:
+    """Where Orbax collects groups that belong to a checkpoint."""
+    return folder.with_name(f"{folder.name}.partial_save")
 
 
 def _is_whole(path: Path) -> bool:

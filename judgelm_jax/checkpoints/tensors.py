@@ -1,4 +1,4 @@
-"""The form of a Hugging Face checkpoint: which tensor is which parameter, what must be there, and writing it.
+"""The form of a Hugging Face checkpoint: which tensor is which parameter, and what must be there.
 
 Both directions use one table. A weight keeps its published layout `[out, in]`, so conversion is renaming and the round
 trip changes no bit.
@@ -6,15 +6,13 @@ trip changes no bit.
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import ml_dtypes
 import numpy as np
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from judgelm_jax.errors import InputError
@@ -26,7 +24,6 @@ DTYPES = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
-SHARD_BYTES = 5 * 10**9
 
 _EMBEDDING = "model.embed_tokens.weight"
 _HEAD = "lm_head.weight"
@@ -118,31 +115,6 @@ def check_weights(folder: Path, weights: Weights, config: ModelConfig) -> None:
         raise InputError(f"{folder}: the weights do not fit the config ({found}); fetch the checkpoint again")
 
 
-def write_hf(folder: Path, weights: Weights, config: ModelConfig, hf_config: Mapping[str, Any], shard_bytes: int) -> None:
-    """Writes `config.json` and the weights as safetensors into an empty folder, in the stored dtypes.
-
-    Shards hold at most `shard_bytes` (or one tensor); host memory holds one shard. One shard alone is named
-    `model.safetensors` and has no index.
-    """
-    _write_json(folder / "config.json", hf_config)
-    shards = grouped(weights.tensors, tensor_table(config), shard_bytes)
-    placed: dict[str, str] = {}
-    with writing_bar(weights, config) as bar:
-        for number, names in enumerate(shards, start=1):
-            single = len(shards) == 1
-            file = "model.safetensors" if single else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            tensors = {name: np.ascontiguousarray(tensor) for name, tensor in weights.read(names).items()}
-            save_file(tensors, folder / file, metadata={"format": "pt"})
-            bar.update(sum(tensor.nbytes for tensor in tensors.values()))
-            del tensors
-            # The library makes a file that only its owner reads; it shall be as readable as the others.
-            (folder / file).chmod((folder / "config.json").stat().st_mode)
-            placed |= dict.fromkeys(names, file)
-    if len(shards) > 1:
-        total = stored_bytes(weights, config)
-        _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": placed})
-
-
 def stored_bytes(weights: Weights, config: ModelConfig) -> int:
     """The size of all tensors of the table, as they are stored."""
     return sum(weights.tensors[name].nbytes for name in tensor_table(config))
@@ -172,7 +144,3 @@ def _same_as_embedding(weights: Weights) -> bool:
         return False
     both = weights.read([_HEAD, _EMBEDDING])
     return np.array_equal(both[_HEAD].view(np.uint8), both[_EMBEDDING].view(np.uint8))
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -38,7 +38,7 @@ TO = flags.DEFINE_enum(
 VERIFY = flags.DEFINE_bool(
     "verify",
     False,
-    "compare the logits of a fixed text with those of PyTorch; holds the model in memory twice, as float32",
+    "compare the logits of a fixed text with those of PyTorch; either side holds one layer at a time, as float32",
     flag_values=FLAGS,
 )
 OVERWRITE = flags.DEFINE_bool(
@@ -64,7 +64,7 @@ def main() -> None:
     from judgelm_jax.checkpoints import open_checkpoint
     from judgelm_jax.checkpoints.conversion import convert
     from judgelm_jax.checkpoints.tensors import stored_bytes, tensor_table
-    from judgelm_jax.checkpoints.verification import TOLERANCE, largest_difference, transformers_reads
+    from judgelm_jax.checkpoints.verification import TOLERANCE, bytes_needed, largest_difference, transformers_reads
     from judgelm_jax.tokenization import VOCABULARY_FILES, load_tokenizer
 
     start, target = time.monotonic(), Path(TARGET.value)
@@ -76,6 +76,9 @@ def main() -> None:
         load_tokenizer(source.tokenizer_folder)  # raises if it is broken
     else:
         print(f"judgelm-convert: {source.folder} has no tokenizer, which judging needs", file=sys.stderr)
+    if VERIFY.value:
+        needed = bytes_needed(source, theirs_in_layers=not theirs.is_file())
+        print(f"--verify will need {needed / 1e9:.2f} GB of memory beside that of the programs (about 1 GB)", flush=True)
     convert(source, target, TO.value, overwrite=OVERWRITE.value, shard_bytes=int(SHARD_SIZE.value * 1e9))
     tensors, size = len(tensor_table(source.config)), stored_bytes(source.weights, source.config)
     seconds = time.monotonic() - start

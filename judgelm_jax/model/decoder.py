@@ -6,7 +6,7 @@ Letters of the shapes: B batch, S tokens, Q of them whose output is wanted, E mo
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -60,9 +60,11 @@ def forward(
             return run_layer(carry, (layer, jax.tree.map(lambda stacked: stacked[layer], layers)), run)
 
         carry = (x, cache)
-        if isinstance(layers, list):
-            for layer, weights in enumerate(layers):
-                carry, _ = run_layer(carry, (layer, weights), last_run if layer == last else run)
+        if isinstance(layers, Sequence):
+            for layer in range(
+                config.num_layers
+            ):  # by index, so that one that is made when it is asked for goes before the next
+                carry, _ = run_layer(carry, (layer, layers[layer]), last_run if layer == last else run)
         elif last_run.view is view:
             step = _rematerialized(run_layer, placement.remat)
             carry, _ = jax.lax.scan(step, carry, (jnp.arange(config.num_layers), layers))
@@ -95,7 +97,7 @@ def _rematerialized(run_layer: Callable, remat: str) -> Callable:
 
 def _adapted(params: Params) -> Adapted:
     """The projections in which adapters lie beside the weight."""
-    layers = params["layers"][0] if isinstance(params["layers"], list) else params["layers"]
+    layers = params["layers"][0] if isinstance(params["layers"], Sequence) else params["layers"]
     projections = layers["self_attn"] | layers["mlp"]
     ranks = {name: leaf["lora_a"].shape[-2] for name, leaf in projections.items() if "lora_a" in leaf}
     return Adapted(frozenset(ranks), max(ranks.values(), default=0))

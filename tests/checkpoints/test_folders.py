@@ -67,10 +67,10 @@ def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path, write_c
 
     from judgelm_jax.checkpoints import conversion, folders
 
-    def late(target: Path, size: int):
+    def late(target: Path, size: int, identity: str):
         target.mkdir()
         (target / "config.json").write_text("mine")
-        return folders.published(target, size)
+        return folders.published(target, size, identity)
 
     monkeypatch.setattr(conversion, "published", late)
     with pytest.raises(InputError, match="exists already"):

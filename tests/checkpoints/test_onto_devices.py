@@ -7,13 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorstore
 import torch
 
-from judgelm_jax.checkpoints import Checkpoint, open_checkpoint
+from judgelm_jax.bench.checkpoints import write_random_checkpoint
+from judgelm_jax.checkpoints import Checkpoint, open_checkpoint, orbax_store
 from judgelm_jax.checkpoints.conversion import convert
-from judgelm_jax.checkpoints.tensors import tensor_table
+from judgelm_jax.checkpoints.tensors import stored_bytes, tensor_table
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import parameters
+from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.sharding import make_mesh
 
 FORMS = ["safetensors", "sharded bin", "orbax"]
@@ -93,3 +96,31 @@ def test_each_device_part_of_a_safetensors_file_is_read_once_and_alone(
         sizes = [size for other, size in reads if other == name]
         assert sum(sizes) == np.prod(spec.shape), name  # nothing twice, though two devices hold each part
         assert len(sizes) > 1 or len(spec.shape) == 1, name
+
+
+def bytes_read() -> int:
+    """What TensorStore has read of files so far, by its own count."""
+    (metric,) = tensorstore.experimental_collect_matching_metrics("/tensorstore/kvstore/file/bytes_read")
+    return sum(value["value"] for value in metric["values"])
+
+
+@pytest.fixture(scope="module")
+def eighth_of_7b(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A converted layer of a 7B model, an eighth as wide and high, in chunks that are smaller likewise."""
+    folder = tmp_path_factory.mktemp("eighth")
+    config = ModelConfig(4000, 512, 1376, 1, 32, 32, 16, 2048, 1e-5, 1e4, None, False, 1, (2,))
+    write_random_checkpoint(folder / "hf", config, jnp.bfloat16, seed=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(orbax_store, "_CHUNK_BYTES", orbax_store._CHUNK_BYTES // 64)
+        convert(open_checkpoint(str(folder / "hf")), folder / "orbax", "orbax")
+    return folder / "orbax"
+
+
+@pytest.mark.parametrize("mesh", [MeshConfig(1, 8, 1), MeshConfig(1, 1, 8), MeshConfig(2, 2, 2), MeshConfig(8, 1, 1)], ids=str)
+def test_of_a_converted_folder_each_device_reads_its_slices_only(eighth_of_7b: Path, mesh: MeshConfig) -> None:
+    checkpoint = open_checkpoint(str(eighth_of_7b))
+    shardings = parameters.param_shardings(checkpoint.config, make_mesh(mesh))
+    before = bytes_read()
+    checkpoint.load(shardings, jnp.float32)
+    read, stored = bytes_read() - before, stored_bytes(checkpoint.weights, checkpoint.config)
+    assert stored <= read < 1.02 * stored  # the rest says where the chunks lie

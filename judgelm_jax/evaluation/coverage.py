@@ -96,7 +96,7 @@ def _intervals(question: np.ndarray, cell: np.ndarray, preferred: np.ndarray) ->
     np.add.at(table, (question, label, verdict), 1)
     right = (label == verdict).astype(float)
     intervals: dict[str, Interval | None] = {"agreement": proportion_interval(right, clusters)}
-    intervals |= {name: metrics.macro_interval(statistic, table) for name, statistic in metrics.MACRO_SCORES}
+    intervals |= metrics.macro_intervals(table)
     return intervals | {
         "consistency": proportion_interval(preferred == 0, clusters),
         "bias_first": proportion_interval(preferred > 0, clusters),

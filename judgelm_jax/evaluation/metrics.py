@@ -11,7 +11,7 @@ from judgelm_jax import verdicts
 from judgelm_jax.evaluation.joining import Joined, Judged
 from judgelm_jax.evaluation.statistics import (
     Interval,
-    bootstrap_interval,
+    bootstrap_intervals,
     cluster_sums,
     design_effect,
     edge_of,
@@ -149,8 +149,8 @@ def _mean_over_occurring(values: np.ndarray, matrices: np.ndarray) -> np.ndarray
     return values.sum(axis=1) / np.maximum((actual + predicted > 0).sum(axis=1), 1)  # [R]
 
 
-def macro_interval(statistic: Any, table: np.ndarray) -> Interval | None:
-    """The interval of a macro score of confusion counts by question `[G, 3, 4]`.
+def macro_intervals(table: np.ndarray) -> dict[str, Interval | None]:
+    """The interval of each macro score of confusion counts by question `[G, 3, 4]`.
 
     For each outcome that occurs one pseudo-question with that label is wrong at the lower end, in equal parts for each other
     outcome, and one is right at the upper end. An outcome that did not occur may still exist: among fewer than 300 questions
@@ -158,13 +158,18 @@ def macro_interval(statistic: Any, table: np.ndarray) -> Interval | None:
     """
     wrong, right, edges = pseudo_questions(table)
     occurring = outcomes_of(table)
-    interval = bootstrap_interval(statistic, table, worst=wrong, best=right, edges=edges)
+    scores = [statistic for _, statistic in MACRO_SCORES]
+    intervals: Sequence[Interval | None] | None
     if len(occurring) == 1:  # then every macro score is the share of hits
         hits, sizes = table[:, occurring[0], occurring[0]], table.sum(axis=(1, 2))
-        interval = share_interval(hits, sizes)
-    if interval is None or len(table) >= _ENOUGH_FOR_RARE_OUTCOMES:
-        return interval
-    return interval[0] * len(occurring) / 3, interval[1]
+        intervals = [share_interval(hits, sizes)] * len(scores)
+    else:
+        intervals = bootstrap_intervals(scores, table, worst=wrong, best=right, edges=edges)
+    seen = 1.0 if len(table) >= _ENOUGH_FOR_RARE_OUTCOMES else len(occurring) / 3
+    return {
+        name: None if interval is None else (interval[0] * seen, interval[1])
+        for (name, _), interval in zip(MACRO_SCORES, intervals or [None] * len(scores), strict=True)
+    }
 
 
 def pseudo_questions(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -240,9 +245,10 @@ def _label_metrics(labels: Sequence[int], judged: Sequence[Judged], clusters: Cl
     summary = share("agreement", hits, counted)
     table = cluster_sums(marks, clusters) if len(marks) else np.zeros((0, 3, 4))
     table = table[table.sum(axis=(1, 2)) > 0]
+    intervals = macro_intervals(table)
     for name, statistic in MACRO_SCORES:
         value = float(statistic(matrix[None])[0]) if matrix.sum() else None
-        summary |= {name: value, f"{name}_interval": macro_interval(statistic, table)}
+        summary |= {name: value, f"{name}_interval": intervals[name]}
     verdict_names = [*map(str, OUTCOMES[:3]), "none"]
     summary["confusion"] = {
         str(OUTCOMES[row]): dict(zip(verdict_names, map(int, matrix[row]), strict=True)) for row in range(3)

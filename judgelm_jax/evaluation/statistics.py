@@ -175,6 +175,8 @@ def bootstrap_interval(
     is exactly Clopper and Pearson's interval (each whole pseudo-question) or Jeffreys' (half of each). Percentiles are expanded
     for few questions (Hesterberg 2015). The statistic of the sample itself always lies inside.
 
+    Several statistics of one table: `bootstrap_intervals`, which draws once for all.
+
     Args:
       statistic: from weighted sums `[R, K...]` to values `[R]`.
       table: `[G, K...]`, the sums of each question, as of `cluster_sums`.
@@ -185,6 +187,21 @@ def bootstrap_interval(
 
     Returns None where nothing was counted.
     """
+    intervals = bootstrap_intervals([statistic], table, worst=worst, best=best, edges=edges, confidence=confidence, seed=seed)
+    return None if intervals is None else intervals[0]
+
+
+def bootstrap_intervals(
+    statistics: Sequence[Statistic],
+    table: np.ndarray,
+    *,
+    worst: np.ndarray | None = None,
+    best: np.ndarray | None = None,
+    edges: np.ndarray | None = None,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> list[Interval] | None:
+    """`bootstrap_interval` of each statistic, from the same resamples."""
     table = np.asarray(table, np.float64)
     if table.sum() == 0 and not table.any():
         return None
@@ -197,11 +214,15 @@ def bootstrap_interval(
     one = _gamma(generator, whole)  # [R, J]
     other = _gamma(generator, 1 - whole)
     sums = np.concatenate([weights @ flat for weights in _weight_blocks(questions, seed)])  # [R, K]
-    lower = statistic((sums + one @ against + other @ in_favour).reshape(RESAMPLES, *table.shape[1:]))
-    upper = statistic((sums + one @ in_favour + other @ against).reshape(RESAMPLES, *table.shape[1:]))
+    lower = (sums + one @ against + other @ in_favour).reshape(RESAMPLES, *table.shape[1:])
+    upper = (sums + one @ in_favour + other @ against).reshape(RESAMPLES, *table.shape[1:])
     below, above = percentile_levels(questions, confidence)
-    own = float(statistic(table.sum(axis=0)[None])[0])
-    return min(own, float(np.quantile(lower, below))), max(own, float(np.quantile(upper, above)))
+    intervals = []
+    for statistic in statistics:
+        own = float(statistic(table.sum(axis=0)[None])[0])
+        low, high = np.quantile(statistic(lower), below), np.quantile(statistic(upper), above)
+        intervals.append((min(own, float(low)), max(own, float(high))))
+    return intervals
 
 
 def percentile_levels(questions: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

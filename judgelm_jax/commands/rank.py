@@ -7,6 +7,7 @@ The judgments are those of `judgelm-judge`, of pairs or of several answers; each
 Questions are resampled, not pairs: pairs of one question are not independent.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ def main() -> None:
 
     read = read_comparisons(inputs, CLUSTER.value, BY.value)
     ranking: dict[str, Any] = {**rank(read.rows, CONTROL.value, SEED.value), "undecided": read.undecided}
+    if read.orders.pairs():
+        ranking["orders"] = dataclasses.asdict(read.orders) | {"follow_position": read.orders.follow_position()}
     if BY.value:
         values = sorted({row.group for row in read.rows if row.group is not None})
         ranking["by"] = BY.value

@@ -44,6 +44,14 @@ class OrderCounts:
     second: int
     undecided: int
 
+    def pairs(self) -> int:
+        """All that count."""
+        return self.same + self.first + self.second + self.undecided
+
+    def follow_position(self) -> bool:
+        """Nearly all verdicts go with the position: no fair judge does so, and its verdicts say nothing of the answers."""
+        return follow_position(self.first, self.second, self.pairs())
+
 
 def summarize(joined: Joined, *, parser: str, unparsed: str) -> Summary:
     """Every metric of the joined files, in the form of `evaluate --json`, without baselines, wins and groups.
@@ -189,6 +197,11 @@ def pseudo_questions(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
         misses = table[:, number].sum(axis=1) - hits
         edges[place] = edge_of(min(effective_count(hits), effective_count(misses)))
     return wrong, right, edges
+
+
+def follow_position(first: float, second: float, pairs: int) -> bool:
+    """Whether one position is preferred in nearly all of at least 20 pairs; `first`, `second` in how many each is."""
+    return pairs >= 20 and max(first, second) >= 0.8 * pairs
 
 
 def outcomes_of(table: np.ndarray) -> list[int]:

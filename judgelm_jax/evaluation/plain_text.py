@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from judgelm_jax import verdicts
+from judgelm_jax.evaluation.metrics import follow_position
 
 Summary = dict[str, Any]
 
@@ -18,6 +19,7 @@ _PARTS = {
     "decisions": "agreement, by how a distribution becomes a winner",
     "against": "against the other judgments",
 }
+FOLLOWS_POSITION = "These verdicts follow the position, not the answers: do not rank by them."
 _NAMES = {"1": "first", "2": "second", "0": "tie", "none": "none"}
 
 
@@ -137,7 +139,9 @@ def _order_words(summary: Summary) -> str:
         return f"{line}; no pair shows a preference for a position."
     if even:
         return f"{line}; neither position is clearly preferred (first {_percent(first)}, second {_percent(second)})."
-    return f"{line}; otherwise it prefers the answer shown {side} (first {_percent(first)}, second {_percent(second)})."
+    line = f"{line}; otherwise it prefers the answer shown {side} (first {_percent(first)}, second {_percent(second)})."
+    pairs = summary["pairs"]
+    return f"{line} {FOLLOWS_POSITION}" if follow_position(first * pairs, second * pairs, pairs) else line
 
 
 def _people_words(people: Summary | None) -> str:

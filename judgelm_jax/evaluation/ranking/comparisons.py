@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.joining import read_predictions
+from judgelm_jax.evaluation.joining import Judged, read_predictions
+from judgelm_jax.evaluation.metrics import OrderCounts, count_orders
 from judgelm_jax.records import Record, answers_of, identity, plain_text, read_jsonl
 
 
@@ -29,10 +30,14 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Comparisons:
-    """All comparisons of some judgment files, and how many judgments gave none: `undecided` have no verdict."""
+    """All comparisons of some judgment files, and how many judgments gave none: `undecided` have no verdict.
+
+    `orders`: how the verdicts of pairs changed when the answers changed places, of those judged in both orders.
+    """
 
     rows: list[Comparison]
     undecided: int
+    orders: OrderCounts
 
 
 def read_comparisons(
@@ -57,6 +62,7 @@ def read_comparisons(
     """
     rows: list[Comparison] = []
     undecided = 0
+    games: list[tuple[Judged, Judged]] = []
     for path in paths:
         if sum(path.resolve() == other.resolve() for other in paths) > 1:
             raise InputError(f"{path}: is given twice; each judgment counts once")
@@ -65,6 +71,7 @@ def read_comparisons(
             raise InputError(f"{path}: judgments of two answers and of {max(counts)} are mixed; give a file for each")
         pairs = read_predictions(path, parser, decide=decide) if counts == {2} else {}
         winners = {key: row.headline.winner for key, row in pairs.items()}
+        games += [(row.forward, row.reversed) for row in pairs.values() if row.forward and row.reversed]
         for line, row in read_jsonl(path):
             try:
                 results = list(_results(row, winners))
@@ -72,7 +79,7 @@ def read_comparisons(
                 rows.extend(_comparison(row, first, second, result, cluster, by) for first, second, result in results)
             except InputError as error:
                 raise InputError(f"{path}:{line}: {error}") from error
-    return Comparisons(rows, undecided)
+    return Comparisons(rows, undecided, count_orders([one for one, _ in games], [other for _, other in games], "wrong"))
 
 
 def name_two_models(judgments: Iterable[Record]) -> bool:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from judgelm_jax.evaluation.plain_text import FOLLOWS_POSITION
+
 SURE = 0.975  # of resamples: as sure as a 95 % interval that leaves 2.5 % on one side
 
 
@@ -17,7 +19,7 @@ def in_words(ranking: dict[str, Any]) -> str:
     else:
         unsure = [name for name in models[1:] if ranking["above"][best][name] < SURE]
         verdict = f"{best} looks best, but that is not sure: {sure}; {_listed(unsure)} may be as good."
-    notes = []
+    notes = [_orders_words(ranking["orders"])] if "orders" in ranking else []
     if ranking["bounded"]:
         notes.append(
             "Some models never lost or never won, so their strengths are bounded by a virtual tie with each other model."
@@ -29,6 +31,12 @@ def in_words(ranking: dict[str, Any]) -> str:
         needed = "" if pair["needed"] is None else f" (about {pair['needed']} more would settle it, if they are as they look)"
         notes.append(f"Comparing {pair['models'][0]} with {pair['models'][1]} would help most{needed}.")
     return " ".join([verdict, *notes])
+
+
+def _orders_words(orders: dict[str, Any]) -> str:
+    pairs = sum(orders[name] for name in ("same", "first", "second", "undecided"))
+    line = f"With the answers exchanged the judge names the same winner in {percent(orders['same'] / pairs)} of {pairs} pairs."
+    return f"{line} {FOLLOWS_POSITION}" if orders["follow_position"] else line
 
 
 def table(ranking: dict[str, Any]) -> str:

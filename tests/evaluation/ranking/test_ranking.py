@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from judgelm_jax.commands import evaluate
+from judgelm_jax.commands import rank as rank_command
+from judgelm_jax.commands.command_line import run
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.ranking import covariates
 from judgelm_jax.evaluation.ranking.comparisons import Comparison, read_comparisons
@@ -158,6 +161,25 @@ def test_judgments_of_pairs_and_of_several_answers_are_read(tmp_path):
         ("beta", "gamma", 0.5, "1"),
     ]
     assert read.undecided == 0
+
+
+@pytest.mark.parametrize(("winners", "follows"), [((2, 1), True), ((1, 1), False), ((1, 2), True)])
+def test_a_judge_that_follows_the_position_is_named_beside_the_ranking(tmp_path, capsys, winners, follows):
+    rows = []
+    for question in range(25):
+        forward, back = ({"pred_text": "", "status": "ok", "winner": winner} for winner in winners)
+        merged = {"winner": winners[0] if winners[0] == winners[1] else question % 3, "forward": forward, "reversed": back}
+        rows.append(judgment(question_id=question, status="ok", order="both", **merged))
+    path, output = write(tmp_path / "j.jsonl", rows), tmp_path / "ranking.json"
+    arguments = [f"--judgments={path}", f"--output={output}", f"--report={tmp_path / 'report'}"]
+    assert run(rank_command.main, rank_command.FLAGS, "rank", arguments) == 0
+    said = capsys.readouterr().out
+    assert f"names the same winner in {'0.0' if follows else '100.0'} % of 25 pairs" in said
+    assert ("do not rank by them" in said) == follows
+    assert ("do not rank by them" in (tmp_path / "report/report.md").read_text()) == follows
+    assert json.loads(output.read_text())["orders"]["follow_position"] == follows
+    assert run(evaluate.main, evaluate.FLAGS, "evaluate", [f"--predictions={path}"]) == 0
+    assert ("do not rank by them" in capsys.readouterr().out) == follows
 
 
 def test_judgments_without_a_verdict_are_counted(tmp_path):

@@ -2,7 +2,9 @@
 (async () => {
   const data = document.getElementById("data");
   if (!data) return;
-  const bytes = Uint8Array.from(atob(data.textContent), (c) => c.charCodeAt(0));
+  const packed = atob(data.textContent);
+  const bytes = new Uint8Array(packed.length);
+  for (let index = 0; index < packed.length; index++) bytes[index] = packed.charCodeAt(index);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   const { filters, rows } = await new Response(stream).json();
   data.remove();

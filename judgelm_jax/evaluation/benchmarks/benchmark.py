@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,12 @@ def texts_of(item: Record, *names: str) -> tuple[list[str], int]:
     require(item, *names)
     pairs = [as_text(item[name]) for name in names]
     return [text for text, _ in pairs], sum(converted for _, converted in pairs)
+
+
+def distinct(key: str, seen: Counter[str]) -> str:
+    """The key, and from its second occurrence on with a number: for files whose ids are not promised to be unique."""
+    seen[key] += 1
+    return key if seen[key] == 1 else f"{key}#{seen[key]}"
 
 
 def exchanged(winner: int | None) -> int | None:

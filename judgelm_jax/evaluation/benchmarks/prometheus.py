@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
     Scored,
     choice,
     convert,
+    distinct,
     exchanged,
     find_file,
     imported,
@@ -65,7 +67,8 @@ def read_prometheus(path: Path, reduction: str = "label") -> Loaded:
         return convert(file, rows, _pair)
     if "chosen_instruction" in first:
         return convert(file, rows, _prompt_pair)
-    loaded = convert(file, rows, _prompt if "gpt4_score" in first else _graded)
+    seen: Counter[str] = Counter()
+    loaded = convert(file, rows, (lambda _, item: _prompt(item, seen)) if "gpt4_score" in first else _graded)
     return Loaded("single", loaded.records, loaded.labels, loaded.counts)
 
 
@@ -90,11 +93,11 @@ def _graded(position: int, item: Record) -> tuple[Record, Record, int]:
     return _single(identity, instruction, response, reference, criteria), label, converted
 
 
-def _prompt(_: int, item: Record) -> tuple[Record, Record, int]:
+def _prompt(item: Record, seen: Counter[str]) -> tuple[Record, Record, int]:
     require(item, "idx", "response_source", "gpt4_score")
     (text,), converted = texts_of(item, "instruction")
     instruction, response, reference, rubric = _sections(text)
-    identity = {"question_id": str(item["idx"]), "pair_id": f"{item['idx']}/{item['response_source']}"}
+    identity = {"question_id": str(item["idx"]), "pair_id": distinct(f"{item['idx']}/{item['response_source']}", seen)}
     grades = item["gpt4_score"] if isinstance(item["gpt4_score"], list) else [item["gpt4_score"]]
     label = {**identity, "score": _grade(grades), "category": item.get("category")}
     record = _single(identity, instruction, response, reference, rubric)

@@ -14,6 +14,7 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
     Scored,
     columns_of,
     convert,
+    distinct,
     find_file,
     imported,
     require,
@@ -56,15 +57,16 @@ def read_rewardbench(path: Path, reduction: str = "chosen") -> Loaded:
       InputError: the file is not what the benchmark published; names the row.
     """
     file = find_file(path, "filtered*.parquet", "filtered*.json*", "reward-bench*.json*")
-    return convert(file, read_rows(file), _pair)
+    seen: Counter[str] = Counter()
+    return convert(file, read_rows(file), lambda _, item: _pair(item, seen))
 
 
-def _pair(_: int, item: Record) -> tuple[Record, Record, int]:
+def _pair(item: Record, seen: Counter[str]) -> tuple[Record, Record, int]:
     require(item, "subset", "id")
     if not isinstance(item["subset"], str) or item["subset"] not in _SECTION_OF:
         raise InputError(f"the subset {item['subset']!r} is none of the benchmark's 23; check the file")
     (prompt, chosen, rejected), converted = texts_of(item, *_TEXTS)
-    identity = {"question_id": text_id(prompt), "pair_id": f"{item['subset']}/{item['id']}"}
+    identity = {"question_id": text_id(prompt), "pair_id": distinct(f"{item['subset']}/{item['id']}", seen)}
     winner = 1 + int(text_id(identity["pair_id"]), 16) % 2
     first, second = (chosen, rejected) if winner == 1 else (rejected, chosen)
     record = {**identity, "question_body": prompt, "answer1_body": first, "answer2_body": second, "subset": item["subset"]}
@@ -79,8 +81,9 @@ def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
     """
     labels = {label["pair_id"]: (record, label) for record, label in zip(loaded.records, loaded.labels, strict=True)}
     judgments = []
+    seen: Counter[str] = Counter()
     for place, item in columns_of(paths, "subset", "id", "results"):
-        record, label = labels.get(f"{item.get('subset')}/{item.get('id')}", (None, None))
+        record, label = labels.get(distinct(f"{item.get('subset')}/{item.get('id')}", seen), (None, None))
         if record is None or label is None:
             raise InputError(f"{place}: its subset and id are none of the benchmark; check that both files are of one version")
         result = item.get("results")

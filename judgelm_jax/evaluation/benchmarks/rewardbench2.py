@@ -1,7 +1,7 @@
 """RewardBench 2: best of four answers in five subsets, and the subset Ties with its own rule (arXiv 2506.01937)."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
     Scored,
     columns_of,
     convert,
+    distinct,
     find_file,
     require,
     text_id,
@@ -36,11 +37,12 @@ def read_rewardbench2(path: Path, reduction: str = "chosen") -> Loaded:
       InputError: the file is not what the benchmark published; names the row.
     """
     file = find_file(path, "test*.parquet", "test*.json*", "reward-bench-2*.json*", "*.parquet")
-    loaded = convert(file, read_rows(file), _item)
+    seen: Counter[str] = Counter()
+    loaded = convert(file, read_rows(file), lambda _, item: _item(item, seen))
     return Loaded("multi", loaded.records, loaded.labels, loaded.counts)
 
 
-def _item(_: int, item: Record) -> tuple[Record, Record, int]:
+def _item(item: Record, seen: Counter[str]) -> tuple[Record, Record, int]:
     require(item, "id", "subset", "chosen", "rejected")
     (prompt,), converted = texts_of(item, "prompt")
     chosen, rejected = item["chosen"], item["rejected"]
@@ -49,7 +51,7 @@ def _item(_: int, item: Record) -> tuple[Record, Record, int]:
     if item.get("num_correct", len(chosen)) != len(chosen):
         raise InputError(f"num_correct is {item['num_correct']!r} and there are {len(chosen)} chosen answers")
     texts = [as_text(answer) for answer in (*chosen, *rejected)]
-    pair_id = f"{item['subset']}/{item['id']}"
+    pair_id = distinct(f"{item['subset']}/{item['id']}", seen)
     turn = int(text_id(pair_id), 16) % len(texts)
     order = [(turn + position) % len(texts) for position in range(len(texts))]  # of the answers in the file
     question_id = f"{TIES}/{_ties_id(item['id'])[1]}" if item["subset"] == TIES else text_id(prompt)
@@ -76,8 +78,9 @@ def read_predictions(paths: Sequence[Path], loaded: Loaded) -> list[Record]:
     """
     records = {record["pair_id"]: (record, label) for record, label in zip(loaded.records, loaded.labels, strict=True)}
     judgments = []
+    seen: Counter[str] = Counter()
     for place, item in columns_of(paths, "subset", "id", "scores", "results"):
-        found, scores = records.get(f"{item.get('subset')}/{item.get('id')}"), item.get("scores")
+        found, scores = records.get(distinct(f"{item.get('subset')}/{item.get('id')}", seen)), item.get("scores")
         if found is None:
             raise InputError(f"{place}: its subset and id are none of the benchmark; check that both files are of one version")
         record, label = found

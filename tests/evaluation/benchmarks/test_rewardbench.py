@@ -131,3 +131,17 @@ def test_wrong_results_are_named(loaded, tmp_path: Path, columns: dict, message:
     path.write_text(json.dumps(columns))
     with pytest.raises(InputError, match=f"results.json.*{message}"):
         read_predictions([path], loaded)
+
+
+def test_an_id_that_stands_twice_in_a_subset_is_two_items_in_the_order_of_the_file(tmp_path: Path) -> None:
+    twice = [
+        {"id": 7, "subset": "donotanswer", "prompt": f"p{number}", "chosen": "good", "rejected": "bad"} for number in (1, 2)
+    ]
+    loaded = read_rewardbench(write_lines(tmp_path / "filtered.jsonl", *twice))
+    assert [record["pair_id"] for record in loaded.records] == ["donotanswer/7", "donotanswer/7#2"]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"subset": ["donotanswer"] * 2, "id": [7, 7], "results": [1, 0]}))
+    judgments = read_predictions([path], loaded)
+    right = [row["winner"] == label["winner"] for row, label in zip(judgments, loaded.labels, strict=True)]
+    assert right == [True, False]
+    assert [row["question_body"] for row in judgments] == ["p1", "p2"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from judgelm_jax.errors import InputError
+from judgelm_jax.stand_ins import stand_in
 
 Record = dict[str, Any]
 
@@ -160,13 +161,13 @@ def parse_line(path: Path, number: int, line: bytes) -> Record | None:
         line = line.removeprefix(b"\xef\xbb\xbf")
     if not line.strip():
         return None
+    if number == 1 and (fault := stand_in(line)):
+        raise InputError(f"{path}: {fault}")
     try:
         record = json.loads(
             line.decode("utf-8"), parse_float=_finite, parse_constant=_refuse_constant, object_pairs_hook=_unique
         )
     except UnicodeDecodeError as error:
-        if number == 1 and line.startswith(b"\x1f\x8b"):
-            raise InputError(f"{path}: is compressed with gzip; unpack it with gunzip") from error
         form = "UTF-16, not UTF-8" if line.startswith((b"\xff\xfe", b"\xfe\xff")) else "not UTF-8"
         raise InputError(f"{path}:{number}: {form} (byte {error.start} of the line); save the file as UTF-8") from error
     except json.JSONDecodeError as error:
@@ -193,6 +194,8 @@ def check_record(record: Record, kind: str, answers: int | None) -> None:
     """
     question_identity(record)  # references join by it
     check_text(record, "question_body")
+    if "text" in record and "answer1_body" not in record:
+        raise InputError("this is a model's answer, no judge record; judgelm-prepare makes records of answer files")
     needed = 2 if answers is None else answers
     for number in range(1, needed + 1):
         check_text(record, f"answer{number}_body")

@@ -105,6 +105,12 @@ def test_a_check_counts_records_and_hashes_the_bytes(tmp_path: Path) -> None:
     assert records.check_records(empty, kind="pair").records == 0
 
 
+def test_a_file_of_answers_is_told_from_records(tmp_path: Path) -> None:
+    answers = write(tmp_path / "in.jsonl", {"question_id": 1, "question_body": "q", "text": "a", "model": "m"})
+    with pytest.raises(InputError, match=r"in\.jsonl:1: this is a model's answer, .*judgelm-prepare makes records"):
+        records.check_records(answers, kind="pair")
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -216,5 +222,5 @@ def test_outputs_that_would_destroy_something_are_refused(tmp_path: Path) -> Non
 def test_a_compressed_file_is_named_as_one(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_bytes(gzip.compress(b'{"question_id": 1}\n'))
-    with pytest.raises(InputError, match=r"records\.jsonl: is compressed with gzip; unpack it with gunzip"):
+    with pytest.raises(InputError, match=r"records\.jsonl: is compressed with gzip: unpack it with gunzip"):
         list(records.read_jsonl(path))

@@ -25,7 +25,7 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.model import families
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.notices import say_once
-from judgelm_jax.tokenization import TOKENIZER_FILES, VOCABULARY_FILES, check_fits, load_tokenizer
+from judgelm_jax.tokenization import TOKENIZER_FILES, VOCABULARY_FILES, Tokenizer, check_fits, load_tokenizer
 from judgelm_jax.training_config import LoraConfig
 
 # Beside the tokenizer, what generation with this checkpoint elsewhere needs.
@@ -40,8 +40,8 @@ class Checkpoint:
     """A checkpoint whose config and list of tensors were read and fit each other; no tensor is in memory yet.
 
     `config.eos_ids` are those that `ends.ends_of` finds, that of the tokenizer first; where there is a tokenizer, it fits the
-    model. `hf_config` is the content of its `config.json`. `folder` is what was named, a file where that is a GGUF. `digest`
-    computes what `fingerprint` gives, of the content of `files`.
+    model. `hf_config` is the content of its `config.json`. `folder` is what was named, a file where that is a GGUF, whose
+    `tokenizer_folder` is a temporary one. `digest` computes what `fingerprint` gives, of the content of `files`.
     """
 
     folder: Path
@@ -53,11 +53,22 @@ class Checkpoint:
     weights: Weights
     base_tokenizer_folder: Path | None = None  # of an adapter that brings a tokenizer of its own
     training: dict[str, Any] | None = None  # of a training checkpoint: what is known of its run
+    tokenizer: Tokenizer | None = None
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Tells it from all other checkpoints: a digest of every byte of it. Reads them all where they are not known yet."""
         return self.digest()
+
+    def required_tokenizer(self) -> Tokenizer:
+        """Its tokenizer.
+
+        Raises:
+          InputError: it has none.
+        """
+        if self.tokenizer is None and self.folder.is_file():
+            raise InputError(f"{self.folder}: holds no tokenizer (tokenizer.ggml.model); name a GGUF that has one")
+        return self.tokenizer or load_tokenizer(self.tokenizer_folder)
 
     def load(self, shardings: Params | None, dtype: Any) -> Params:
         """The stacked parameters `{"layers": {..: [L, out, in]}, ..}` in `dtype`, placed; see `load_params`."""
@@ -117,12 +128,20 @@ def _with_context(checkpoint: Checkpoint, context: int | None) -> Checkpoint:
 
 def _with_tokenizer(checkpoint: Checkpoint) -> Checkpoint:
     """A checkpoint whose tokenizer, where it has one, fits the model, and whose ends are those of all its files together."""
-    tokenizer, folder, config = None, checkpoint.tokenizer_folder, checkpoint.config
-    if _existing(folder, VOCABULARY_FILES):
-        tokenizer = load_tokenizer(folder)
-        check_fits(tokenizer, config.vocab_size, checkpoint.folder)
-    ends = ends_of(config, checkpoint.hf_config, folder, tokenizer)
-    return dataclasses.replace(checkpoint, config=dataclasses.replace(config, eos_ids=ends))
+    tokenizer, folder, config = checkpoint.tokenizer, checkpoint.tokenizer_folder, checkpoint.config
+    try:
+        if tokenizer is None and _existing(folder, VOCABULARY_FILES):
+            tokenizer = load_tokenizer(folder)
+        if tokenizer is not None:
+            check_fits(tokenizer, config.vocab_size, checkpoint.folder)
+        ends = ends_of(config, checkpoint.hf_config, folder, tokenizer)
+    except InputError as error:
+        if not checkpoint.folder.is_file():
+            raise
+        # Of a GGUF, whose tokenizer lies in a folder that goes away.
+        line = str(error).replace(f"{folder}/", f"{checkpoint.folder}: its ").replace(str(folder), str(checkpoint.folder))
+        raise InputError(line) from error
+    return dataclasses.replace(checkpoint, config=dataclasses.replace(config, eos_ids=ends), tokenizer=tokenizer)
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -262,11 +281,14 @@ def _open_adapter(folder: Path, base: str | None) -> Checkpoint:
     adapter = read_adapter(folder)
     named = base or adapter.base
     if named is None:
-        raise InputError(f"{folder / CONFIG_FILE}: names no base (base_model_name_or_path); name it with --base")
+        raise InputError(f"{folder / CONFIG_FILE}: names no base; name it with --base, or as base_model_name_or_path there")
     if base is None and (folder / named).exists():
         named = str(folder / named)
     if not Path(named).exists() and (Path(named).is_absolute() or not _HUB_ID.fullmatch(named)):
-        raise InputError(f"{folder}: is an adapter of {named}, which is not there; name its base with --base")
+        raise InputError(
+            f"{folder}: is an adapter of {named}, which is not there; name its base with --base, or correct "
+            f"base_model_name_or_path in its {CONFIG_FILE}"
+        )
     if not Path(named).exists() and adapter.values.get("revision") not in (None, "main"):
         raise InputError(
             f"{folder}: is an adapter of {named} at the revision {adapter.values['revision']}; download that and name it with "
@@ -297,6 +319,7 @@ def _open_adapter(folder: Path, base: str | None) -> Checkpoint:
         (*files, *opened.files),
         weights,
         opened.tokenizer_folder if own else None,
+        tokenizer=None if own else opened.tokenizer,
     )
 
 

@@ -1,20 +1,11 @@
-"""Files that hold something else than their name says: Git LFS pointers, compressed files, web pages, nothing."""
+"""Files of a checkpoint that hold something else than their name says, or nothing."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 from judgelm_jax.errors import InputError
+from judgelm_jax.stand_ins import stand_in
 
-# How a file begins → what it is, and what to do.
-_SIGNS = {
-    b"version https://git-lfs": "is a Git LFS pointer: run git lfs pull in its repository to get the file itself",
-    b"version https://hawser": "is a Git LFS pointer: run git lfs pull in its repository to get the file itself",
-    b"\x1f\x8b": "is compressed with gzip: unpack it with gunzip (it may have to be renamed to NAME.gz first)",
-    b"\xfd7zXZ\x00": "is compressed with xz: unpack it with unxz",
-    b"\x28\xb5\x2f\xfd": "is compressed with zstd: unpack it with unzstd",
-    b"<!doctype html": "is a web page, not the file itself: download the file behind it",
-    b"<html": "is a web page, not the file itself: download the file behind it",
-}
 _PACKED = (".gz", ".xz", ".zst", ".bz2", ".zip", ".tar")
 
 
@@ -31,9 +22,8 @@ def refuse_stand_ins(files: Iterable[Path]) -> None:
             start = opened.read(32)
         if not start:
             raise InputError(f"{file}: broken or cut off (it is empty); fetch the file again")
-        for sign, fault in _SIGNS.items():
-            if start.lstrip().lower().startswith(sign) or start.startswith(sign):
-                raise InputError(f"{file}: {fault}")
+        if fault := stand_in(start):
+            raise InputError(f"{file}: {fault}")
 
 
 def refuse_packed(folder: Path, names: Iterable[str]) -> None:

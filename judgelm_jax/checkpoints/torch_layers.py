@@ -19,7 +19,7 @@ Read = Callable[[str], torch.Tensor]
 
 
 def logits_in_layers(folder: Path, ids: Sequence[int], rope_config: Any = None) -> np.ndarray:
-    """Float32 logits [1, S, V] of a row of tokens.
+    """Float64 logits [1, S, V] of a row of tokens.
 
     Each part of the model (embedding, a layer, norm, head) gets its tensors when its turn comes and gives them back after it.
 
@@ -28,7 +28,7 @@ def logits_in_layers(folder: Path, ids: Sequence[int], rope_config: Any = None) 
     """
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float64, trust_remote_code=False)
     decoder = model.model
     decoder.rotary_emb = type(decoder.rotary_emb)(rope_config or config)  # its numbers are computed, not stored
     read = _reader(folder)
@@ -46,14 +46,14 @@ def logits_in_layers(folder: Path, ids: Sequence[int], rope_config: Any = None) 
 
 def _filled(prefix: str, read: Read) -> Callable[..., None]:
     def fill(module: torch.nn.Module, *_: Any) -> None:
-        tensors = {name: read(f"{prefix}.{name}").float() for name, _ in module.named_parameters()}
+        tensors = {name: read(f"{prefix}.{name}") for name, _ in module.named_parameters()}
         module.load_state_dict(tensors, assign=True)
 
     return fill
 
 
 def _reader(folder: Path) -> Read:
-    """Reads a tensor of the folder by its name."""
+    """Reads a tensor of the folder by its name, as float64."""
     files: dict[str, Path] = {}
     for file in weight_files(folder):
         names = _names(file)
@@ -63,8 +63,8 @@ def _reader(folder: Path) -> Read:
         file = files[name]
         if file.suffix == ".safetensors":
             with safetensors.safe_open(file, framework="pt", backend="pread") as opened:
-                return opened.get_tensor(name)
-        return _mapped(file)[name].clone()
+                return opened.get_tensor(name).double()
+        return _mapped(file)[name].to(torch.float64, copy=True)
 
     return read
 

@@ -19,9 +19,11 @@ from judgelm_jax.checkpoints.tensors import TensorSpec, tensor_table
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import decoder, views
 from judgelm_jax.model.config_rope import CONDENSED
-from judgelm_jax.tokenization import load_tokenizer
 
-TOLERANCE = 1e-3
+# In float32 two right programs may differ by more where logits are large: of what float64 gives, SmolLM2's (up to 34) were 7e-5
+# off here and 5e-5 in PyTorch. So weights and products are float64 on both sides; norms, softmax and the angles of positions
+# stay float32, here as there.
+TOLERANCE = 1e-4
 
 _TEXT = (
     "Once upon a time there were two assistants who answered the same question. One wrote 12 short lines, the other "
@@ -38,20 +40,20 @@ def transformers_reads(checkpoint: Checkpoint) -> bool:
 def bytes_needed(ours: Checkpoint, theirs_in_layers: bool) -> int:
     """The host memory that comparing takes, beside the programs themselves.
 
-    That is a layer as it is stored and as float32, or the output matrix so, whichever is more. Of a GGUF `transformers` makes
-    a float32 model, whole.
+    That is a layer as it is stored and as float64, or the output matrix so, whichever is more. Of a GGUF `transformers` makes
+    a whole model.
     """
     table = tensor_table(ours.config)
     sizes: dict[int | str, int] = {}
     for name, spec in table.items():
         part = name if spec.layer is None else spec.layer
-        sizes[part] = sizes.get(part, 0) + 4 * int(np.prod(spec.shape)) + ours.weights.tensors[name].nbytes
-    whole = sum(4 * int(np.prod(spec.shape)) for spec in table.values())
+        sizes[part] = sizes.get(part, 0) + 8 * int(np.prod(spec.shape)) + ours.weights.tensors[name].nbytes
+    whole = sum(8 * int(np.prod(spec.shape)) for spec in table.values())
     return max(sizes.values()) if theirs_in_layers else max(whole, *sizes.values())
 
 
 def largest_difference(ours: Checkpoint, theirs: Path) -> float:
-    """The largest absolute difference between the logits of `ours` here and those of `theirs` in PyTorch, in float32.
+    """The largest absolute difference between the logits of `ours` here and those of `theirs` in PyTorch, both in float64.
 
     Args:
       ours: any checkpoint with a tokenizer.
@@ -62,7 +64,7 @@ def largest_difference(ours: Checkpoint, theirs: Path) -> float:
     """
     import transformers
 
-    tokenizer = load_tokenizer(ours.tokenizer_folder)
+    tokenizer = ours.required_tokenizer()
     begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     ids = (begin + tokenizer.encode(_TEXT))[: ours.config.context]
     logits = _logits(ours, ids)
@@ -89,21 +91,22 @@ def largest_difference(ours: Checkpoint, theirs: Path) -> float:
 
 
 def _logits(checkpoint: Checkpoint, ids: Sequence[int]) -> np.ndarray:
-    """Float32 logits [1, S, V], computed by the model's own forward pass, which asks for a layer when it comes to it."""
-    outside = {name: spec for name, spec in tensor_table(checkpoint.config).items() if spec.layer is None}
-    (embedding,) = (name for name, spec in outside.items() if spec.path[0] == "embed_tokens")
-    (norm,) = (name for name, spec in outside.items() if spec.path[0] == "norm")
-    head = next((name for name, spec in outside.items() if spec.path[0] == "lm_head"), embedding)
-    used, tokens = np.unique(ids, return_inverse=True)  # of the embedding only these rows stay in memory
-    rows = checkpoint.weights.read([embedding])[embedding][used].astype(np.float32)
-    params: dict[str, Any] = {
-        "embed_tokens": {"weight": jnp.asarray(rows)},
-        "layers": _Layers(checkpoint),
-        "norm": {"weight": _on_device(checkpoint, [norm])[norm]},
-    }
-    row = jnp.asarray(tokens.reshape(1, -1), jnp.int32)
-    hidden, _ = decoder.forward(params, checkpoint.config, row, views.whole_rows(row))
-    return np.asarray(decoder.head({"lm_head": {"weight": _on_device(checkpoint, [head])[head]}}, hidden))
+    """Float64 logits [1, S, V], computed by the model's own forward pass, which asks for a layer when it comes to it."""
+    with jax.enable_x64(True), jax.default_device(_device()):
+        outside = {name: spec for name, spec in tensor_table(checkpoint.config).items() if spec.layer is None}
+        (embedding,) = (name for name, spec in outside.items() if spec.path[0] == "embed_tokens")
+        (norm,) = (name for name, spec in outside.items() if spec.path[0] == "norm")
+        head = next((name for name, spec in outside.items() if spec.path[0] == "lm_head"), embedding)
+        used, tokens = np.unique(ids, return_inverse=True)  # of the embedding only these rows stay in memory
+        rows = checkpoint.weights.read([embedding])[embedding][used].astype(np.float64)
+        params: dict[str, Any] = {
+            "embed_tokens": {"weight": jnp.asarray(rows)},
+            "layers": _Layers(checkpoint),
+            "norm": {"weight": _on_device(checkpoint, [norm])[norm]},
+        }
+        row = jnp.asarray(tokens.reshape(1, -1), jnp.int32)
+        hidden, _ = decoder.forward(params, checkpoint.config, row, views.whole_rows(row))
+        return np.asarray(decoder.head({"lm_head": {"weight": _on_device(checkpoint, [head])[head]}}, hidden))
 
 
 class _Layers(Sequence):
@@ -129,10 +132,17 @@ class _Layers(Sequence):
 
 
 def _on_device(checkpoint: Checkpoint, names: list[str]) -> dict[str, jax.Array]:
-    """Tensors by the way on which judging loads them, as float32."""
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    stored = checkpoint.weights.arrays(dict.fromkeys(names, device))
-    return {name: stored.pop(name).astype(jnp.float32) for name in names}
+    """Tensors by the way on which judging loads them, as float64."""
+    stored = checkpoint.weights.arrays(dict.fromkeys(names, jax.sharding.SingleDeviceSharding(_device())))
+    return {name: stored.pop(name).astype(jnp.float64) for name in names}
+
+
+def _device() -> jax.Device:
+    """The CPU, as PyTorch's: TPUs have no float64."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return jax.local_devices()[0]
 
 
 def _logits_of_gguf(file: Path, ids: Sequence[int], rope_config: Any) -> np.ndarray:
@@ -148,7 +158,7 @@ def _logits_of_gguf(file: Path, ids: Sequence[int], rope_config: Any) -> np.ndar
     if rope_config is not None:
         model.model.rotary_emb = type(model.model.rotary_emb)(rope_config)
     with torch.no_grad():
-        return model(torch.tensor([list(ids)])).logits.numpy()
+        return model.double()(torch.tensor([list(ids)])).logits.numpy()
 
 
 @contextlib.contextmanager

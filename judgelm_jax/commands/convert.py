@@ -38,7 +38,7 @@ TO = flags.DEFINE_enum(
 VERIFY = flags.DEFINE_bool(
     "verify",
     False,
-    "compare the logits of a fixed text with those of PyTorch; either side holds one layer at a time, as float32",
+    "compare the logits of a fixed text with those of PyTorch, in float64; either side holds one layer at a time",
     flag_values=FLAGS,
 )
 OVERWRITE = flags.DEFINE_bool(
@@ -65,16 +65,15 @@ def main() -> None:
     from judgelm_jax.checkpoints.conversion import convert
     from judgelm_jax.checkpoints.tensors import stored_bytes, tensor_table
     from judgelm_jax.checkpoints.verification import TOLERANCE, bytes_needed, largest_difference, transformers_reads
-    from judgelm_jax.tokenization import VOCABULARY_FILES, load_tokenizer
 
     start, target = time.monotonic(), Path(TARGET.value)
     source = open_checkpoint(SOURCE.value, BASE.value, CONTEXT.value)
     theirs = source.folder if transformers_reads(source) else target
     if VERIFY.value and TO.value == "orbax" and theirs == target:
         raise InputError("--verify needs a Hugging Face checkpoint on one side; leave it out, or use --to=hf")
-    if VERIFY.value or any(file.name in VOCABULARY_FILES for file in source.companions()):
-        load_tokenizer(source.tokenizer_folder)  # raises if it is broken
-    else:
+    if VERIFY.value:
+        source.required_tokenizer()
+    if source.tokenizer is None:
         print(f"judgelm-convert: {source.folder} has no tokenizer, which judging needs", file=sys.stderr)
     if VERIFY.value:
         needed = bytes_needed(source, theirs_in_layers=not theirs.is_file())
@@ -95,7 +94,7 @@ def main() -> None:
         ours = source if theirs == target else open_checkpoint(str(target))
         difference = largest_difference(ours, theirs)
         summary["largest_logit_difference"] = difference
-        print(f"largest difference to the logits of PyTorch, float32: {difference:.2e}")
+        print(f"largest difference to the logits of PyTorch, float64: {difference:.2e}")
     write_json(JSON.value, summary)
     if VERIFY.value and not difference <= TOLERANCE:
         raise InputError(

@@ -186,8 +186,8 @@ def main() -> None:
     if complete and not beside.exists():
         _finish(job, checked.records, own, "is complete, nothing to do (it has no manifest, so settings are not compared)")
         return
-    model = open_checkpoint(MODEL.value, BASE.value, CONTEXT.value).fingerprint
-    fingerprint = runner.fingerprint(job, settings, checked, model, model_id)
+    checkpoint = open_checkpoint(MODEL.value, BASE.value, CONTEXT.value)
+    fingerprint = runner.fingerprint(job, settings, checked, checkpoint.fingerprint, model_id)
     if calibration is not None:
         fingerprint["calibration"] = dataclasses.asdict(calibration)
     if complete:
@@ -201,7 +201,7 @@ def main() -> None:
             output.refuse_other_settings(target, fingerprint, checked.records)
             _finish(job, checked.records, own, "was completed by another process, nothing to do")
             return
-        judge = Judge.load(MODEL.value, MESH.value, settings, model_id, BASE.value, CONTEXT.value)
+        judge = Judge.of_checkpoint(checkpoint, MESH.value, settings, model_id, MODEL.value)
         print(f"judging {shard.remaining()} of {checked.records} records", flush=True)
         summary = runner.run(job, checked, shard, judge, calibration)
     _report(summary, target)

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from judgelm_jax import distributions, sharding, verdicts
-from judgelm_jax.checkpoints import open_checkpoint
+from judgelm_jax.checkpoints import Checkpoint, open_checkpoint
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import line_tree, score_tree
 from judgelm_jax.judging.batching import Prompt
@@ -24,7 +24,7 @@ from judgelm_jax.judging.responses import NOT_FINITE, Response
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import parameters
 from judgelm_jax.records import Record, answers_of, identity, question_identity, reference_of
-from judgelm_jax.tokenization import Tokenizer, fit_prompt, load_tokenizer
+from judgelm_jax.tokenization import Tokenizer, fit_prompt
 from judgelm_jax.verdicts import Verdict
 
 # Records that are sorted by length together. Memory is bounded by a window, whatever the length of the input.
@@ -91,10 +91,13 @@ class Judge:
         Raises:
           InputError: the checkpoint is broken or not supported, or the mesh does not divide it.
         """
-        settings = settings or JudgeConfig()
-        checkpoint = open_checkpoint(model, base, context)
-        tokenizer = load_tokenizer(checkpoint.tokenizer_folder)
-        config = checkpoint.config
+        opened = open_checkpoint(model, base, context)
+        return Judge.of_checkpoint(opened, mesh, settings or JudgeConfig(), model_id or Path(model).name, model)
+
+    @staticmethod
+    def of_checkpoint(checkpoint: Checkpoint, mesh: str | Mesh, settings: JudgeConfig, model_id: str, source: str) -> "Judge":
+        """`load` of a checkpoint that was opened; `source` names it in errors."""
+        tokenizer, config = checkpoint.required_tokenizer(), checkpoint.config
         if settings.mode == "distribution":
             tree: line_tree.LineTree | score_tree.ScoreTree = line_tree.build(
                 tokenizer, distributions.lines(distributions.grid(settings.score_grid), 2)
@@ -104,7 +107,7 @@ class Judge:
         device_mesh = mesh if isinstance(mesh, Mesh) else sharding.make_mesh(MeshConfig.parse(mesh))
         params = checkpoint.load(parameters.param_shardings(config, device_mesh), settings.dtype)
         engine = Engine(params, config, device_mesh, settings, tree)
-        return Judge(engine, tokenizer, settings, model_id or Path(model).name, model)
+        return Judge(engine, tokenizer, settings, model_id, source)
 
     def compare(self, question: str, answer_1: str, answer_2: str, reference: str | None = None) -> Judgment:
         """Judges one pair in both orders and merges the two verdicts."""

@@ -89,6 +89,7 @@ def _train(run: Run, output: Path, stopping: Stopping) -> Summary:
     restored = checkpoints.restore(shapes)
     step, state = (restored.step, restored.state) if restored else (0, _first_state(run, shapes))
     choice = Choice.from_json(restored.choice) if restored and restored.choice else None
+    setup.warn_of_what_is_left_out(plan, config)  # not before: a checkpoint that cannot be restored is one line
 
     journal = Journal(output, step, plan.steps) if jax.process_index() == 0 else Silence()
     with contextlib.closing(journal), checkpoints:

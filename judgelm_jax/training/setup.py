@@ -105,14 +105,17 @@ def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out:
     """
     mesh = make_mesh(MeshConfig.parse(config.computation.mesh))
     checkpoint = None if sources.init_from is None else open_checkpoint(sources.init_from)
-    folder = _tokenizer_folder(sources, checkpoint)
-    tokenizer = load_tokenizer(folder)
     if checkpoint is None:
+        assert sources.tokenizer is not None
+        folder, place = sources.tokenizer, sources.tokenizer
+        tokenizer = load_tokenizer(folder)
         model = _model(config, tokenizer)
     else:
+        folder, place = checkpoint.tokenizer_folder, checkpoint.folder
+        tokenizer = checkpoint.required_tokenizer()
         config, model = _with_shape_of(checkpoint, config, sources), checkpoint.config
     if not model.eos_ids:
-        raise InputError(f"{folder}: names no end-of-sequence token, which every target ends with; name it in its config")
+        raise InputError(f"{place}: names no end-of-sequence token, which every target ends with; name it in its config")
     eos_id = model.eos_ids[0]
     parameters.param_shardings(model, mesh)  # raises where the mesh does not divide the model
     backend = config.computation.attention
@@ -131,7 +134,6 @@ def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out:
         )
     accumulation = accumulation_of(config, mesh)
     planned = plan(file, tokenizer, eos_id, config.data, config.training)
-    _warn_of_what_is_left_out(planned, config)
     measured = None if held_out is None else _plan_held_out(held_out, tokenizer, eos_id, config)
     program = Program(
         model=model,
@@ -175,7 +177,7 @@ def _plan_held_out(file: TrainingFile, tokenizer: Tokenizer, eos_id: int, config
     return HeldOut(file, plan(file, tokenizer, eos_id, data, recipe), data, recipe)
 
 
-def _warn_of_what_is_left_out(planned: Plan, config: TrainConfig) -> None:
+def warn_of_what_is_left_out(planned: Plan, config: TrainConfig) -> None:
     """A line on stderr where much of the training file teaches nothing."""
     failed, too_long, total = planned.left_out()
     if failed + too_long <= _WORTH_A_LINE * total or jax.process_index() != 0:
@@ -185,13 +187,6 @@ def _warn_of_what_is_left_out(planned: Plan, config: TrainConfig) -> None:
         f"teacher failed in {failed}, and {too_long} do not fit --config.data.length={config.data.length}",
         file=sys.stderr,
     )
-
-
-def _tokenizer_folder(sources: Sources, checkpoint: Checkpoint | None) -> Path:
-    if checkpoint is not None:
-        return checkpoint.tokenizer_folder
-    assert sources.tokenizer is not None
-    return sources.tokenizer
 
 
 def _model(config: TrainConfig, tokenizer: Tokenizer) -> ModelConfig:

@@ -10,9 +10,11 @@ import pytest
 import sentencepiece
 import transformers
 from gguf_files import WIDTH, fault_of, write
+from tokenizers import pre_tokenizers
 
-from judgelm_jax.checkpoints import open_checkpoint
+from judgelm_jax.checkpoints import open_checkpoint, opening
 from judgelm_jax.checkpoints.conversion import convert
+from judgelm_jax.errors import InputError
 from judgelm_jax.model import decoder
 from judgelm_jax.tokenization import load_tokenizer
 
@@ -157,3 +159,49 @@ def test_a_tokenizer_that_cannot_be_right_is_one_line(tmp_path: Path, change: di
 
     write(tmp_path / "a.gguf", tokenizer=add)
     assert message in fault_of(tmp_path / "a.gguf")
+
+
+def small_vocabulary(**change: Any) -> Any:
+    """Byte-level BPE of all bytes with a beginning and an end; `change` sets values of its metadata."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = ["<|begin|>", "<|end|>", *alphabet, "ab"]
+    values = {
+        "model": "gpt2",
+        "pre": "gpt-2",
+        "tokens": tokens,
+        "token_type": [3, 3] + [1] * (len(tokens) - 2),
+        "merges": ["a b"],
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    } | change
+
+    def add(writer: gguf.GGUFWriter) -> None:
+        kinds = {int: writer.add_uint32, str: writer.add_string, list: writer.add_array}
+        for key, value in values.items():
+            kinds[type(value)](f"tokenizer.ggml.{key}", value)
+
+    return add
+
+
+def test_a_fault_of_the_tokenizer_names_the_file_that_holds_it(tmp_path: Path) -> None:
+    tokens = ["<|begin|>", "<|end|>", *map(chr, range(97, 123)), "ab"]  # no newline
+    own = small_vocabulary(tokens=tokens, token_type=[3, 3] + [1] * 27, merges=["a b"])
+    write(tmp_path / "a.gguf", tokenizer=own, **embedding_for(len(tokens)))
+    fault = fault_of(tmp_path / "a.gguf")
+    assert fault.startswith(f"{tmp_path / 'a.gguf'}: its tokenizer.json: '8 9\\n' comes back as ")
+    assert "judgelm-tokenizer-" not in fault
+
+
+def test_a_file_without_a_tokenizer_is_named_where_one_is_needed(tmp_path: Path) -> None:
+    write(tmp_path / "a.gguf")
+    with pytest.raises(InputError, match=r"a\.gguf: holds no tokenizer \(tokenizer\.ggml\.model\); name a GGUF that has one"):
+        open_checkpoint(str(tmp_path / "a.gguf")).required_tokenizer()
+
+
+def test_a_tokenizer_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(opening, "load_tokenizer", lambda folder: read.append(folder) or load_tokenizer(folder))
+    write(tmp_path / "a.gguf", tokenizer=small_vocabulary(), **embedding_for(259))
+    checkpoint = open_checkpoint(str(tmp_path / "a.gguf"))
+    assert checkpoint.required_tokenizer().encode("ab") == checkpoint.required_tokenizer().encode("ab") == [258]
+    assert read == [checkpoint.tokenizer_folder]

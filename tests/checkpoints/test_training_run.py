@@ -192,6 +192,24 @@ def test_a_full_disk_is_named_and_earlier_steps_stay(params, tmp_path, monkeypat
     saved.close()
 
 
+def test_a_save_that_fails_in_the_background_is_noticed_at_the_next_look(params, tmp_path, monkeypatch):
+    class Failing:
+        def result(self, timeout=None):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    saved = TrainingCheckpoints(tmp_path / "checkpoints", 2, False, ABOUT)
+    saved.save(1, {"params": params}, {"next_index": 1})
+    saved.wait()
+    saved.check()  # nothing is wrong
+    monkeypatch.setattr(saved._checkpointer, "save_checkpointables_async", lambda *args, **kwargs: Failing())
+    saved.save(2, {"params": params}, {"next_index": 2})
+    with pytest.raises(InputError, match="the disk is full; free space and run again with --resume, earlier checkpoints are"):
+        saved.check()
+    monkeypatch.undo()
+    assert saved.restore(abstract({"params": params})).step == 1
+    saved.close()
+
+
 @pytest.fixture(scope="module")
 def run_folder(params, tmp_path_factory, laboratory_checkpoint):
     """A run with one saved step, as the loop leaves it."""

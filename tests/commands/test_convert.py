@@ -82,6 +82,22 @@ def test_verification_notices_an_exchange_of_two_tensors(
     assert "its logits differ from those of PyTorch by" in capsys.readouterr().err
 
 
+def test_a_source_that_transformers_cannot_load_is_one_true_line(
+    tmp_path: Path, laboratory_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fails(*arguments: object, **settings: object) -> None:
+        raise KeyError("first line\nsecond line " + "x" * 1000)
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_config", fails)
+    target = tmp_path / "b"
+    assert run_convert(f"--source={laboratory_checkpoint}", f"--target={target}", "--to=orbax", "--verify") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{laboratory_checkpoint}: transformers cannot load it (KeyError: " in line
+    assert "what was converted is written and was not verified" in line
+    assert len(line) < 700
+    assert open_checkpoint(str(target)).config
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.records import Record, parse_line
+from judgelm_jax.stand_ins import stand_in
 
 Row = tuple[str, Record]  # where it is, for messages, and what it holds
 
@@ -76,6 +77,8 @@ def _head(path: Path) -> bytes:
 def _content(path: Path) -> bytes:
     data = path.read_bytes()
     if not data.startswith(_GZIP):
+        if fault := stand_in(data[:64]):
+            raise InputError(f"{path}: {fault}")
         return data
     try:
         return gzip.decompress(data)

@@ -96,6 +96,10 @@ def test_csv_of_another_writer_is_read_back(tmp_path_factory: pytest.TempPathFac
         ("a.csv", 'a\n"x', "not valid CSV"),
         ("a.csv", b"a\n\xff\n", "not UTF-8"),
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}' * 99, mtime=0)[:-9], "cannot be unpacked"),
+        ("a.json", "version https://git-lfs.github.com/spec/v1\noid sha256:04\nsize 9\n", "git lfs pull"),
+        ("a.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:04\nsize 9\n", "git lfs pull"),
+        ("a.jsonl", "<!DOCTYPE html>\n<html>", "is a web page"),
+        ("a.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:04\nsize 9\n", "git lfs pull"),
         ("a.parquet", b"PAR1 and nothing else", "not valid Parquet"),
     ],
 )

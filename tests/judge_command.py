@@ -17,7 +17,7 @@ GOOD = {"question_id": 1, "question_body": "q", "answer1_body": "a", "answer2_bo
 
 
 # Runs that end too early are processes of their own, on one device.
-PROGRAM = "from judgelm_jax.commands.judge import entry; raise SystemExit(entry())"
+PROGRAM = "from judgelm_jax.starting import start; raise SystemExit(start('judge'))"
 
 
 def run(*arguments: str) -> int:

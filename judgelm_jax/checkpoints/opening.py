@@ -1,6 +1,7 @@
 """A model by its name: a converted directory, a Hugging Face directory, a GGUF, an adapter, or a hub id."""
 
 import dataclasses
+import errno
 import functools
 import json
 import re
@@ -341,6 +342,11 @@ def _download(model: str) -> Path:
             folder = fetch("pytorch_model*.bin", "adapter_model.bin")
     except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise InputError(
+                f"{model}: the hub's cache cannot keep it ({reason}); make room there, or set HF_HOME to a folder that can be "
+                "written"
+            ) from error
         raise InputError(
             f"{model}: no such folder here, and no download from the hub ({reason}); "
             "check the name and the network, or name a folder"

@@ -37,7 +37,8 @@ def run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, argv
         try:
             code = _run(main, flag_values, name, arguments)
         except KeyboardInterrupt:
-            code = _fail(name, "interrupted", EXIT_INTERRUPTED)
+            goes_on = "; run the same command with --resume to go on" if "resume" in flag_values else ""
+            code = _fail(name, f"interrupted{goes_on}", EXIT_INTERRUPTED)
         sys.stdout.flush()
         failure = sys.stdout.failure
     finally:

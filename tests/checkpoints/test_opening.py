@@ -1,6 +1,8 @@
 """Which model a name means, and what tells one checkpoint from another."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,18 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(InputError, match=r"^org/name: no such folder here, and no download .*on the hub\); check") as raised:
         open_checkpoint("org/name")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_cache_that_cannot_be_written_is_told_from_a_hub_that_cannot_be_reached(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        raise OSError(number, os.strerror(number), "/cache/models--org--name")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(InputError, match=r"^org/name: the hub's cache cannot keep it \(.*/cache/.*set HF_HOME to a folder"):
+        open_checkpoint("org/name")
 
 
 def test_an_unsupported_config_is_refused_by_name(tmp_path: Path, write_checkpoint) -> None:

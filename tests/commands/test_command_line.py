@@ -118,6 +118,7 @@ def arguments_of(name: str, folder: Path) -> list[str]:
             f"--labels={folder / 'l.jsonl'}",
             f"--output={folder / 'c.json'}",
         ],
+        "chat": [f"--model={folder / 'm'}", f"--input={folder / 'i.jsonl'}"],
         "convert": [f"--source={folder / 's'}", f"--target={folder / 't'}", "--to=orbax"],
         "evaluate": [f"--labels={folder / 'l.jsonl'}", f"--predictions={folder / 'p.jsonl'}"],
         "export": [f"--judgments={folder / 'j.jsonl'}", "--format=csv", f"--output={folder / 'o.csv'}"],

@@ -1,11 +1,12 @@
-"""The joint distribution over score lines: what it says of scores and winners, and its mean over two orders."""
+"""The joint distribution over score lines: what it says of scores and winners, and its mean over arrangements."""
 
 import dataclasses
 import decimal
-import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
+from judgelm_jax.arrangements import Arrangement
 from judgelm_jax.errors import InputError
 
 _MOST_VALUES = 40  # 1,600 lines for a pair
@@ -74,25 +75,21 @@ def grid(text: str) -> tuple[str, ...]:
     return tuple(f"{value.normalize():f}" for value in values)
 
 
-def lines(values: tuple[str, ...], count: int) -> list[str]:
-    """Every score line of a grid for `count` answers, newline included, the last score running fastest."""
-    return [" ".join(scores) + "\n" for scores in itertools.product(values, repeat=count)]
-
-
-def from_log_probabilities(log_probabilities: np.ndarray, values: tuple[str, ...], order: str) -> Distribution:
-    """Normalizes the log probabilities of `lines` (in the order that was shown) and puts them into the record's own order."""
+def from_log_probabilities(log_probabilities: np.ndarray, values: tuple[str, ...], order: Arrangement) -> Distribution:
+    """Normalizes the log probabilities of all lines, the last score running fastest in the order that was shown, and puts them
+    into the record's own order."""
     logs = np.asarray(log_probabilities, np.float64)
     largest = logs.max()
     weights = np.exp(logs - largest)
-    count = round(np.log(logs.size) / np.log(len(values)))
-    probabilities = (weights / weights.sum()).reshape((len(values),) * count)
-    shown = probabilities if order == "forward" else probabilities.T
-    return Distribution(np.array(values, np.float64), shown, float(np.exp(largest) * weights.sum()))
+    shown = (weights / weights.sum()).reshape((len(values),) * len(order))  # an axis for each position
+    own = shown.transpose([order.index(number) for number in range(1, len(order) + 1)])
+    return Distribution(np.array(values, np.float64), own, float(np.exp(largest) * weights.sum()))
 
 
-def mean(one: Distribution, other: Distribution) -> Distribution:
-    """The mean of two distributions over one grid, both in the record's own order."""
-    return Distribution(one.values, (one.probabilities + other.probabilities) / 2, (one.covered_mass + other.covered_mass) / 2)
+def mean(found: Sequence[Distribution]) -> Distribution:
+    """The mean of distributions over one grid, all in the record's own order."""
+    probabilities = np.sum([one.probabilities for one in found], axis=0) / len(found)
+    return Distribution(found[0].values, probabilities, sum(one.covered_mass for one in found) / len(found))
 
 
 def position_bias(forward: Distribution, reversed_: Distribution) -> float:

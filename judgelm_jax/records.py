@@ -91,8 +91,7 @@ def check_reference(record: Record) -> None:
 def check_records(
     path: Path,
     *,
-    kind: str,
-    answers: int | None = None,
+    answers: tuple[int, int | None] = (2, 2),
     limit: int | None = None,
     also: Callable[[Record], object] | None = None,
 ) -> InputSummary:
@@ -100,8 +99,7 @@ def check_records(
 
     Args:
       path: the file.
-      kind: the kind of judging; `multi` takes two or more answers, every other kind exactly two.
-      answers: the exact number of answers, where it is known.
+      answers: the fewest and the most that a record may have (None: any number).
       limit: the number of records that will be judged. The rest is checked all the same, but not counted.
       also: a further check of each record; it raises an `InputError` without place.
 
@@ -119,7 +117,7 @@ def check_records(
             if record is None:
                 continue
             try:
-                check_record(record, kind, answers)
+                check_record(record, answers)
                 if also is not None:
                     also(record)
                 hashes.append(identity_hash(identity(record)))
@@ -186,8 +184,8 @@ def parse_line(path: Path, number: int, line: bytes) -> Record | None:
     return record
 
 
-def check_record(record: Record, kind: str, answers: int | None) -> None:
-    """Checks fields and types of one judge record, with `kind` and `answers` as in `check_records`.
+def check_record(record: Record, answers: tuple[int, int | None] = (2, 2)) -> None:
+    """Checks fields and types of one judge record, with `answers` as in `check_records`.
 
     Raises:
       InputError: says what is wrong; the message has no place.
@@ -196,16 +194,16 @@ def check_record(record: Record, kind: str, answers: int | None) -> None:
     check_text(record, "question_body")
     if "text" in record and "answer1_body" not in record:
         raise InputError("this is a model's answer, no judge record; judgelm-prepare makes records of answer files")
-    needed = 2 if answers is None else answers
+    needed, most = answers
     for number in range(1, needed + 1):
         check_text(record, f"answer{number}_body")
     known = needed
     while f"answer{known + 1}_body" in record:
         known += 1
         check_text(record, f"answer{known}_body")
-    if known > needed and (answers is not None or kind != "multi"):
+    if most is not None and known > most:
         raise InputError(
-            f"there are {known} answers where {needed} are judged; remove 'answer{needed + 1}_body' and those after it"
+            f"there are {known} answers where {most} are judged; remove 'answer{most + 1}_body' and those after it"
         )
     stray = [key for key in record if _answer_number(key) > known]
     if stray:

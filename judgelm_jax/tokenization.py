@@ -10,11 +10,10 @@ import itertools
 import json
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from judgelm_jax import prompts
 from judgelm_jax.errors import InputError
 from judgelm_jax.json_object import LFS_POINTER, read_json_object
 from judgelm_jax.tokenizer_files import (
@@ -309,23 +308,21 @@ class FittedPrompt:
 
 def fit_prompt(
     tokenizer: Tokenizer,
-    kind: str,
-    question: str,
+    render: Callable[[Sequence[str]], str],
     answers: Sequence[str],
-    reference: str | None,
     budget: int,
     marker: str = SHORTENED,
 ) -> FittedPrompt | None:
     """Renders a prompt of at most `budget` ids; where it would have more, shortens answers from their end.
 
-    Answers are cut to one common length in tokens, the largest that fits, and `marker` follows each one that is
-    cut; shorter answers stay whole. Instruction, question and reference are never cut. None: not even empty
+    `render`: the whole prompt with these answers. Answers are cut to one common length in tokens, the largest that
+    fits, and `marker` follows each one that is cut; shorter answers stay whole. All else is never cut. None: not even empty
     answers (with their markers) fit.
     """
     begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
 
     def ids_of(texts: Sequence[str]) -> list[int]:
-        return begin + tokenizer.encode(prompts.render(kind, question, texts, reference))
+        return begin + tokenizer.encode(render(texts))
 
     whole = ids_of(answers)
     if len(whole) <= budget:

@@ -1,4 +1,4 @@
-"""The grammar of score lines; text to scores, winner and status; two orders merged into one judgment."""
+"""The grammar of score lines; text to scores, winner and status; several arrangements merged into one judgment."""
 
 import dataclasses
 import itertools
@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from judgelm_jax import distributions
+from judgelm_jax.arrangements import Arrangement, in_own_order, mean_scores, name_of, position_effects, ranking
 from judgelm_jax.distributions import Distribution
 from judgelm_jax.errors import InputError
 from judgelm_jax.records import Record
@@ -45,12 +46,41 @@ OUTPUT_FIELDS = (
     "covered_mass",
     "position_bias",
     "calibrated",
+    "ranking",
+    "arrangements",
+    "position_effects",
 )
 
 
 @dataclasses.dataclass(frozen=True)
+class LineForm:
+    """The lines that may stand behind a prompt: `count` scores, each one of `words`.
+
+    `end`: the text with which the prompt ends. `begins`: what comes between it and the first score.
+    """
+
+    end: str
+    begins: str
+    words: tuple[str, ...]
+    count: int
+
+    def lines(self) -> Iterator[str]:
+        """All lines, newline included, the last score running fastest."""
+        for words in itertools.product(self.words, repeat=self.count):
+            yield f"{self.begins}{' '.join(words)}\n"
+
+    def line(self, index: int) -> str:
+        """The line at this index of `lines`, without what surrounds its scores."""
+        words = []
+        for _ in range(self.count):
+            index, word = divmod(index, len(self.words))
+            words.append(self.words[word])
+        return " ".join(reversed(words))
+
+
+@dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What the judge said about one record in one order.
+    """What the judge said about answers in one arrangement, `order`.
 
     `scores`, `winner` and `truncated` are in the record's own order; `pred_text` and `explanation` speak of
     the answers in the order that was shown. `truncated` counts the tokens removed from each answer. `finish`
@@ -60,7 +90,7 @@ class Verdict:
     status: str
     scores: tuple[float, ...] | None
     winner: int | None
-    order: str
+    order: Arrangement
     pred_text: str
     explanation: str
     finish: str | None
@@ -70,8 +100,7 @@ class Verdict:
 
 def score_lines(count: int) -> Iterator[str]:
     """Every first line that the grammar allows for `count` answers, with its newline: `a b\\n` for two."""
-    for scores in itertools.product(SCORE_STRINGS, repeat=count):
-        yield " ".join(scores) + "\n"
+    return LineForm("", "", SCORE_STRINGS, count).lines()
 
 
 def parse_scores(text: str, count: int) -> list[float] | None:
@@ -123,29 +152,30 @@ def explanation_of(text: str) -> str:
     return text.partition("\n")[2].strip()
 
 
-def verdict_from_text(text: str, order: str, count: int, finish: str, truncated: Sequence[int]) -> Verdict:
-    """Reads the response of a judge that saw `count` answers in this order (`forward` or `reversed`).
+def verdict_from_text(text: str, order: Arrangement, finish: str, truncated: Sequence[int], begun: str = "") -> Verdict:
+    """Reads the response of a judge that saw the answers in this order.
 
-    `truncated`: tokens removed from each answer, in the record's own order.
+    `text` begins with `begun`, which the judge did not write itself. `truncated`: tokens removed from each answer, in the
+    record's own order.
     """
-    shown = parse_scores(text, count)
+    shown = parse_scores(text[len(begun) :], len(order))
     if shown is None:
         return Verdict("unparsed", None, None, order, text, explanation_of(text), finish, tuple(truncated))
-    scores = tuple(shown if order == "forward" else reversed(shown))
+    scores = in_own_order(shown, order)
     status = "truncated" if any(truncated) else "ok"
     return Verdict(status, scores, winner_of(scores), order, text, explanation_of(text), finish, tuple(truncated))
 
 
-def verdict_from_distribution(distribution: Distribution, line: str, order: str, truncated: Sequence[int]) -> Verdict:
+def verdict_from_distribution(distribution: Distribution, line: str, order: Arrangement, truncated: Sequence[int]) -> Verdict:
     """The most likely line and the most likely winner; `line` is that line in the order that was shown."""
     status = "truncated" if any(truncated) else "ok"
     scores, winner = distribution.most_likely(), distribution.winner()
     return Verdict(status, scores, winner, order, line, "", "stop", tuple(truncated), distribution)
 
 
-def overflow_verdict(order: str, count: int) -> Verdict:
+def overflow_verdict(order: Arrangement) -> Verdict:
     """The verdict on a record whose prompt does not fit, even with empty answers: no text and no scores."""
-    return Verdict("overflow", None, None, order, "", "", None, (0,) * count)
+    return Verdict("overflow", None, None, order, "", "", None, (0,) * len(order))
 
 
 def kept(record: Record, keep_as: str | None = None) -> Record:
@@ -173,58 +203,82 @@ def kept(record: Record, keep_as: str | None = None) -> Record:
 
 def judgment(
     record: Record,
-    verdict: Verdict | tuple[Verdict, Verdict],
+    verdict: Verdict | Sequence[Verdict],
     *,
+    more: Record | None = None,
     keep_as: str | None = None,
     pred_id: str,
     pred_model_id: str,
     tstamp: float,
 ) -> Record:
-    """The output row: the input record as `kept` gives it, and the verdict.
+    """The output row: the input record as `kept` gives it, the verdict, and the fields of `more`.
 
-    Two verdicts (forward, reversed) are merged: scores are the mean of both (or those of the mean distribution), the winner
-    follows from the mean, the status is the worse of the two, `pred_text` that of the forward order. Without scores in one of
-    them there are none in the merged row.
+    Verdicts on several arrangements are merged: scores are the mean, the winner follows from it (or from the mean
+    distribution), the status is the worst, `pred_text` that of the first. Without scores in one of them there are none in the
+    merged row.
 
     Raises:
       InputError: as `kept`.
     """
     row = dict(kept(record, keep_as))
-    verdicts = verdict if isinstance(verdict, tuple) else (verdict,)
-    first = verdicts[0]
+    verdicts = (verdict,) if isinstance(verdict, Verdict) else tuple(verdict)
     row |= {
-        "pred_text": first.pred_text,
+        "pred_text": verdicts[0].pred_text,
         "pred_id": pred_id,
         "pred_model_id": pred_model_id,
         "tstamp": tstamp,
     }
-    if isinstance(verdict, Verdict):
-        return row | {**_fields(verdict), "order": verdict.order}
-    forward, back = verdict
-    merged = _merge(forward, back)
-    consistent = forward.winner is not None and forward.winner == back.winner
-    row |= {**_fields(merged), "order": "both", "consistent": consistent}
+    fields = _pair_fields if len(verdicts[0].order) == 2 else _arrangement_fields
+    return row | fields(verdicts) | (more or {})
+
+
+def _pair_fields(verdicts: Sequence[Verdict]) -> Record:
+    if len(verdicts) == 1:
+        return {**_fields(verdicts[0]), "order": name_of(verdicts[0].order)}
+    forward, back = verdicts
+    fields: Record = {**_fields(_merge(verdicts)), "order": "both"}
+    fields["consistent"] = forward.winner is not None and forward.winner == back.winner
     if forward.distribution is not None and back.distribution is not None:
-        row["position_bias"] = distributions.position_bias(forward.distribution, back.distribution)
-    return row | {"forward": _fields(forward), "reversed": _fields(back)}
+        fields["position_bias"] = distributions.position_bias(forward.distribution, back.distribution)
+    return fields | {"forward": _fields(forward), "reversed": _fields(back)}
 
 
-def _merge(forward: Verdict, back: Verdict) -> Verdict:
+def _arrangement_fields(verdicts: Sequence[Verdict]) -> Record:
+    """The fields of any number of answers but two: in one arrangement or several, their form is the same."""
+    merged = _merge(verdicts)
+    fields: Record = {**_fields(merged), "order": "arrangements"}
+    if len(merged.order) > 1:
+        fields["ranking"] = None if merged.scores is None else ranking(merged.scores)
+    fields["arrangements"] = [{"order": list(verdict.order), **_fields(verdict)} for verdict in verdicts]
+    if len(verdicts) > 1:
+        scores = [verdict.scores for verdict in verdicts if verdict.scores is not None]
+        complete = len(scores) == len(verdicts)
+        fields["position_effects"] = position_effects(scores, [one.order for one in verdicts]) if complete else None
+    return fields
+
+
+def _merge(verdicts: Sequence[Verdict]) -> Verdict:
+    first = verdicts[0]
+    if len(verdicts) == 1:
+        return first
     scores, winner, distribution = None, None, None
-    if forward.distribution is not None and back.distribution is not None:
-        distribution = distributions.mean(forward.distribution, back.distribution)
-        scores, winner = distribution.most_likely(), distribution.winner()
-    elif forward.scores is not None and back.scores is not None:
-        scores = tuple((one + other) / 2 for one, other in zip(forward.scores, back.scores, strict=True))
+    of_all = [verdict.scores for verdict in verdicts if verdict.scores is not None]
+    if len(of_all) == len(verdicts):
+        scores = mean_scores(of_all)
         winner = winner_of(scores)
+    found = [verdict.distribution for verdict in verdicts if verdict.distribution is not None]
+    if len(found) == len(verdicts):
+        distribution = distributions.mean(found)
+        winner = distribution.winner()
+        if len(first.order) == 2:
+            scores = distribution.most_likely()
     return dataclasses.replace(
-        forward,
-        status=max(forward.status, back.status, key=STATUSES.index),
+        first,
+        status=max((verdict.status for verdict in verdicts), key=STATUSES.index),
         scores=scores,
         winner=winner,
-        order="both",
-        finish="length" if back.finish == "length" else forward.finish,
-        truncated=tuple(max(pair) for pair in zip(forward.truncated, back.truncated, strict=True)),
+        finish="length" if any(verdict.finish == "length" for verdict in verdicts[1:]) else first.finish,
+        truncated=tuple(max(of_answer) for of_answer in zip(*(verdict.truncated for verdict in verdicts), strict=True)),
         distribution=distribution,
     )
 

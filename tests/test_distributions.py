@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from judgelm_jax import distributions
+from judgelm_jax.arrangements import FORWARD
 from judgelm_jax.errors import InputError
 
 
@@ -32,18 +33,16 @@ def test_a_wrong_grid_is_refused(text):
         distributions.grid(text)
 
 
-@given(
-    logs=hnp.arrays(np.float32, st.sampled_from([9, 27]), elements=st.floats(-60, -3, width=32)),
-    order=st.sampled_from(["forward", "reversed"]),
-)
-def test_everything_agrees_with_a_loop_over_lines(logs, order):
-    values = ("1", "5.5", "10")
+@given(data=st.data(), order=st.integers(1, 4).flatmap(lambda count: st.permutations(range(1, count + 1))))
+def test_everything_agrees_with_a_loop_over_lines(data, order):
+    values, order = ("1", "5.5", "10"), tuple(order)
+    logs = data.draw(hnp.arrays(np.float32, 3 ** len(order), elements=st.floats(-60, -3, width=32)))
     made = distributions.from_log_probabilities(logs, values, order)
     count = made.probabilities.ndim
     wins, expected, weights = dict.fromkeys(map(str, range(count + 1)), 0.0), np.zeros(count), []
     mass = np.exp(logs.astype(np.float64))
     for line, weight in zip(itertools.product(map(float, values), repeat=count), mass / mass.sum(), strict=True):
-        scores = line if order == "forward" else line[::-1]
+        scores = [line[order.index(number)] for number in range(1, count + 1)]
         best = [k for k, score in enumerate(scores) if score == max(scores)]
         wins[str(best[0] + 1) if len(best) == 1 else "0"] += weight
         expected += weight * np.array(scores)
@@ -55,12 +54,12 @@ def test_everything_agrees_with_a_loop_over_lines(logs, order):
 
 
 def test_the_mass_of_an_untrained_model_is_not_rounded_away():
-    made = distributions.from_log_probabilities(np.full(4, -700.0), ("1", "2"), "forward")
+    made = distributions.from_log_probabilities(np.full(4, -700.0), ("1", "2"), FORWARD)
     assert made.covered_mass == pytest.approx(4 * np.exp(-700.0))
     assert made.outcomes() == pytest.approx({"0": 0.5, "1": 0.25, "2": 0.25})
     assert made.winner() == 0
 
 
 def test_equally_likely_winners_are_a_tie():
-    made = distributions.from_log_probabilities(np.log([1e-9, 0.5, 0.5, 1e-9]), ("1", "2"), "forward")
+    made = distributions.from_log_probabilities(np.log([1e-9, 0.5, 0.5, 1e-9]), ("1", "2"), FORWARD)
     assert made.winner() == 0

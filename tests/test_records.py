@@ -98,11 +98,11 @@ def test_an_id_is_a_string_or_a_number(wrong: object) -> None:
 def test_a_check_counts_records_and_hashes_the_bytes(tmp_path: Path) -> None:
     path = write(tmp_path / "in.jsonl", *({**PAIR, "question_id": number} for number in range(7)))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert records.check_records(path, kind="pair") == records.InputSummary(7, digest)
-    assert records.check_records(path, kind="pair", limit=3).records == 3
-    assert records.check_records(path, kind="pair", limit=30).records == 7
+    assert records.check_records(path) == records.InputSummary(7, digest)
+    assert records.check_records(path, limit=3).records == 3
+    assert records.check_records(path, limit=30).records == 7
     empty = write(tmp_path / "empty.jsonl")
-    assert records.check_records(empty, kind="pair").records == 0
+    assert records.check_records(empty).records == 0
 
 
 def test_a_file_of_answers_is_told_from_records(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_file_of_answers_is_told_from_records(tmp_path: Path) -> None:
 def test_wrong_structure_is_named_with_file_line_and_field(tmp_path: Path, change: dict, named: str) -> None:
     path = write(tmp_path / "in.jsonl", PAIR, {**PAIR, "question_id": 2, **change})
     with pytest.raises(InputError, match=named) as caught:
-        records.check_records(path, kind="pair")
+        records.check_records(path)
     assert str(caught.value).startswith(f"{path}:2: ")
 
 
@@ -137,27 +137,27 @@ def test_wrong_structure_is_named_with_file_line_and_field(tmp_path: Path, chang
 def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     path = write(tmp_path / "in.jsonl", {name: value for name, value in PAIR.items() if name != field})
     with pytest.raises(InputError, match=f"{field}' is missing"):
-        records.check_records(path, kind="pair")
+        records.check_records(path)
 
 
 def test_content_is_never_refused(tmp_path: Path) -> None:
     texts = ["", "\x00</s><s>", "\ud800", "x" * 100_000, "{}"]
     rows = [{**PAIR, "question_id": number, "answer1_body": text, "reference": text} for number, text in enumerate(texts)]
-    assert records.check_records(write(tmp_path / "in.jsonl", *rows), kind="pair").records == len(texts)
+    assert records.check_records(write(tmp_path / "in.jsonl", *rows)).records == len(texts)
 
 
 def test_structure_behind_the_limit_is_checked_too(tmp_path: Path) -> None:
     path = write(tmp_path / "in.jsonl", PAIR, {"question_id": 2})
     with pytest.raises(InputError, match=":2: "):
-        records.check_records(path, kind="pair", limit=1)
+        records.check_records(path, limit=1)
 
 
 def test_multi_takes_any_number_of_answers_without_a_gap(tmp_path: Path) -> None:
     row = {**PAIR, "answer3_body": "c", "answer4_body": "d"}
-    assert records.check_records(write(tmp_path / "in.jsonl", row), kind="multi").records == 1
+    assert records.check_records(write(tmp_path / "in.jsonl", row), answers=(2, None)).records == 1
     assert records.answers_of(row) == ["a", "b", "c", "d"]
     with pytest.raises(InputError, match="answer6_body"):
-        records.check_records(write(tmp_path / "gap.jsonl", {**row, "answer6_body": "f"}), kind="multi")
+        records.check_records(write(tmp_path / "gap.jsonl", {**row, "answer6_body": "f"}), answers=(2, None))
 
 
 @given(st.lists(st.integers(0, 30) | st.sampled_from(["1", "x", "30", "007"]), max_size=12))
@@ -166,10 +166,10 @@ def test_a_double_id_is_found_and_both_lines_named(tmp_path_factory: pytest.Temp
     names = [str(value) for value in ids]
     second = next((place for place, name in enumerate(names) if name in names[:place]), None)
     if second is None:
-        assert records.check_records(path, kind="pair").records == len(ids)
+        assert records.check_records(path).records == len(ids)
         return
     with pytest.raises(InputError) as caught:
-        records.check_records(path, kind="pair")
+        records.check_records(path)
     assert str(caught.value).startswith(f"{path}:{second + 1}: ")
     assert f"line {names.index(names[second]) + 1};" in str(caught.value)
 

@@ -244,7 +244,8 @@ QUESTION, REFERENCE = "Why is the sky blue?\n", "Rayleigh scattering."
 
 
 def fit(tokenizer: Tokenizer, answers: list[str], budget: int) -> FittedPrompt | None:
-    return fit_prompt(tokenizer, "pair" if len(answers) == 2 else "multi", QUESTION, answers, REFERENCE, budget)
+    kind = "pair" if len(answers) == 2 else "multi"
+    return fit_prompt(tokenizer, lambda texts: prompts.render(kind, QUESTION, texts, REFERENCE), answers, budget)
 
 
 def prompt_ids(tokenizer: Tokenizer, answers: list[str]) -> list[int]:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judgelm_jax import distributions, verdicts
+from judgelm_jax.arrangements import FORWARD, REVERSED
 from judgelm_jax.errors import InputError
 from judgelm_jax.verdicts import Verdict
 
@@ -140,20 +141,20 @@ def test_the_winner_is_the_only_answer_with_the_best_score(scores: list[int]) ->
 
 
 def test_a_reversed_verdict_is_told_in_the_order_of_the_record() -> None:
-    verdict = verdicts.verdict_from_text("9 4\nThe first is better.\n", "reversed", 2, "stop", (0, 3))
+    verdict = verdicts.verdict_from_text("9 4\nThe first is better.\n", REVERSED, "stop", (0, 3))
     assert (verdict.scores, verdict.winner, verdict.pred_text) == ((4, 9), 2, "9 4\nThe first is better.\n")
     assert (verdict.status, verdict.truncated, verdict.explanation) == ("truncated", (0, 3), "The first is better.")
-    assert verdicts.verdict_from_text("1 2 3", "reversed", 3, "stop", (0, 0, 0)).scores == (3, 2, 1)
+    assert verdicts.verdict_from_text("1 2 3", (3, 2, 1), "stop", (0, 0, 0)).scores == (3, 2, 1)
 
 
 def test_a_text_without_scores_is_unparsed_even_when_answers_were_shortened() -> None:
-    verdict = verdicts.verdict_from_text("Once upon a time", "forward", 2, "length", (5, 0))
+    verdict = verdicts.verdict_from_text("Once upon a time", FORWARD, "length", (5, 0))
     assert (verdict.status, verdict.scores, verdict.winner, verdict.finish) == ("unparsed", None, None, "length")
 
 
 def test_a_judgment_holds_the_record_unchanged_and_the_verdict() -> None:
     before = json.dumps(RECORD)
-    row = verdicts.judgment(RECORD, verdicts.verdict_from_text("3 8.5\nwhy", "forward", 2, "stop", (0, 0)), **MADE)
+    row = verdicts.judgment(RECORD, verdicts.verdict_from_text("3 8.5\nwhy", FORWARD, "stop", (0, 0)), **MADE)
     assert json.dumps(RECORD) == before
     assert row == {
         **RECORD,
@@ -170,8 +171,8 @@ def test_a_judgment_holds_the_record_unchanged_and_the_verdict() -> None:
 
 
 def test_two_orders_merge_to_the_mean_and_its_winner() -> None:
-    forward = verdicts.verdict_from_text("8 6", "forward", 2, "stop", (0, 0))
-    back = verdicts.verdict_from_text("9 4", "reversed", 2, "length", (0, 2))
+    forward = verdicts.verdict_from_text("8 6", FORWARD, "stop", (0, 0))
+    back = verdicts.verdict_from_text("9 4", REVERSED, "length", (0, 2))
     row = verdicts.judgment(RECORD, (forward, back), **MADE)
     assert (row["scores"], row["winner"], row["order"], row["consistent"]) == ([6, 7.5], 2, "both", False)
     assert (row["status"], row["pred_text"], row["truncated"], row["finish"]) == ("truncated", "8 6", [0, 2], "length")
@@ -188,10 +189,10 @@ def test_two_orders_merge_to_the_mean_and_its_winner() -> None:
 
 
 SINGLE = {
-    "ok": verdicts.verdict_from_text("8 6", "forward", 2, "stop", (0, 0)),
-    "truncated": verdicts.verdict_from_text("8 6", "forward", 2, "stop", (1, 0)),
-    "unparsed": verdicts.verdict_from_text("no", "forward", 2, "stop", (0, 0)),
-    "overflow": verdicts.overflow_verdict("forward", 2),
+    "ok": verdicts.verdict_from_text("8 6", FORWARD, "stop", (0, 0)),
+    "truncated": verdicts.verdict_from_text("8 6", FORWARD, "stop", (1, 0)),
+    "unparsed": verdicts.verdict_from_text("no", FORWARD, "stop", (0, 0)),
+    "overflow": verdicts.overflow_verdict(FORWARD),
 }
 
 
@@ -207,7 +208,7 @@ def test_a_merged_row_has_the_worse_status_and_scores_only_from_both(one: str, o
 
 @pytest.mark.parametrize("field", verdicts.OUTPUT_FIELDS)
 def test_a_field_that_the_judgment_has_too_is_refused_or_kept_under_another_name(field: str) -> None:
-    verdict = verdicts.verdict_from_text("8 6", "forward", 2, "stop", (0, 0))
+    verdict = verdicts.verdict_from_text("8 6", FORWARD, "stop", (0, 0))
     record = {**RECORD, field: ["mine"]}
     with pytest.raises(InputError, match=f"the field '{field}' is one .*--keep_as=input_ to keep it as 'input_{field}'"):
         verdicts.judgment(record, verdict, **MADE)
@@ -219,10 +220,10 @@ def test_a_field_that_the_judgment_has_too_is_refused_or_kept_under_another_name
 
 
 def test_a_judgment_is_judged_again_and_the_earlier_verdict_is_kept() -> None:
-    forward = verdicts.verdict_from_text("8 6", "forward", 2, "stop", (0, 0))
+    forward = verdicts.verdict_from_text("8 6", FORWARD, "stop", (0, 0))
     old = verdicts.judgment(RECORD, (forward, forward), **MADE)
-    new = verdicts.judgment(old, verdicts.overflow_verdict("forward", 2), keep_as="first_", **MADE)
-    own = verdicts.judgment(RECORD, verdicts.overflow_verdict("forward", 2), **MADE)
+    new = verdicts.judgment(old, verdicts.overflow_verdict(FORWARD), keep_as="first_", **MADE)
+    own = verdicts.judgment(RECORD, verdicts.overflow_verdict(FORWARD), **MADE)
     added = {f"first_{name}": value for name, value in old.items() if name not in RECORD}
     assert new == {**own, **added}
     third = verdicts.judgment(new, forward, keep_as="second_", **MADE)
@@ -231,12 +232,15 @@ def test_a_judgment_is_judged_again_and_the_earlier_verdict_is_kept() -> None:
 
 def test_every_field_that_a_judgment_adds_is_one_of_the_declared() -> None:
     grid = distributions.grid("1:10:1")
-    made = distributions.from_log_probabilities(np.log(np.full(100, 0.01)), grid, "forward")
-    forward = verdicts.verdict_from_distribution(made, "1 1", "forward", (0, 0))
-    back = verdicts.verdict_from_distribution(made, "1 1", "reversed", (0, 0))
-    for verdict in (forward, (forward, back)):
-        added = verdicts.judgment(RECORD, verdict, **MADE).keys() - RECORD.keys()
-        assert added <= set(verdicts.OUTPUT_FIELDS)
+    made = distributions.from_log_probabilities(np.log(np.full(100, 0.01)), grid, FORWARD)
+    forward = verdicts.verdict_from_distribution(made, "1 1", FORWARD, (0, 0))
+    back = verdicts.verdict_from_distribution(made, "1 1", REVERSED, (0, 0))
+    of_three = [verdicts.verdict_from_text("1 2 3", order, "stop", (0, 0, 0)) for order in ((1, 2, 3), (3, 1, 2))]
+    added: set[str] = set()
+    for verdict in (forward, (forward, back), of_three):
+        own = verdicts.judgment(RECORD, verdict, **MADE).keys() - RECORD.keys()
+        assert own <= set(verdicts.OUTPUT_FIELDS)
+        added |= own
     assert added | {"calibrated"} == set(verdicts.OUTPUT_FIELDS)  # that one is of `judge --calibration`
 
 

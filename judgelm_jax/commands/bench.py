@@ -62,7 +62,7 @@ def main() -> None:
         raise InputError(f"--modes={','.join(modes)}: must be of scores, explain, distribution")
     check_json(JSON.value, OVERWRITE.value, [Path(INPUT.value)] if INPUT.value else [])
     if INPUT.value is not None and SUITE.value == "judge":
-        check_records(Path(INPUT.value), kind="pair")
+        check_records(Path(INPUT.value))
     if TOKENIZER.value is not None:
         from judgelm_jax.tokenization import load_tokenizer
 

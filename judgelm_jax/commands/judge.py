@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from judgelm_jax.arrangements import parse_wanted
 from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.calibration import read_calibration
@@ -53,7 +54,14 @@ ORDERS = flags.DEFINE_enum(
     "orders",
     _DEFAULTS.orders,
     JudgeConfig.ORDERS,
-    "the order in which the answers are shown; both: one row with the merged verdict.",
+    "the order in which two answers are shown; both: one row with the merged verdict. Forward when not given.",
+    flag_values=FLAGS,
+)
+ARRANGEMENTS = flags.DEFINE_string(
+    "arrangements",
+    None,
+    "the number of orders in which a record's answers are shown, their scores averaged: with as many as there are answers each "
+    "stands at each position once; all: every order, of at most four answers. One when not given",
     flag_values=FLAGS,
 )
 REFERENCE = flags.DEFINE_enum(
@@ -134,6 +142,7 @@ def main() -> None:
         kind=KIND.value,
         mode=MODE.value,
         orders=ORDERS.value,
+        arrangements=parse_wanted(ARRANGEMENTS.value),
         reference=REFERENCE.value,
         temperature=TEMPERATURE.value,
         seed=SEED.value,

@@ -61,7 +61,12 @@ def tokenize(example: Example, tokenizer: Tokenizer, eos_id: int, length: int, o
         budget = length - len(targets)
         fitted = None
         if on_overflow == "truncate" and budget > 0:
-            fitted = fit_prompt(tokenizer, _KIND, example.question, example.answers, example.reference, budget)
+            fitted = fit_prompt(
+                tokenizer,
+                lambda answers: prompts.render(_KIND, example.question, answers, example.reference),
+                example.answers,
+                budget,
+            )
         if fitted is None:
             return None
         if fitted.ids[-_END_TOKENS:] != prompt_ids[-_END_TOKENS:]:

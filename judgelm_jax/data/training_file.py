@@ -134,7 +134,7 @@ def check_training_file(path: Path) -> TrainingFile:
 
 def _check_training_record(record: Record) -> bool:
     """Whether the teacher judged. Raises an `InputError` without place where the record is wrong."""
-    check_record(record, "pair", None)
+    check_record(record)
     judged = _check_judgment(record, "text", "score")
     with_reference = [record.get(field) is not None for field in ("text_w_reference", "score_w_reference")]
     if any(with_reference):

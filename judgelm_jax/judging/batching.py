@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from judgelm_jax.verdicts import LineForm
+
 _SHORTEST = 64
 _PER_OCTAVE = 8  # buckets between a power of two and the next: padding to the next one is at most 1/9
 # Prompts belong together that have in common, beyond what all have, this part of what is left of them.
@@ -39,11 +41,13 @@ Shape = tuple[int, int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """The tokens `ids` int32 [tokens] of a prompt, and its `key` uint32 [2] for sampling; `index` is the caller's."""
+    """The tokens `ids` int32 [tokens] of a prompt, and its `key` uint32 [2] for sampling; `index` is the caller's, and `form`
+    says which lines may follow it."""
 
     index: int
     ids: np.ndarray
     key: np.ndarray
+    form: LineForm | None = None
 
 
 class TreeArrays(NamedTuple):

@@ -5,6 +5,7 @@ import math
 
 from judgelm_jax import distributions
 from judgelm_jax.errors import InputError
+from judgelm_jax.kinds import KINDS
 from judgelm_jax.model.config import ATTENTION_BACKENDS
 
 
@@ -12,13 +13,15 @@ from judgelm_jax.model.config import ATTENTION_BACKENDS
 class JudgeConfig:
     """What is asked of a judge; each field is a flag of `judge`.
 
-    Every field may change a verdict but `attention` and `batch_size`, which may round otherwise, and `keep_as`, which goes
-    before the names of those fields of a record that a judgment has, too.
+    `orders` is of two answers (None: forward), `arrangements` of any number (None: one), a number or `all`: see
+    `arrangements.arrangements`. Every field may change a verdict but `attention` and `batch_size`, which may round otherwise,
+    and `keep_as`, which goes before the names of those fields of a record that a judgment has, too.
     """
 
     kind: str = "pair"
     mode: str = "scores"
-    orders: str = "forward"
+    orders: str | None = None
+    arrangements: int | str | None = None
     reference: str = "auto"
     temperature: float = 0.0
     seed: int = 0
@@ -30,7 +33,7 @@ class JudgeConfig:
     batch_size: int | None = None
     keep_as: str | None = None
 
-    KINDS = ("pair",)
+    KINDS = tuple(KINDS)
     MODES = ("scores", "explain", "distribution")
     ORDERS = ("forward", "reversed", "both")
     REFERENCES = ("auto", "none", "required")
@@ -42,12 +45,13 @@ class JudgeConfig:
         choices = {
             "kind": self.KINDS,
             "mode": self.MODES,
-            "orders": self.ORDERS,
             "reference": self.REFERENCES,
             "on_overflow": self.OVERFLOWS,
             "dtype": self.DTYPES,
             "attention": self.ATTENTIONS,
         }
+        if self.orders is not None:
+            choices["orders"] = self.ORDERS
         for field, values in choices.items():
             if getattr(self, field) not in values:
                 raise InputError(f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(values)}")

@@ -12,20 +12,22 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from judgelm_jax import distributions, sharding, verdicts
+from judgelm_jax import distributions, kinds, sharding, verdicts
+from judgelm_jax.arrangements import Arrangement, arrangements, as_shown, in_own_order, name_of
 from judgelm_jax.checkpoints import Checkpoint, open_checkpoint
 from judgelm_jax.errors import InputError
-from judgelm_jax.judging import line_tree, score_tree
 from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.chat import Chat, going_on
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.responses import NOT_FINITE, Response
+from judgelm_jax.judging.trees import Trees
+from judgelm_jax.kinds import Case
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import parameters
-from judgelm_jax.records import Record, answers_of, identity, question_identity, reference_of
+from judgelm_jax.records import Record, identity, question_identity, reference_of
 from judgelm_jax.tokenization import Tokenizer, fit_prompt
-from judgelm_jax.verdicts import Verdict
+from judgelm_jax.verdicts import LineForm, Verdict
 
 # Records that are sorted by length together. Memory is bounded by a window, whatever the length of the input.
 WINDOW = 8192
@@ -70,6 +72,9 @@ class Judge:
         """`source`: the checkpoint, to name it in errors; `model_id` when not given."""
         self.engine, self.tokenizer, self.settings, self.model_id = engine, tokenizer, settings, model_id
         self.source = source or model_id
+        self.kind = kinds.KINDS[settings.kind]
+        grid = settings.mode == "distribution"
+        self._words = distributions.grid(settings.score_grid) if grid else self.kind.scores
 
     @staticmethod
     def load(
@@ -98,15 +103,9 @@ class Judge:
     def of_checkpoint(checkpoint: Checkpoint, mesh: str | Mesh, settings: JudgeConfig, model_id: str, source: str) -> "Judge":
         """`load` of a checkpoint that was opened; `source` names it in errors."""
         tokenizer, config = checkpoint.required_tokenizer(), checkpoint.config
-        if settings.mode == "distribution":
-            tree: line_tree.LineTree | score_tree.ScoreTree = line_tree.build(
-                tokenizer, distributions.lines(distributions.grid(settings.score_grid), 2)
-            )
-        else:
-            tree = score_tree.build(tokenizer, verdicts.score_lines(2))
         device_mesh = mesh if isinstance(mesh, Mesh) else sharding.make_mesh(MeshConfig.parse(mesh))
         params = checkpoint.load(parameters.param_shardings(config, device_mesh), settings.dtype)
-        engine = Engine(params, config, device_mesh, settings, tree)
+        engine = Engine(params, config, device_mesh, settings, Trees(tokenizer, settings.mode))
         return Judge(engine, tokenizer, settings, model_id, source)
 
     def compare(self, question: str, answer_1: str, answer_2: str, reference: str | None = None) -> Judgment:
@@ -116,7 +115,7 @@ class Judge:
         return Judgment(next(self.judge_prepared(rows))[1])
 
     def judge(self, records: Iterable[Record], references: Mapping[str, str] | None = None) -> Iterator[Judgment]:
-        """Judges records (`question_id`, `question_body`, `answer1_body`, `answer2_body`) and yields in their order.
+        """Judges records (`question_id`, `question_body`, `answer1_body`, ...) and yields in their order.
 
         `references`: texts by `question_id`; they override the records' own.
         """
@@ -137,49 +136,64 @@ class Judge:
         row = judgment.row
         own = row["forward"] if row["order"] == "both" else row
         record = {name: value for name, value in row.items() if name not in verdicts.OUTPUT_FIELDS}
-        prepared = self.prepare([(0, record)], references or {}, "forward" if row["order"] == "both" else row["order"])
+        orders = {"both": "forward", "reversed": "reversed"}.get(row["order"])
+        prepared = self.prepare([(0, record)], references or {}, orders)
         if not prepared.prompts:
             raise InputError(f"the record {identity(record)!r} does not fit the context: there is nothing to ask about")
-        ids = [*prepared.prompts[0].ids.tolist(), *going_on(self.tokenizer, own["pred_text"])]
+        begun = self.kind.begun(prepared.cases[0][prepared.shown[prepared.prompts[0].index].case])
+        ids = [*prepared.prompts[0].ids.tolist(), *going_on(self.tokenizer, own["pred_text"].removeprefix(begun))]
         return Chat(self.engine, self.tokenizer, ids, self.settings.seed)
 
-    def prepare(self, window: Sequence[tuple[int, Record]], references: Mapping[str, str], orders: str) -> "Prepared":
+    def prepare(
+        self, window: Sequence[tuple[int, Record]], references: Mapping[str, str], orders: str | None = None
+    ) -> "Prepared":
         """Renders and tokenizes (index, record) pairs; needs no device, so it can run beside the judging of others.
 
+        `orders`: of two answers; None: forward, or what `settings.arrangements` says.
+
         Raises:
-          InputError: a prompt is too long and `on_overflow` is `error`, or a field has a name that the judgment takes.
+          InputError: a prompt is too long and `on_overflow` is `error`, or a record is not what the kind of judging needs.
         """
-        shown = ("forward", "reversed") if orders == "both" else (orders,)
-        prepared = Prepared(dict(window), shown, [], {}, {})
+        prepared = Prepared(dict(window), {}, [], [], {})
         for index, record in window:
             verdicts.kept(record, self.settings.keep_as)  # raises now, before anything is computed
-            answers = answers_of(record)
-            reference = None
-            if self.settings.reference != "none":
-                reference = references.get(question_identity(record), reference_of(record))
-            for offset, order in enumerate(shown):
-                number = index * len(shown) + offset
-                in_order = answers if order == "forward" else answers[::-1]
-                fitted = fit_prompt(
-                    self.tokenizer, self.settings.kind, record["question_body"], in_order, reference, self.engine.prompt_budget
-                )
-                if fitted is not None and any(fitted.removed) and self.settings.on_overflow != "truncate":
-                    fitted = None
-                if fitted is None:
-                    if self.settings.on_overflow == "error":
-                        raise InputError(
-                            f"the record {identity(record)!r} does not fit the context: its prompt may have "
-                            f"{self.engine.prompt_budget} tokens; pass --on_overflow=truncate or skip"
-                        )
-                    prepared.verdicts[number] = verdicts.overflow_verdict(order, len(answers))
-                    continue
-                if tuple(fitted.ids[-len(self.engine.tree.prompt_end) :]) != self.engine.tree.prompt_end:
-                    raise AssertionError("a prompt does not end in the tokens behind which the score lines were tokenized")
-                removed = fitted.removed if order == "forward" else fitted.removed[::-1]
-                prepared.removed[number] = removed
-                key = np.frombuffer(_digest(self.settings.seed, identity(record), order)[:8], np.uint32)
-                prepared.prompts.append(Prompt(number, np.asarray(fitted.ids, np.int32), key))
+            reference = references.get(question_identity(record), reference_of(record))
+            cases = self.kind.cases_of(record, reference, self.settings.reference)
+            prepared.cases[index] = cases
+            for number, case in enumerate(cases):
+                for order in self._arrangements(record, case, orders):
+                    self._add_prompt(prepared, Shown(index, number, order), case)
         return prepared
+
+    def _arrangements(self, record: Record, case: Case, orders: str | None) -> tuple[Arrangement, ...]:
+        wanted, seed = self.settings.arrangements, self.settings.seed
+        return arrangements(len(case.answers), orders=orders, wanted=wanted, identity=identity(record), seed=seed)
+
+    def _add_prompt(self, prepared: "Prepared", shown: "Shown", case: Case) -> None:
+        """Adds the prompt of a case in one arrangement, or its verdict where no prompt fits."""
+        record, number, order = prepared.records[shown.record], len(prepared.shown), shown.order
+        prepared.shown.append(shown)
+        form = self.kind.form(case, self._words)
+        budget = self.engine.prompt_budget(form)
+        answers = as_shown(case.answers, order)
+        fitted = fit_prompt(self.tokenizer, lambda texts: self.kind.prompt(case, texts), answers, budget)
+        if fitted is not None and any(fitted.removed) and self.settings.on_overflow != "truncate":
+            fitted = None
+        if fitted is None:
+            if self.settings.on_overflow == "error":
+                raise InputError(
+                    f"the record {identity(record)!r} does not fit the context: its prompt may have {budget} tokens; pass "
+                    "--on_overflow=truncate or skip"
+                )
+            prepared.verdicts[number] = verdicts.overflow_verdict(order)
+            return
+        end = self.engine.trees.of(form).prompt_end
+        if tuple(fitted.ids[-len(end) :]) != end:
+            raise AssertionError("a prompt does not end in the tokens behind which the score lines were tokenized")
+        parts = (self.settings.seed, identity(record), name_of(order), *([shown.case] if shown.case else []))
+        key = np.frombuffer(_digest(*parts)[:8], np.uint32)
+        prepared.shown[number] = dataclasses.replace(shown, removed=in_own_order(fitted.removed, order), form=form)
+        prepared.prompts.append(Prompt(number, np.asarray(fitted.ids, np.int32), key, form))
 
     def judge_prepared(self, prepared: "Prepared") -> Iterator[tuple[int, Record]]:
         """Yields (index, judgment) as records get done, those that need no model first."""
@@ -187,45 +201,53 @@ class Judge:
 
     def judgments(self, prepared: "Prepared", responses: Iterable[Response]) -> Iterator[tuple[int, Record]]:
         """Reads the engine's responses to `prepared`: what `judge_prepared` does beside running the engine."""
-        orders = len(prepared.orders)
+        numbers: dict[int, list[int]] = {}  # of each record, its prompts that are not done yet, and those that are
+        for number, shown in enumerate(prepared.shown):
+            numbers.setdefault(shown.record, []).append(number)
         judged = dict(prepared.verdicts)
+        waiting = {index: sum(number not in judged for number in own) for index, own in numbers.items()}
 
-        def finished(number: int) -> Iterator[tuple[int, Record]]:
-            index = number // orders
-            own = [judged.get(index * orders + offset) for offset in range(orders)]
-            if None not in own:
-                for offset in range(orders):
-                    judged.pop(index * orders + offset)
-                yield index, self._judgment(prepared.records[index], [verdict for verdict in own if verdict is not None])
+        def finished(index: int) -> tuple[int, Record]:
+            own = [(prepared.shown[number].case, judged.pop(number)) for number in numbers[index]]
+            cases = prepared.cases[index]
+            by_case = [[verdict for number, verdict in own if number == case] for case in range(len(cases))]
+            return index, self._judgment(prepared.records[index], cases, by_case)
 
-        for number in list(prepared.verdicts):
-            if number in judged:
-                yield from finished(number)
+        for index, count in waiting.items():
+            if count == 0:
+                yield finished(index)
         for response in responses:
-            order = prepared.orders[response.index % orders]
+            shown = prepared.shown[response.index]
             if response.finish == NOT_FINITE:
-                name = identity(prepared.records[response.index // orders])
+                name = identity(prepared.records[shown.record])
                 raise InputError(
                     f"{self.source}: the model's logits for the record {name!r} "
                     "are not finite (NaN or infinity), so nothing that it says counts; check the checkpoint (a damaged file, a "
                     "training that diverged), or try --dtype=float32"
                 )
-            judged[response.index] = self._verdict(response, order, prepared.removed[response.index])
-            yield from finished(response.index)
+            judged[response.index] = self._verdict(response, shown, prepared.cases[shown.record][shown.case])
+            waiting[shown.record] -= 1
+            if waiting[shown.record] == 0:
+                yield finished(shown.record)
 
-    def _verdict(self, response: Response, order: str, removed: tuple[int, ...]) -> Verdict:
+    def _verdict(self, response: Response, shown: "Shown", case: Case) -> Verdict:
+        form, begun = shown.form, self.kind.begun(case)
+        assert form is not None
         if response.log_probabilities is not None:
-            values = distributions.grid(self.settings.score_grid)
-            distribution = distributions.from_log_probabilities(response.log_probabilities, values, order)
-            line = distributions.lines(values, len(removed))[int(np.argmax(response.log_probabilities))].strip()
-            return verdicts.verdict_from_distribution(distribution, line, order, removed)
-        text = self.tokenizer.decode(response.ids).strip()
-        return verdicts.verdict_from_text(text, order, len(removed), response.finish, removed)
+            distribution = distributions.from_log_probabilities(response.log_probabilities, form.words, shown.order)
+            line = begun + form.begins + form.line(int(np.argmax(response.log_probabilities)))
+            return verdicts.verdict_from_distribution(distribution, line, shown.order, shown.removed)
+        # Behind the end of the prompt, so that a space with which the response begins is not lost.
+        end = self.engine.trees.of(form).prompt_end
+        text = self.tokenizer.decode((*end, *response.ids))[len(self.tokenizer.decode(end)) :]
+        return verdicts.verdict_from_text((begun + text).strip(), shown.order, response.finish, shown.removed, begun)
 
-    def _judgment(self, record: Record, own: list[Verdict]) -> Record:
+    def _judgment(self, record: Record, cases: Sequence[Case], by_case: Sequence[Sequence[Verdict]]) -> Record:
+        own, more = self.kind.conclude(cases, by_case)
         return verdicts.judgment(
             record,
-            own[0] if len(own) == 1 else (own[0], own[1]),
+            own,
+            more=more,
             keep_as=self.settings.keep_as,
             pred_id=uuid.uuid4().hex,
             pred_model_id=self.model_id,
@@ -234,14 +256,29 @@ class Judge:
 
 
 @dataclasses.dataclass(frozen=True)
+class Shown:
+    """What a prompt shows: a case of a record (by their numbers) in one arrangement.
+
+    `removed`: tokens cut from each answer, in the record's own order. `form`: of the lines that may follow; None where no
+    prompt fits.
+    """
+
+    record: int
+    case: int
+    order: Arrangement
+    removed: tuple[int, ...] = ()
+    form: LineForm | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A window of records, tokenized. A prompt is a record in one arrangement: its number is index × orders + offset."""
+    """A window of records, tokenized. The index of a prompt is that of what it shows in `shown`."""
 
     records: dict[int, Record]
-    orders: tuple[str, ...]
+    cases: dict[int, tuple[Case, ...]]
+    shown: list[Shown]
     prompts: list[Prompt]
-    removed: dict[int, tuple[int, ...]]  # tokens cut from each answer, in the record's own order, by number
-    verdicts: dict[int, Verdict]  # of the prompts that need no model
+    verdicts: dict[int, Verdict]  # of what is shown that needs no model, by its number
 
 
 def windows(numbered: Iterable[tuple[int, Record]]) -> Iterator[tuple[tuple[int, Record], ...]]:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from judgelm_jax import prompts
 from judgelm_jax.judging.score_tree import PROMPT_END_TOKENS, tokenize_lines
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import decoder, parameters, views
@@ -48,27 +49,27 @@ class LineTree:
     prompt_end: tuple[int, ...]
 
 
-def build(tokenizer: Tokenizer, lines: Sequence[str], response_prefix: str = "") -> LineTree:
-    """The tree of these lines (each ends in a newline), in their order, behind a prompt and this beginning of its response.
+def build(tokenizer: Tokenizer, lines: Sequence[str], end: str = prompts.END) -> LineTree:
+    """The tree of these lines (each ends in a newline), in their order, behind a prompt that ends in this text.
 
     Raises:
       InputError: the tokenizer merges the end of the prompt with a line.
     """
-    end_ids, tokenized = tokenize_lines(tokenizer, lines, response_prefix)
+    end_ids, tokenized = tokenize_lines(tokenizer, lines, end)
     longest = max(map(len, tokenized))
     nodes: dict[tuple[int, ...], int] = {(): -1}
     edges: dict[tuple[int, ...], int] = {}
     paths = []
     for ids in tokenized:
-        begins = [tuple(ids[:end]) for end in range(1, len(ids) + 1)]
+        begins = [tuple(ids[:length]) for length in range(1, len(ids) + 1)]
         for begin in begins[:-1]:
             nodes.setdefault(begin, len(nodes) - 1)
         paths.append([edges.setdefault(begin, len(edges)) for begin in begins])
     inner = [begin for begin in nodes if begin]
     ancestors = np.zeros((len(inner), len(inner)), bool)
     for begin in inner:
-        for end in range(1, len(begin) + 1):
-            ancestors[nodes[begin], nodes[begin[:end]]] = True
+        for length in range(1, len(begin) + 1):
+            ancestors[nodes[begin], nodes[begin[:length]]] = True
     return LineTree(
         tokens=np.array([begin[-1] for begin in inner], np.int32),
         depths=np.array([len(begin) - 1 for begin in inner], np.int32),

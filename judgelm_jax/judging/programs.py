@@ -19,10 +19,12 @@ from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.prefill import prefill
 from judgelm_jax.judging.responses import NOT_FINITE, Counts
 from judgelm_jax.judging.scheduler import DECODE_STEPS
+from judgelm_jax.judging.trees import Tree
 from judgelm_jax.model import attention, decoder
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.parameters import Params
 from judgelm_jax.model.placement import Placement
+from judgelm_jax.verdicts import LineForm
 
 Key = tuple[Any, ...]  # what a program does, and its shapes
 
@@ -35,14 +37,13 @@ class Programs:
         config: ModelConfig,
         placement: Placement,
         settings: JudgeConfig,
-        tree: score_tree.ScoreTree | line_tree.LineTree,
         unstacked: bool,
         counts: Counts,
     ):
         """`unstacked`: parameters and cache are lists of layers. Programs and seconds are added to `counts`."""
         assert placement.mesh is not None
         self.config, self.placement, self.mesh = config, placement, placement.mesh
-        self.settings, self.tree, self.unstacked, self.counts = settings, tree, unstacked, counts
+        self.settings, self.unstacked, self.counts = settings, unstacked, counts
         self._compiled: dict[Key, Any] = {}
         self._temperature = None if settings.temperature == 0 else np.float32(settings.temperature)
 
@@ -50,9 +51,15 @@ class Programs:
         """The shapes of batches for which there is a program whose key begins so."""
         return [own[len(key) :] for own in self._compiled if own[: len(key)] == key]
 
-    def compile_score(self, params: Params, batches: Sequence[Batch]) -> None:
-        """Compiles what `score` needs for these batches."""
-        self._compile({("score", *b.shape): functools.partial(self._lower_score, params, b) for b in batches})
+    def compile_score(self, params: Params, work: Sequence[tuple[LineForm, Tree, Sequence[Batch]]]) -> None:
+        """Compiles what `score` needs for batches of prompts of these forms, whose lines are those of the tree."""
+        self._compile(
+            {
+                ("score", form, *batch.shape): functools.partial(self._lower_score, params, tree, batch)
+                for form, tree, batches in work
+                for batch in batches
+            }
+        )
 
     def compile_decoding(
         self, params: Params, batches: Sequence[Batch], count: int, context: int, visible_lengths: Sequence[int]
@@ -65,9 +72,9 @@ class Programs:
             lower["decode", count, context, visible] = functools.partial(self._lower_decode, params, count, context, visible)
         self._compile(lower)
 
-    def score(self, params: Params, batch: Batch) -> jax.Array:
+    def score(self, params: Params, form: LineForm, batch: Batch) -> jax.Array:
         """Of each index of the batch, the tokens of a score line (-1 behind its end), or the log-probabilities of all lines."""
-        return self._compiled["score", *batch.shape](params, *self._put(batch.arrays), self._temperature)
+        return self._compiled["score", form, *batch.shape](params, *self._put(batch.arrays), self._temperature)
 
     def empty(self, count: int, context: int) -> slots.State:
         """`count` free slots."""
@@ -93,22 +100,21 @@ class Programs:
         self.counts.programs += len(new)
         self.counts.compile_seconds += time.perf_counter() - start
 
-    def _lower_score(self, params: Params, batch: Batch) -> jax.stages.Lowered:
+    def _lower_score(self, params: Params, lines: Tree, batch: Batch) -> jax.stages.Lowered:
         dtype = jnp.dtype(self.settings.dtype)
-        behind = len(self.tree.tokens) if isinstance(self.tree, line_tree.LineTree) else self.tree.longest
+        behind = len(lines.tokens) if isinstance(lines, line_tree.LineTree) else lines.longest
         free_slots = whole_pages(batch.prompt_length + behind) - batch.prompt_length
 
         def score(params, tokens, tree, lengths, keys, temperature):
             last, cache = prefill(params, self.config, self.placement, tokens, tree, free_slots, dtype)
-            return self._lines(params, cache, lengths, last, keys, temperature)
+            return self._lines(params, lines, cache, lengths, last, keys, temperature)
 
         everywhere = NamedSharding(self.mesh, PartitionSpec())  # each process reads all results
         jitted = jax.jit(score, out_shardings=everywhere)
         return jitted.lower(params, *self._shapes(batch.arrays), self._temperature)
 
-    def _lines(self, params, cache, lengths, last, keys, temperature):
+    def _lines(self, params, tree, cache, lengths, last, keys, temperature):
         """The lines, or their probabilities, of prompts with this cache and this last hidden state [B, E]."""
-        tree = self.tree
         if isinstance(tree, line_tree.LineTree):
             return line_tree.log_probabilities(params, self.config, self.placement, tree, cache, lengths, last)
         first = decoder.head(params, last)

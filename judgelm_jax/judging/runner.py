@@ -12,14 +12,16 @@ from typing import Any
 
 import tqdm
 
-from judgelm_jax import prompts, verdicts
+from judgelm_jax import kinds, verdicts
+from judgelm_jax.arrangements import arrangements
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.calibration import Calibration, apply
 from judgelm_jax.judging import output
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge, windows
 from judgelm_jax.judging.tally import Tally, judgments
-from judgelm_jax.records import Record, check_records, question_identity, read_jsonl, read_references, reference_of
+from judgelm_jax.kinds import Case
+from judgelm_jax.records import Record, check_records, identity, question_identity, read_jsonl, read_references, reference_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +54,18 @@ def check(job: Job, settings: JudgeConfig) -> CheckedInput:
     """
     if job.input.exists() and not job.input.is_file():
         raise InputError(f"{job.input}: is no plain file, and it is read more than once; write the records to a file")
-    summary = check_records(
-        job.input, kind=settings.kind, limit=job.limit, also=lambda record: verdicts.kept(record, settings.keep_as)
-    )
     references = {} if job.references is None else read_references(job.references)
+    kind = kinds.KINDS[settings.kind]
+
+    def check_record(record: Record) -> None:
+        verdicts.kept(record, settings.keep_as)
+        reference = references.get(question_identity(record), reference_of(record))
+        for case in kind.cases_of(record, reference, settings.reference):
+            arrangements(
+                len(case.answers), orders=settings.orders, wanted=settings.arrangements, identity=identity(record), seed=0
+            )
+
+    summary = check_records(job.input, answers=kind.answers, limit=job.limit, also=check_record)
     if settings.reference == "required" or (job.references is not None and settings.reference != "none"):
         for number, record in itertools.islice(read_jsonl(job.input), summary.records):
             if question_identity(record) not in references and reference_of(record) is None:
@@ -69,7 +79,7 @@ def check(job: Job, settings: JudgeConfig) -> CheckedInput:
 
 def fingerprint(job: Job, settings: JudgeConfig, checked: CheckedInput, model: str, model_id: str) -> dict[str, Any]:
     """Everything that a judgment depends on, by name. `model` is the fingerprint of the checkpoint."""
-    sample = prompts.render(settings.kind, "question", ["first", "second"], "reference")
+    sample = _sample(settings.kind)
     references = hashlib.sha256()
     for pair in sorted(checked.references.items()):
         references.update(repr(pair).encode("utf-8", "surrogatepass"))
@@ -81,7 +91,14 @@ def fingerprint(job: Job, settings: JudgeConfig, checked: CheckedInput, model: s
         "references": None if job.references is None else references.hexdigest(),
         "limit": job.limit,
         **{name: value for name, value in dataclasses.asdict(settings).items() if name not in ("attention", "batch_size")},
+        "orders": settings.orders or "forward",
     }
+
+
+def _sample(kind: str) -> str:
+    """What the prompts of a kind look like."""
+    known = "known" if kinds.KINDS[kind].wording.known_score and kinds.KINDS[kind].needs_reference else None
+    return kinds.KINDS[kind].prompt(Case("question", ("first", "second"), "reference", known), ["first", "second"])
 
 
 def run(

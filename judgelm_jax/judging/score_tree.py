@@ -19,7 +19,8 @@ from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.tokenization import Tokenizer
 
-# Every prompt ends with the same text, so the lines are tokenized behind it; its last tokens are compared with each prompt's.
+# Every prompt of a form ends with the same text, so the lines are tokenized behind it; its last tokens are compared with each
+# prompt's.
 PROMPT_END_TOKENS = 4
 NOT_FINITE = -2  # in place of a token: the model computed logits that are no numbers
 
@@ -40,13 +41,13 @@ class ScoreTree:
     prompt_end: tuple[int, ...]
 
 
-def build(tokenizer: Tokenizer, lines: Iterable[str], response_prefix: str = "") -> ScoreTree:
-    """Tokenizes lines behind the end of a prompt and this beginning of its response, and folds their tree.
+def build(tokenizer: Tokenizer, lines: Iterable[str], end: str = prompts.END) -> ScoreTree:
+    """Tokenizes lines behind a prompt that ends in this text, and folds their tree.
 
     Raises:
       InputError: the tokenizer merges the end of the prompt with a line, so that no line could follow a prompt.
     """
-    end_ids, tokenized = tokenize_lines(tokenizer, lines, response_prefix)
+    end_ids, tokenized = tokenize_lines(tokenizer, lines, end)
     trie: dict = {}
     for ids in tokenized:
         node = trie
@@ -68,13 +69,12 @@ def build(tokenizer: Tokenizer, lines: Iterable[str], response_prefix: str = "")
     return ScoreTree(tokens, children, root, max(map(len, tokenized)), tuple(end_ids[-PROMPT_END_TOKENS:]))
 
 
-def tokenize_lines(tokenizer: Tokenizer, lines: Iterable[str], response_prefix: str) -> tuple[list[int], list[list[int]]]:
-    """The ids of the end of a prompt with this beginning of its response, and those of each line behind it.
+def tokenize_lines(tokenizer: Tokenizer, lines: Iterable[str], end: str) -> tuple[list[int], list[list[int]]]:
+    """The ids of the text with which a prompt ends, and those of each line behind it.
 
     Raises:
       InputError: the tokenizer merges the end of the prompt with a line, so that no line could follow a prompt.
     """
-    end = prompts.END + response_prefix
     end_ids = tokenizer.encode(end)
     tokenized = tokenizer.encode_batch([end + line for line in lines])
     if any(ids[: len(end_ids)] != end_ids for ids in tokenized):

@@ -13,10 +13,10 @@ from judgelm_jax.data.held_out import as_trained
 from judgelm_jax.data.pipeline import batches
 from judgelm_jax.evaluation.joining import join_rows
 from judgelm_jax.evaluation.metrics import summarize
-from judgelm_jax.judging import score_tree
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.judge import Judge
+from judgelm_jax.judging.trees import Trees
 from judgelm_jax.records import Record
 from judgelm_jax.tokenization import Tokenizer
 from judgelm_jax.training.choice import AGREEMENT, Measured
@@ -83,9 +83,8 @@ def _live_judge(tokenizer: Tokenizer, config: TrainConfig, program: Program) -> 
     settings = JudgeConfig(
         mode="scores", orders="both", reference="auto", dtype=program.dtype, attention=config.computation.attention
     )
-    tree = score_tree.build(tokenizer, verdicts.score_lines(2))
     assert program.placement.mesh is not None
-    engine = Engine({}, program.model, program.placement.mesh, settings, tree)
+    engine = Engine({}, program.model, program.placement.mesh, settings, Trees(tokenizer, settings.mode))
     return Judge(engine, tokenizer, settings, "the judge in training")
 
 

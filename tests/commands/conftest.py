@@ -37,7 +37,7 @@ def loaded_once(monkeypatch, loaded) -> None:
     def load_once(
         model: str, mesh: str, settings: JudgeConfig, model_id: str, base: str | None = None, context: int | None = None
     ) -> Judge:
-        shared = dataclasses.replace(settings, orders="forward", on_overflow="truncate")
+        shared = dataclasses.replace(settings, orders=None, on_overflow="truncate")
         if shared not in loaded:
             loaded[shared] = load(model, mesh, shared, model_id, base, context)
         own = copy.copy(loaded[shared])

@@ -52,7 +52,7 @@ def test_published_predictions_leave_four_files(shared: Path, tmp_path: Path, ca
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics == json.loads((tmp_path / "copy.json").read_text())
     assert (metrics["protocol"], metrics["reduction"], metrics["coverage"]["judged"]) == ("one_order", "majority", 999)
-    assert check_records(folder / "records.jsonl", kind="pair").records == 999
+    assert check_records(folder / "records.jsonl").records == 999
     assert len(read(folder / "labels.jsonl")) == len(read(folder / "judgments.jsonl")) == 999
     assert "exists already" in refusal(capsys, *arguments)
     assert run_benchmark(*arguments, "--overwrite", "--reduction=annotator1", "--limit=50") == 0

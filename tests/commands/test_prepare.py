@@ -52,7 +52,7 @@ def test_two_answer_files_become_records_in_the_order_of_the_first(tmp_path: Pat
         "reference": {"text": "r", "model": "x"},
     }
     assert rows[1]["question_id"] == 1
-    assert check_records(output, kind="pair").records == 2
+    assert check_records(output).records == 2
     assert json.loads(counts.read_text())["records"] == 2
     assert "2 records with 2 answers each, 2 of them with a reference" in capsys.readouterr().out
 
@@ -85,7 +85,7 @@ def test_all_pairs_of_the_answers_become_records(tmp_path: Path, capsys: pytest.
         assert (row["answer1_model_id"], row["answer2_model_id"]) == (f"m{one}", f"m{two}")
         assert row["score"] == [{"logprob": -2.0} if number == "2" else None for number in (one, two)]
         assert "answer3_body" not in row
-    assert check_records(output, kind="pair").records == len(rows) == 12
+    assert check_records(output).records == len(rows) == 12
     assert "12 records with 2 answers each, 12 of them with a reference" in capsys.readouterr().out
 
 
@@ -180,7 +180,7 @@ def test_four_files_of_mt_bench_become_pairs_with_their_size_said(
     flags = (*files, f"--questions={folder / 'question.jsonl'}", f"--output={output}", f"--json={counts}")
     assert run_prepare(*flags, "--pairs=all") == 0
     rows = read(output)
-    assert check_records(output, kind="pair").records == len(rows) == 80 * 6
+    assert check_records(output).records == len(rows) == 80 * 6
     assert "80 questions and 4 models give 480 pairs" in capsys.readouterr().out
     characters = sum(
         len(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from judgelm_jax import verdicts
+from judgelm_jax.arrangements import FORWARD, REVERSED
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation import metrics
 from judgelm_jax.evaluation.joining import Fields, Judged, join, read_labels, read_predictions
@@ -96,8 +97,8 @@ def judgments(path: Path, order: str, texts: list[tuple[str, str]]) -> Path:
     rows = []
     for number, (one, other) in enumerate(texts):
         record = {"question_id": number, "question_body": "q", "answer1_body": "a", "answer2_body": "b"}
-        forward = verdicts.verdict_from_text(one, "forward", 2, "stop", (0, 0))
-        back = verdicts.verdict_from_text(other, "reversed", 2, "stop", (0, 0))
+        forward = verdicts.verdict_from_text(one, FORWARD, "stop", (0, 0))
+        back = verdicts.verdict_from_text(other, REVERSED, "stop", (0, 0))
         verdict = {"forward": forward, "reversed": back, "both": (forward, back)}[order]
         rows.append(verdicts.judgment(record, verdict, pred_id="p", pred_model_id="m", tstamp=0.0))
     return write(path, *rows)
@@ -297,8 +298,6 @@ def test_orders_that_do_not_go_together_are_refused(tmp_path: Path, first: str, 
 
 
 def test_a_row_of_an_overflow_keeps_its_status(tmp_path: Path) -> None:
-    row = verdicts.judgment(
-        {"question_id": 1}, verdicts.overflow_verdict("forward", 2), pred_id="p", pred_model_id="m", tstamp=0
-    )
+    row = verdicts.judgment({"question_id": 1}, verdicts.overflow_verdict(FORWARD), pred_id="p", pred_model_id="m", tstamp=0)
     path = write(tmp_path / "p.jsonl", row)
     assert read_predictions(path, "tolerant")["1"].headline == Judged("overflow", None)

@@ -11,6 +11,7 @@ from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.tokenization import load_tokenizer
+from judgelm_jax.verdicts import LineForm
 
 
 def load(folder, mesh, **settings):
@@ -25,6 +26,10 @@ def judge(laboratory_checkpoint, one_device):
 @pytest.fixture(scope="module")
 def records():
     return [pair.record for pair in laboratory.make_pairs(5, seed=2)]
+
+
+def lines_of(grid):
+    return list(LineForm("", "", distributions.grid(grid), 2).lines())
 
 
 def brute_force(model, tokenizer, prompt_ids, lines):
@@ -48,7 +53,7 @@ def test_every_line_has_the_probability_of_a_pass_of_its_own(request, one_device
         folder = request.getfixturevalue("shared") / "data" / "checkpoints" / "stories260K-long-hf"
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     judge = load(folder, one_device)
-    lines = distributions.lines(distributions.grid("1:10:1"), 2)
+    lines = lines_of("1:10:1")
     prepared = judge.prepare(list(enumerate(records[:4])), {}, "forward")
     found = {answer.index: answer.log_probabilities for answer in judge.engine.run(prepared.prompts)}
     for row in prepared.prompts:
@@ -61,7 +66,7 @@ def test_every_line_has_the_probability_of_a_pass_of_its_own(request, one_device
 @pytest.mark.parametrize("text", ["1:10:1", "0:10:2.5"])
 def test_the_tree_holds_each_line_once(shared, name, text):
     tokenizer = load_tokenizer(shared / "data" / name)
-    lines = distributions.lines(distributions.grid(text), 2)
+    lines = lines_of(text)
     tree = line_tree.build(tokenizer, lines)
     begin = len(tokenizer.encode("x### Response:"))
     for line, path in zip(lines, tree.paths, strict=True):
@@ -122,7 +127,7 @@ def test_a_tree_computed_in_parts_gives_the_same_probabilities(laboratory_checkp
     whole = load(laboratory_checkpoint, one_device, score_grid=fine, batch_size=2)
     prepared = whole.prepare(list(enumerate(records)), {}, "forward")
     expected = {answer.index: answer.log_probabilities for answer in whole.engine.run(prepared.prompts)}
-    nodes = len(whole.engine.tree.tokens)
+    nodes = len(whole.engine.trees.of(prepared.prompts[0].form).tokens)
     for pairs in (1, 40_000):  # a node at a time; a number at a time that does not divide that of the nodes
         monkeypatch.setattr(line_tree, "_PAIRS_AT_ONCE", pairs)
         parts = load(laboratory_checkpoint, one_device, score_grid=fine, batch_size=2)
@@ -140,7 +145,7 @@ def test_batches_count_the_nodes_of_the_tree(laboratory_checkpoint, one_device, 
     prompts = judge.prepare(list(enumerate(pair.record for pair in laboratory.make_pairs(60, seed=2))), {}, "forward").prompts
     with pytest.raises(KeyError):  # nothing was compiled
         next(judge.engine.run(prompts))
-    nodes = len(judge.engine.tree.tokens)
+    nodes = len(judge.engine.trees.of(prompts[0].form).tokens)
     assert sum(len(batch.prompts_by_index) for batch in seen) == 60
     assert all(batch.capacity * (batch.prompt_length + nodes) <= 2 * sizing._CACHE_TOKENS for batch in seen)
     assert nodes * 60 > 2 * sizing._CACHE_TOKENS

@@ -9,34 +9,35 @@ import pytest
 import torch
 import transformers
 
-from judgelm_jax import verdicts
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.errors import InputError
-from judgelm_jax.judging import score_tree
 from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
+from judgelm_jax.judging.trees import Trees
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import parameters
+from judgelm_jax.prompts import END
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.tokenization import load_tokenizer
+from judgelm_jax.verdicts import SCORE_STRINGS, LineForm
 
 NEW = 24
+PAIR = LineForm(END, "", SCORE_STRINGS, 2)
 
 
 def make_engine(folder, mesh, **settings):
     checkpoint = open_checkpoint(str(folder))
     settings = JudgeConfig(dtype="float32", **settings)
     params = checkpoint.load(parameters.param_shardings(checkpoint.config, mesh), settings.dtype)
-    tree = score_tree.build(load_tokenizer(folder), verdicts.score_lines(2))
-    return Engine(params, checkpoint.config, mesh, settings, tree)
+    return Engine(params, checkpoint.config, mesh, settings, Trees(load_tokenizer(folder), settings.mode))
 
 
 def random_prompts(count, seed=0, longest=150, vocabulary=400):
     rng = np.random.default_rng(seed)
     return [
         Prompt(i, np.concatenate([[1], rng.integers(3, vocabulary, rng.integers(5, longest))]).astype(np.int32),
-            rng.integers(0, 2**32, 2, dtype=np.uint32))
+            rng.integers(0, 2**32, 2, dtype=np.uint32), PAIR)
         for i in range(count)
     ]  # fmt: skip
 
@@ -82,7 +83,7 @@ def greedy_line(model, tree, ids):
 def test_score_lines_equal_constrained_greedy_decoding_by_hand(scores, hugging_face, prompts):
     found = responses(scores, prompts)
     for prompt in prompts:
-        assert found[prompt.index] == (greedy_line(hugging_face, scores.tree, prompt.ids.tolist()), "stop")
+        assert found[prompt.index] == (greedy_line(hugging_face, scores.trees.of(PAIR), prompt.ids.tolist()), "stop")
     assert len({tuple(ids) for ids, _ in found.values()}) > 3  # the prompts do not all get one line
 
 
@@ -102,7 +103,7 @@ def test_explanations_equal_hugging_face_token_by_token(laboratory_checkpoint, e
     params = open_checkpoint(str(laboratory_checkpoint)).load(
         parameters.param_shardings(explain.config, explain.mesh), "float32"
     )
-    engine = Engine(params, dataclasses.replace(explain.config, eos_ids=ends), explain.mesh, explain.settings, explain.tree)
+    engine = Engine(params, dataclasses.replace(explain.config, eos_ids=ends), explain.mesh, explain.settings, explain.trees)
     found = responses(engine, prompts)
     for prompt in prompts:
         assert found[prompt.index] == hugging_face_text(hugging_face, prompt.ids.tolist(), NEW, ends)
@@ -133,7 +134,8 @@ def test_sampling_follows_the_prompts_key_and_the_models_probabilities(laborator
     found = responses(engine, [Prompt(i, ids, key) for i, key in enumerate(keys)])
     assert found == responses(engine, [Prompt(i, ids, key) for i, key in enumerate(keys)])
     # The first token against the probabilities of the allowed tokens by Hugging Face.
-    allowed = [int(token) for token in engine.tree.tokens[engine.tree.root] if token >= 0]
+    tree = engine.trees.of(PAIR)
+    allowed = [int(token) for token in tree.tokens[tree.root] if token >= 0]
     with torch.no_grad():
         logits = hugging_face(torch.tensor(ids[None].astype(np.int64))).logits[0, -1, allowed]
     probabilities = torch.softmax(logits, dim=0).numpy()

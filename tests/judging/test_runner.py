@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from judgelm_jax import verdicts
+from judgelm_jax.arrangements import FORWARD, REVERSED
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import judge as judge_module
 from judgelm_jax.judging import output, runner
@@ -48,8 +49,8 @@ class StubJudge:
         texts = ("7 8", "prose", "9 9")
         both = self.settings.orders == "both"
         shown = [
-            verdicts.verdict_from_text(texts[(index + place) % 3], order, 2, "stop", (int(index % 5 == 0), 0))
-            for place, order in enumerate(("forward", "reversed"))
+            verdicts.verdict_from_text(texts[(index + place) % 3], order, "stop", (int(index % 5 == 0), 0))
+            for place, order in enumerate((FORWARD, REVERSED))
         ]
         return verdicts.judgment(record, tuple(shown) if both else shown[0], pred_id="p", pred_model_id="m", tstamp=0.0)
 

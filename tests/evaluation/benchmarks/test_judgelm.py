@@ -46,7 +46,7 @@ def test_with_reference_has_other_labels_and_gives_the_judge_the_references(file
     assert [record["reference"]["text"] for record in loaded.records] == ["r0", "r1", "r2", "r3"]
     path = tmp_path / "records.jsonl"
     path.write_text("".join(dump_line(row) + "\n" for row in loaded.records))
-    assert check_records(path, kind="pair").records == 4
+    assert check_records(path).records == 4
 
 
 def test_published_figures_of_both_label_files_stand_beside(files: Path) -> None:

@@ -56,7 +56,7 @@ def test_its_records_pass_the_check_of_the_judge(shared: Path, tmp_path: Path) -
     path = tmp_path / "records.jsonl"
     rows = read_pandalm(shared / "data/benchmarks/pandalm/testset-v1.json").records
     path.write_text("".join(dump_line(row) + "\n" for row in rows), encoding="utf-8")
-    assert check_records(path, kind="pair").records == 999
+    assert check_records(path).records == 999
 
 
 @pytest.mark.parametrize(

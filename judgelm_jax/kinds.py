@@ -1,0 +1,100 @@
+"""What a kind of judging is, as data: what it needs of a record, how that is shown, what may be answered, what is made of it.
+
+Judge, engine, output and resume know cases, arrangements of N answers and lines of M scores, and no kind by name.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from judgelm_jax import prompts
+from judgelm_jax.errors import InputError
+from judgelm_jax.prompts import Wording
+from judgelm_jax.records import Record, answers_of, check_text
+from judgelm_jax.verdicts import SCORE_STRINGS, LineForm, Verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What of a record is judged together: `answers`, in the record's own order.
+
+    `reference`: the text of the reference answer. `known`: an answer that is known to be good. Neither is judged, and neither
+    is ever shortened. `texts`: further fields that the prompt names.
+    """
+
+    question: str
+    answers: tuple[str, ...]
+    reference: str | None = None
+    known: str | None = None
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+# The verdicts of a record, of each case those of its arrangements → those that count, and further fields of the judgment.
+Conclude = Callable[[Sequence[Case], Sequence[Sequence[Verdict]]], tuple[Sequence[Verdict], Record]]
+
+
+def _only_case(cases: Sequence[Case], verdicts: Sequence[Sequence[Verdict]]) -> tuple[Sequence[Verdict], Record]:
+    (own,) = verdicts
+    return own, {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of judging.
+
+    `answers`: the fewest and the most `answerK_body` of a record (None: any number). `cases`: from a record and the text of its
+    reference (None: without) to what is judged. `needs_reference`: a case without reference and without known-good answer is
+    refused, unless `--reference=none` says that this is meant. `wording`: the prompt. `scores`: what a score may be, as it is
+    written. `conclude`: from the verdicts of all cases to the judgment.
+    """
+
+    name: str
+    answers: tuple[int, int | None]
+    cases: Callable[[Record, str | None], tuple[Case, ...]]
+    wording: Wording
+    needs_reference: bool = False
+    scores: tuple[str, ...] = SCORE_STRINGS
+    conclude: Conclude = _only_case
+
+    def cases_of(self, record: Record, reference: str | None, policy: str) -> tuple[Case, ...]:
+        """The cases of a record that has the fields which `records.check_record` asks for. `policy`: that of `--reference`.
+
+        Raises:
+          InputError: a field that the prompt names is missing, or a reference. The message has no place.
+        """
+        for field in self.wording.fields():
+            check_text(record, field)
+        texts = {field: record[field] for field in self.wording.fields()}
+        found = self.cases(record, None if policy == "none" else reference)
+        if self.needs_reference and policy != "none" and any(case.known is None and case.reference is None for case in found):
+            raise InputError(
+                f"--kind={self.name} judges by a reference and this record has none; add the field 'reference', give "
+                "--references=FILE, or pass --reference=none to judge without one"
+            )
+        return tuple(dataclasses.replace(case, texts={**case.texts, **texts}) for case in found)
+
+    def prompt(self, case: Case, answers: Sequence[str]) -> str:
+        """The prompt of a case with its answers in the order (and as short) as they are given."""
+        known = self.shows_known(case)
+        shown = (case.known, *answers) if known and case.known is not None else answers
+        return self.wording.fill(case.question, shown, case.reference, case.texts, known=known)
+
+    def shows_known(self, case: Case) -> bool:
+        """Whether the known-good answer takes the first slot, and its score begins the response."""
+        return case.known is not None and bool(self.wording.known_score)
+
+    def begun(self, case: Case) -> str:
+        """The text with which the response is begun; the prompt ends with it."""
+        return self.wording.known_score if self.shows_known(case) else ""
+
+    def form(self, case: Case, words: tuple[str, ...]) -> LineForm:
+        """The lines that may follow the prompt of a case: a score of `words` for each answer."""
+        known = self.shows_known(case)
+        end = self.wording.end(len(case.answers) + known, known)
+        return LineForm(end, " " if known else "", words, len(case.answers))
+
+
+def _all_answers(record: Record, reference: str | None) -> tuple[Case, ...]:
+    return (Case(record["question_body"], tuple(answers_of(record)), reference),)
+
+
+KINDS = {"pair": Kind("pair", (2, 2), _all_answers, prompts.TEXT)}

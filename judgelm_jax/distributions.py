@@ -44,16 +44,59 @@ class Distribution:
         return {"0": float(self.probabilities[~alone].sum()), **wins}
 
     def winner(self) -> int:
-        """The most likely outcome, 0 for a tie; 0 also where two winners are equally likely."""
-        outcomes = self.outcomes()
-        most = max(outcomes.values())
-        likely = [int(name) for name, value in outcomes.items() if value == most]
-        return likely[0] if len(likely) == 1 else 0
+        """The most likely outcome; see `likeliest`."""
+        return likeliest(self.outcomes())
 
     def entropy(self) -> float:
         """Nats, over lines."""
         positive = self.probabilities[self.probabilities > 0]
         return float(-(positive * np.log(positive)).sum())
+
+
+@dataclasses.dataclass(frozen=True)
+class Factors:
+    """Over the scores of N answers, each taken as independent of the others: for lines that are too many to know them jointly.
+
+    `values`: float [G]; `probabilities`: float64 [N, G] in the record's own order, each row of sum one; `covered_mass`: the
+    product of the masses of the rows before normalization.
+    """
+
+    values: np.ndarray
+    probabilities: np.ndarray
+    covered_mass: float
+
+    def most_likely(self) -> tuple[float, ...]:
+        """The most likely score of each answer."""
+        return tuple(float(self.values[place]) for place in self.probabilities.argmax(axis=1))
+
+    def expected_scores(self) -> list[float]:
+        """The mean score of each answer."""
+        return [float(mean) for mean in self.probabilities @ self.values]
+
+    def outcomes(self) -> dict[str, float]:
+        """As `Distribution.outcomes`."""
+        below = np.cumsum(self.probabilities, axis=1) - self.probabilities  # [N, G]: that the score of an answer is lower
+        wins = {}
+        for number in range(len(below)):
+            others = np.delete(below, number, axis=0).prod(axis=0)
+            wins[str(number + 1)] = float(self.probabilities[number] @ others)
+        return {"0": max(0.0, 1 - sum(wins.values())), **wins}
+
+    def winner(self) -> int:
+        """The most likely outcome; see `likeliest`."""
+        return likeliest(self.outcomes())
+
+    def entropy(self) -> float:
+        """Nats, over lines."""
+        positive = self.probabilities[self.probabilities > 0]
+        return float(-(positive * np.log(positive)).sum())
+
+
+def likeliest(outcomes: dict[str, float]) -> int:
+    """The most likely outcome, 0 for a tie; 0 also where two winners are equally likely."""
+    most = max(outcomes.values())
+    likely = [int(name) for name, value in outcomes.items() if value == most]
+    return likely[0] if len(likely) == 1 else 0
 
 
 def grid(text: str) -> tuple[str, ...]:
@@ -75,24 +118,37 @@ def grid(text: str) -> tuple[str, ...]:
     return tuple(f"{value.normalize():f}" for value in values)
 
 
-def from_log_probabilities(log_probabilities: np.ndarray, values: tuple[str, ...], order: Arrangement) -> Distribution:
-    """Normalizes the log probabilities of all lines, the last score running fastest in the order that was shown, and puts them
-    into the record's own order."""
+def from_log_probabilities(
+    log_probabilities: np.ndarray, values: tuple[str, ...], order: Arrangement
+) -> Distribution | Factors:
+    """Normalizes log probabilities and puts them into the record's own order.
+
+    Args:
+      log_probabilities: [lines], of all lines of the values, the last score running fastest in the order that was shown; or
+        [N, G], of each score the values.
+    """
     logs = np.asarray(log_probabilities, np.float64)
-    largest = logs.max()
-    weights = np.exp(logs - largest)
+    places = [order.index(number) for number in range(1, len(order) + 1)]  # of each answer, where it was shown
+    if logs.ndim == 2:
+        largest = logs.max(axis=1, keepdims=True)
+        weights = np.exp(logs - largest)
+        masses = weights.sum(axis=1)
+        covered = float(np.exp(largest.sum() + np.log(masses).sum()))
+        return Factors(np.array(values, np.float64), (weights / masses[:, None])[places], covered)
+    most = logs.max()
+    weights = np.exp(logs - most)
     shown = (weights / weights.sum()).reshape((len(values),) * len(order))  # an axis for each position
-    own = shown.transpose([order.index(number) for number in range(1, len(order) + 1)])
-    return Distribution(np.array(values, np.float64), own, float(np.exp(largest) * weights.sum()))
+    return Distribution(np.array(values, np.float64), shown.transpose(places), float(np.exp(most) * weights.sum()))
 
 
-def mean(found: Sequence[Distribution]) -> Distribution:
-    """The mean of distributions over one grid, all in the record's own order."""
+def mean(found: Sequence[Distribution | Factors]) -> Distribution | Factors:
+    """The mean of distributions over one grid, all in the record's own order and of one form."""
     probabilities = np.sum([one.probabilities for one in found], axis=0) / len(found)
-    return Distribution(found[0].values, probabilities, sum(one.covered_mass for one in found) / len(found))
+    covered = sum(one.covered_mass for one in found) / len(found)
+    return dataclasses.replace(found[0], probabilities=probabilities, covered_mass=covered)
 
 
-def position_bias(forward: Distribution, reversed_: Distribution) -> float:
+def position_bias(forward: Distribution | Factors, reversed_: Distribution | Factors) -> float:
     """How much the place shown first is preferred in a pair, from -1 (always the second) to 1 (always the first).
 
     P(the answer shown first wins) - P(the one shown second wins), over both orders.

@@ -74,9 +74,10 @@ class Kind:
 
     def prompt(self, case: Case, answers: Sequence[str]) -> str:
         """The prompt of a case with its answers in the order (and as short) as they are given."""
-        known = self.shows_known(case)
-        shown = (case.known, *answers) if known and case.known is not None else answers
-        return self.wording.fill(case.question, shown, case.reference, case.texts, known=known)
+        if self.shows_known(case) and case.known is not None:
+            return self.wording.fill(case.question, (case.known, *answers), case.reference, case.texts, known=True)
+        reference = case.known if case.reference is None else case.reference
+        return self.wording.fill(case.question, answers, reference, case.texts)
 
     def shows_known(self, case: Case) -> bool:
         """Whether the known-good answer takes the first slot, and its score begins the response."""
@@ -97,4 +98,23 @@ def _all_answers(record: Record, reference: str | None) -> tuple[Case, ...]:
     return (Case(record["question_body"], tuple(answers_of(record)), reference),)
 
 
-KINDS = {"pair": Kind("pair", (2, 2), _all_answers, prompts.TEXT)}
+def _graded_answer(record: Record, reference: str | None) -> tuple[Case, ...]:
+    """One answer, beside a reference that is known to be good; in the published form the first of two answers is that."""
+    question, answers = record["question_body"], answers_of(record)
+    if len(answers) == 2:
+        return (Case(question, (answers[1],), reference, known=answers[0]),)
+    return (Case(question, (answers[0],), known=reference),)
+
+
+def _says_whether_by_reference(
+    cases: Sequence[Case], verdicts: Sequence[Sequence[Verdict]]
+) -> tuple[Sequence[Verdict], Record]:
+    (case,), (own,) = cases, verdicts
+    return own, {"reference_used": case.known is not None or case.reference is not None}
+
+
+KINDS = {
+    "pair": Kind("pair", (2, 2), _all_answers, prompts.TEXT),
+    "multi": Kind("multi", (2, None), _all_answers, prompts.TEXT),
+    "single": Kind("single", (1, 2), _graded_answer, prompts.TEXT, needs_reference=True, conclude=_says_whether_by_reference),
+}

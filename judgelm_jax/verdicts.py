@@ -5,9 +5,11 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from judgelm_jax import distributions
 from judgelm_jax.arrangements import Arrangement, in_own_order, mean_scores, name_of, position_effects, ranking
-from judgelm_jax.distributions import Distribution
+from judgelm_jax.distributions import Distribution, Factors
 from judgelm_jax.errors import InputError
 from judgelm_jax.records import Record
 
@@ -49,6 +51,9 @@ OUTPUT_FIELDS = (
     "ranking",
     "arrangements",
     "position_effects",
+    "score_probabilities",
+    "reference_used",
+    "factorized",
 )
 
 
@@ -69,13 +74,14 @@ class LineForm:
         for words in itertools.product(self.words, repeat=self.count):
             yield f"{self.begins}{' '.join(words)}\n"
 
-    def line(self, index: int) -> str:
-        """The line at this index of `lines`, without what surrounds its scores."""
-        words = []
-        for _ in range(self.count):
-            index, word = divmod(index, len(self.words))
-            words.append(self.words[word])
-        return " ".join(reversed(words))
+    def likeliest(self, log_probabilities: np.ndarray) -> str:
+        """The scores of the line with the largest of [lines], in the order of `lines`; or of [count, words], of each score the
+        largest."""
+        if log_probabilities.ndim == 2:
+            places = log_probabilities.argmax(axis=1)
+        else:
+            places = np.unravel_index(int(log_probabilities.argmax()), (len(self.words),) * self.count)
+        return " ".join(self.words[place] for place in places)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +101,7 @@ class Verdict:
     explanation: str
     finish: str | None
     truncated: tuple[int, ...]
-    distribution: Distribution | None = None
+    distribution: Distribution | Factors | None = None
 
 
 def score_lines(count: int) -> Iterator[str]:
@@ -166,7 +172,9 @@ def verdict_from_text(text: str, order: Arrangement, finish: str, truncated: Seq
     return Verdict(status, scores, winner_of(scores), order, text, explanation_of(text), finish, tuple(truncated))
 
 
-def verdict_from_distribution(distribution: Distribution, line: str, order: Arrangement, truncated: Sequence[int]) -> Verdict:
+def verdict_from_distribution(
+    distribution: Distribution | Factors, line: str, order: Arrangement, truncated: Sequence[int]
+) -> Verdict:
     """The most likely line and the most likely winner; `line` is that line in the order that was shown."""
     status = "truncated" if any(truncated) else "ok"
     scores, winner = distribution.most_likely(), distribution.winner()
@@ -293,11 +301,22 @@ def _fields(verdict: Verdict) -> Record:
         "explanation": verdict.explanation,
         "truncated": list(verdict.truncated),
     }
+    alone = len(verdict.order) == 1  # nobody wins
+    if alone:
+        del fields["winner"]
     if verdict.distribution is not None:
         fields |= {
-            "probabilities": verdict.distribution.outcomes(),
+            **(_grades(verdict.distribution) if alone else {"probabilities": verdict.distribution.outcomes()}),
             "expected_scores": verdict.distribution.expected_scores(),
             "entropy": verdict.distribution.entropy(),
             "covered_mass": verdict.distribution.covered_mass,
         }
+        if isinstance(verdict.distribution, Factors):
+            fields["factorized"] = True
     return fields
+
+
+def _grades(distribution: Distribution | Factors) -> Record:
+    """The probability of each score that a single answer may get, by the score as it is written."""
+    pairs = zip(distribution.values, distribution.probabilities, strict=True)
+    return {"score_probabilities": {f"{value:g}": float(probability) for value, probability in pairs}}

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -63,3 +64,26 @@ def test_the_mass_of_an_untrained_model_is_not_rounded_away():
 def test_equally_likely_winners_are_a_tie():
     made = distributions.from_log_probabilities(np.log([1e-9, 0.5, 0.5, 1e-9]), ("1", "2"), FORWARD)
     assert made.winner() == 0
+
+
+@given(data=st.data(), order=st.integers(2, 4).flatmap(lambda count: st.permutations(range(1, count + 1))))
+def test_independent_scores_agree_with_a_loop_over_lines(data, order):
+    values, order = ("1", "5.5", "10"), tuple(order)
+    logs = data.draw(hnp.arrays(np.float32, (len(order), 3), elements=st.floats(-30, -1, width=32)))
+    made = distributions.from_log_probabilities(logs, values, order)
+    mass = np.exp(logs.astype(np.float64))
+    shown = mass / mass.sum(axis=1, keepdims=True)
+    wins, expected, entropy = dict.fromkeys(map(str, range(len(order) + 1)), 0.0), np.zeros(len(order)), 0.0
+    for places in itertools.product(range(3), repeat=len(order)):
+        weight = np.prod([shown[position, place] for position, place in enumerate(places)])
+        scores = [float(values[places[order.index(number)]]) for number in range(1, len(order) + 1)]
+        best = [k for k, score in enumerate(scores) if score == max(scores)]
+        wins[str(best[0] + 1) if len(best) == 1 else "0"] += weight
+        expected += weight * np.array(scores)
+        entropy -= weight * np.log(weight)
+    assert made.outcomes() == pytest.approx(wins, abs=1e-12)
+    assert made.expected_scores() == pytest.approx(expected.tolist())
+    assert made.entropy() == pytest.approx(entropy, abs=1e-9)
+    assert made.covered_mass == pytest.approx(mass.sum(axis=1).prod())
+    merged = distributions.mean([made, dataclasses.replace(made, probabilities=made.probabilities[:, ::-1])])
+    assert merged.expected_scores() == pytest.approx([5.5] * len(order))

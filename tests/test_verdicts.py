@@ -237,11 +237,66 @@ def test_every_field_that_a_judgment_adds_is_one_of_the_declared() -> None:
     back = verdicts.verdict_from_distribution(made, "1 1", REVERSED, (0, 0))
     of_three = [verdicts.verdict_from_text("1 2 3", order, "stop", (0, 0, 0)) for order in ((1, 2, 3), (3, 1, 2))]
     added: set[str] = set()
-    for verdict in (forward, (forward, back), of_three):
+    factors = distributions.from_log_probabilities(np.log(np.full((3, 10), 0.1)), grid, (1, 2, 3))
+    chained = verdicts.verdict_from_distribution(factors, "1 1 1", (1, 2, 3), (0, 0, 0))
+    alone = distributions.from_log_probabilities(np.log(np.full(10, 0.1)), grid, (1,))
+    graded = verdicts.verdict_from_distribution(alone, "1", (1,), (0,))
+    for verdict in (forward, (forward, back), of_three, chained, graded):
         own = verdicts.judgment(RECORD, verdict, **MADE).keys() - RECORD.keys()
         assert own <= set(verdicts.OUTPUT_FIELDS)
         added |= own
-    assert added | {"calibrated"} == set(verdicts.OUTPUT_FIELDS)  # that one is of `judge --calibration`
+    # These are of `judge --calibration`, and of the kind `single`.
+    assert added | {"calibrated", "reference_used"} == set(verdicts.OUTPUT_FIELDS)
+
+
+THREE = ((1, 2, 3), (3, 1, 2), (2, 3, 1))
+
+
+def test_the_scores_of_three_answers_are_ranked_and_averaged_over_arrangements() -> None:
+    texts = ("8 6 8\nAll are fine.", "9 8 4", "5.5 9 8")  # in the order that was shown
+    one, two, three = (
+        verdicts.verdict_from_text(text, order, "stop", cut)
+        for text, order, cut in zip(texts, THREE, ((0, 0, 0), (0, 2, 0), (1, 0, 0)), strict=True)
+    )
+    assert [verdict.scores for verdict in (one, two, three)] == [(8, 6, 8), (8, 4, 9), (8, 5.5, 9)]
+    row = verdicts.judgment(RECORD, (one, two, three), **MADE)
+    assert row["scores"] == pytest.approx([8, 15.5 / 3, 26 / 3])
+    assert (row["ranking"], row["winner"], row["order"]) == ([[3], [1], [2]], 3, "arrangements")
+    assert (row["status"], row["truncated"], row["pred_text"]) == ("truncated", [1, 2, 0], texts[0])
+    assert [entry["order"] for entry in row["arrangements"]] == [list(order) for order in THREE]
+    assert [entry["winner"] for entry in row["arrangements"]] == [0, 3, 3]
+    shown_means = [22.5 / 3, 23 / 3, 20 / 3]
+    assert row["position_effects"] == pytest.approx([mean - 65.5 / 9 for mean in shown_means])
+    alone = verdicts.judgment(RECORD, one, **MADE)
+    assert (alone["scores"], alone["ranking"], alone["winner"]) == ([8, 6, 8], [[1, 3], [2]], 0)
+    assert len(alone["arrangements"]) == 1
+    assert "position_effects" not in alone
+    json.dumps(row, allow_nan=False)
+
+
+@pytest.mark.parametrize("bad", ["unparsed", "overflow"])
+def test_without_scores_in_one_arrangement_there_is_no_ranking(bad: str) -> None:
+    good = verdicts.verdict_from_text("8 6 8", THREE[0], "stop", (0, 0, 0))
+    other = {
+        "unparsed": verdicts.verdict_from_text("8 6", THREE[1], "length", (0, 0, 0)),
+        "overflow": verdicts.overflow_verdict(THREE[1]),
+    }[bad]
+    row = verdicts.judgment(RECORD, (good, other), **MADE)
+    assert row["status"] == bad
+    assert [row[name] for name in ("scores", "ranking", "winner", "position_effects")] == [None] * 4
+
+
+def test_one_answer_has_a_score_and_nothing_to_win() -> None:
+    row = verdicts.judgment(RECORD, verdicts.verdict_from_text("10 7\nwhy", (1,), "stop", (0,), "10"), **MADE)
+    assert (row["scores"], row["pred_text"], row["explanation"]) == ([7], "10 7\nwhy", "why")
+    assert not {"winner", "ranking", "probabilities"} & row.keys()
+    assert verdicts.verdict_from_text("10 7 8", (1,), "stop", (0,), "10").status == "unparsed"
+    grid = ("1", "5.5", "10")
+    made = distributions.from_log_probabilities(np.log([0.1, 0.1, 0.3]), grid, (1,))
+    graded = verdicts.judgment(RECORD, verdicts.verdict_from_distribution(made, "10", (1,), (0,)), **MADE)
+    assert graded["score_probabilities"] == pytest.approx({"1": 0.2, "5.5": 0.2, "10": 0.6})
+    assert graded["expected_scores"] == pytest.approx([0.2 + 1.1 + 6])
+    assert not {"winner", "ranking", "probabilities"} & graded.keys()
 
 
 def test_verdicts_cannot_be_changed() -> None:

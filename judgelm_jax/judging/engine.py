@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.judging import line_tree, score_tree, sizing
+from judgelm_jax.judging import score_tree, sizing
 from judgelm_jax.judging.batching import Batch, Prompt, batches, bucket, bucket_lengths
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.programs import DeviceSlots, Programs, whole_pages
@@ -102,8 +102,8 @@ class Engine:
 
     def _score_batches(self, form: LineForm, prompts: Sequence[Prompt]) -> list[Batch]:
         tree, most = self.trees.of(form), self.settings.batch_size
-        if most is None and isinstance(tree, line_tree.LineTree):
-            most = sizing.prompts_with_tree(len(tree.tokens)) * self._devices
+        if most is None and self.settings.mode == "distribution":
+            most = sizing.prompts_with_tree(tree.slots) * self._devices
         buckets = bucket_lengths(self.prompt_budget(form), self._buckets_per_octave)
         known = self.programs.known_shapes("score", form)
         return batches(prompts, buckets, self._prefill_tokens, most, self._devices, known)

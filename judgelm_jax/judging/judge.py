@@ -235,7 +235,7 @@ class Judge:
         assert form is not None
         if response.log_probabilities is not None:
             distribution = distributions.from_log_probabilities(response.log_probabilities, form.words, shown.order)
-            line = begun + form.begins + form.line(int(np.argmax(response.log_probabilities)))
+            line = begun + form.begins + form.likeliest(response.log_probabilities)
             return verdicts.verdict_from_distribution(distribution, line, shown.order, shown.removed)
         # Behind the end of the prompt, so that a space with which the response begins is not lost.
         end = self.engine.trees.of(form).prompt_end

@@ -48,6 +48,11 @@ class LineTree:
     longest: int
     prompt_end: tuple[int, ...]
 
+    @property
+    def slots(self) -> int:
+        """Of the cache, behind a prompt."""
+        return len(self.tokens)
+
 
 def build(tokenizer: Tokenizer, lines: Sequence[str], end: str = prompts.END) -> LineTree:
     """The tree of these lines (each ends in a newline), in their order, behind a prompt that ends in this text.
@@ -56,6 +61,11 @@ def build(tokenizer: Tokenizer, lines: Sequence[str], end: str = prompts.END) ->
       InputError: the tokenizer merges the end of the prompt with a line.
     """
     end_ids, tokenized = tokenize_lines(tokenizer, lines, end)
+    return of_sequences(tokenized, end_ids)
+
+
+def of_sequences(tokenized: Sequence[Sequence[int]], end_ids: Sequence[int]) -> LineTree:
+    """The tree of these sequences of ids, each behind the end of a prompt."""
     longest = max(map(len, tokenized))
     nodes: dict[tuple[int, ...], int] = {(): -1}
     edges: dict[tuple[int, ...], int] = {}
@@ -90,8 +100,9 @@ def log_probabilities(
     cache: kv_cache.Cache,
     lengths: jax.Array,
     hidden: jax.Array,
-) -> jax.Array:
-    """float32 [B, lines]: the logarithm of the probability of each line behind each prompt.
+) -> tuple[jax.Array, kv_cache.Cache]:
+    """float32 [B, lines]: the logarithm of the probability of each line behind each prompt; and the cache, whose slots behind
+    the prompts hold the nodes of the tree.
 
     Args:
       cache: of the prompts, with a free slot for each node behind the longest.
@@ -121,13 +132,13 @@ def log_probabilities(
     numbers = jnp.arange(parts * at_once).reshape(parts, at_once)  # those of padding are behind all nodes
     inputs = (numbers, split(tree.tokens), split(tree.depths), split(tree.ancestors))
     if parts == 1:
-        states = compute(cache, jax.tree.map(lambda x: x[0], inputs))[1]
+        cache, states = compute(cache, jax.tree.map(lambda x: x[0], inputs))
     else:
-        states = jax.lax.scan(compute, cache, inputs)[1]  # [parts, B, n, E]
+        cache, states = jax.lax.scan(compute, cache, inputs)  # states [parts, B, n, E]
         states = states.swapaxes(0, 1).reshape(batch, parts * at_once, -1)[:, :count]
     # The prompt's last token is the node before the first: index 0 from here on.
     edges = _edge_log_probabilities(params, tree, jnp.concatenate([hidden[:, None], states], axis=1))
-    return jnp.pad(edges, ((0, 0), (0, 1)))[:, jnp.asarray(tree.paths)].sum(axis=-1)
+    return jnp.pad(edges, ((0, 0), (0, 1)))[:, jnp.asarray(tree.paths)].sum(axis=-1), cache
 
 
 def _edge_log_probabilities(params: parameters.Params, tree: LineTree, states: jax.Array) -> jax.Array:

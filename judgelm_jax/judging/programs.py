@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from judgelm_jax import sharding
-from judgelm_jax.judging import line_tree, score_tree, slots
+from judgelm_jax.judging import chain, line_tree, score_tree, slots
 from judgelm_jax.judging.batching import Batch, Shape
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.prefill import prefill
@@ -73,7 +73,8 @@ class Programs:
         self._compile(lower)
 
     def score(self, params: Params, form: LineForm, batch: Batch) -> jax.Array:
-        """Of each index of the batch, the tokens of a score line (-1 behind its end), or the log-probabilities of all lines."""
+        """Of each index of the batch, the tokens of a score line (-1 behind its end), or the log-probabilities of a `LineTree`
+        or `ScoreChain`."""
         return self._compiled["score", form, *batch.shape](params, *self._put(batch.arrays), self._temperature)
 
     def empty(self, count: int, context: int) -> slots.State:
@@ -102,8 +103,7 @@ class Programs:
 
     def _lower_score(self, params: Params, lines: Tree, batch: Batch) -> jax.stages.Lowered:
         dtype = jnp.dtype(self.settings.dtype)
-        behind = len(lines.tokens) if isinstance(lines, line_tree.LineTree) else lines.longest
-        free_slots = whole_pages(batch.prompt_length + behind) - batch.prompt_length
+        free_slots = whole_pages(batch.prompt_length + lines.slots) - batch.prompt_length
 
         def score(params, tokens, tree, lengths, keys, temperature):
             last, cache = prefill(params, self.config, self.placement, tokens, tree, free_slots, dtype)
@@ -116,7 +116,9 @@ class Programs:
     def _lines(self, params, tree, cache, lengths, last, keys, temperature):
         """The lines, or their probabilities, of prompts with this cache and this last hidden state [B, E]."""
         if isinstance(tree, line_tree.LineTree):
-            return line_tree.log_probabilities(params, self.config, self.placement, tree, cache, lengths, last)
+            return line_tree.log_probabilities(params, self.config, self.placement, tree, cache, lengths, last)[0]
+        if isinstance(tree, chain.ScoreChain):
+            return chain.log_probabilities(params, self.config, self.placement, tree, cache, lengths, last)
         first = decoder.head(params, last)
         return score_tree.decode(params, self.config, self.placement, tree, cache, lengths, first, keys, temperature)
 

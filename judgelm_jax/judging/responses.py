@@ -13,7 +13,8 @@ NOT_FINITE = "not finite"  # the logits of a prompt were no numbers: weights tha
 class Response:
     """What was generated for the prompt with this `index`; `finish` is `stop`, `length` or `NOT_FINITE`.
 
-    `log_probabilities`: float32 [lines] of a `LineTree`, in mode `distribution`; nothing is generated there.
+    `log_probabilities`: float32 [lines] of a `LineTree` or [scores, values] of a `ScoreChain`, in mode `distribution`; nothing
+    is generated there.
     """
 
     index: int

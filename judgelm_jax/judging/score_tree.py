@@ -5,7 +5,7 @@ equal continuations are one, so that the 12,544 lines of a pair become a few doz
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 
 from judgelm_jax import prompts
 from judgelm_jax.errors import InputError
+from judgelm_jax.judging.segments import Segments
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.config import ModelConfig
@@ -22,6 +23,7 @@ from judgelm_jax.tokenization import Tokenizer
 # Every prompt of a form ends with the same text, so the lines are tokenized behind it; its last tokens are compared with each
 # prompt's.
 PROMPT_END_TOKENS = 4
+Position = tuple[int, tuple[int, ...]]
 NOT_FINITE = -2  # in place of a token: the model computed logits that are no numbers
 
 
@@ -39,6 +41,11 @@ class ScoreTree:
     root: int
     longest: int
     prompt_end: tuple[int, ...]
+
+    @property
+    def slots(self) -> int:
+        """Of the cache, behind a prompt."""
+        return self.longest
 
 
 def build(tokenizer: Tokenizer, lines: Iterable[str], end: str = prompts.END) -> ScoreTree:
@@ -59,14 +66,52 @@ def build(tokenizer: Tokenizer, lines: Iterable[str], end: str = prompts.END) ->
         signature = tuple(sorted((token, fold(child)) for token, child in node.items()))
         return nodes.setdefault(signature, len(nodes))
 
-    root = fold(trie)
+    return _as_arrays(nodes, fold(trie), max(map(len, tokenized)), end_ids)
+
+
+def compose(segments: Segments, count: int) -> ScoreTree:
+    """The folded tree of all lines of `count` scores, which are not listed."""
+
+    def words(segment: int) -> Sequence[tuple[int, ...]]:
+        return segments.first if segment == 0 else segments.later if segment < count else (segments.newline,)
+
+    # Where in a line one may be: a segment and the tokens of it so far. Behind a whole word also at the start of the next one.
+    def with_next(positions: Iterable[Position]) -> frozenset[Position]:
+        found: set[Position] = set()
+        for segment, begun in positions:
+            found.add((segment, begun))
+            if begun in words(segment):
+                found.add((segment + 1, ()))
+        return frozenset(found)
+
+    nodes: dict[tuple, int] = {(): 0}
+    numbers: dict[frozenset[Position], int] = {frozenset([(count, segments.newline), (count + 1, ())]): 0}
+
+    def fold(state: frozenset[Position]) -> int:
+        if state not in numbers:
+            moves: dict[int, set[Position]] = {}
+            for segment, begun in state:
+                for word in words(segment):
+                    if len(word) > len(begun) and word[: len(begun)] == begun:
+                        moves.setdefault(word[len(begun)], set()).add((segment, word[: len(begun) + 1]))
+            signature = tuple(sorted((token, fold(with_next(after))) for token, after in moves.items()))
+            numbers[state] = nodes.setdefault(signature, len(nodes))
+        return numbers[state]
+
+    for segment in range(count, -1, -1):  # from the end on, so that no chain of calls is longer than a word
+        root = fold(frozenset([(segment, ())]))
+    longest = max(map(len, segments.first)) + (count - 1) * max(map(len, segments.later)) + len(segments.newline)
+    return _as_arrays(nodes, root, longest, segments.end)
+
+
+def _as_arrays(nodes: dict[tuple, int], root: int, longest: int, end_ids: Sequence[int]) -> ScoreTree:
     choices = max(map(len, nodes))
     tokens = np.full((len(nodes), choices), -1, np.int32)
     children = np.zeros((len(nodes), choices), np.int32)
     for signature, number in nodes.items():
         for choice, (token, child) in enumerate(signature):
             tokens[number, choice], children[number, choice] = token, child
-    return ScoreTree(tokens, children, root, max(map(len, tokenized)), tuple(end_ids[-PROMPT_END_TOKENS:]))
+    return ScoreTree(tokens, children, root, longest, tuple(end_ids[-PROMPT_END_TOKENS:]))
 
 
 def tokenize_lines(tokenizer: Tokenizer, lines: Iterable[str], end: str) -> tuple[list[int], list[list[int]]]:

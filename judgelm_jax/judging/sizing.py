@@ -32,10 +32,9 @@ def cache_tokens(memory: Mapping[str, int] | None, bytes_per_token: float) -> fl
     return 0.5 * (memory["bytes_limit"] - memory.get("bytes_in_use", 0)) / bytes_per_token
 
 
-def prompts_with_tree(nodes: int) -> int:
-    """Prompts of a device batch, at most, behind each of which a tree of score lines is computed: the cache of each has a place
-    for every node."""
-    return max(1, _CACHE_TOKENS // nodes)
+def prompts_with_tree(slots: int) -> int:
+    """Prompts of a device batch, at most, behind each of which the cache has so many slots for a tree of score lines."""
+    return max(1, _CACHE_TOKENS // slots)
 
 
 def slot_count(prompts: int, context: int, devices: int, tokens: float, wanted: int | None) -> int:

@@ -48,7 +48,11 @@ def judgments(path: Path) -> Iterator[Record]:
     """
     for number, row in read_jsonl(path):
         orders = [row, *(row.get(name) for name in ("forward", "reversed") if row.get("order") == "both")]
-        if row.get("status") not in STATUSES or not all(isinstance(order, dict) and "winner" in order for order in orders):
+        if row.get("order") == "arrangements":
+            known = isinstance(row.get("arrangements"), list)
+        else:
+            known = all(isinstance(order, dict) and "winner" in order for order in orders)
+        if row.get("status") not in STATUSES or not known:
             raise InputError(f"{path}:{number}: is no judgment; give a file that judgelm-judge wrote, or choose another name")
         yield row
 
@@ -61,6 +65,9 @@ class Tally:
         self._orders: collections.Counter[str] = collections.Counter()
         # By whether both orders were judged, and the place that wins in all that were (0: none does).
         self._places: collections.Counter[tuple[bool, int]] = collections.Counter()
+        self._effects: dict[
+            int, list[float]
+        ] = {}  # by the number of answers: sums of the effects of positions, and their number
         for row in rows:
             self.add(row)
 
@@ -78,11 +85,16 @@ class Tally:
             self._places[True, places.pop() if len(places) == 1 else 0] += 1
         elif order in ("forward", "reversed") and row.get("winner") is not None:
             self._places[False, _place(row["winner"], order)] += 1
+        elif (effects := row.get("position_effects")) is not None:
+            before = self._effects.get(len(effects), [0.0] * (len(effects) + 1))
+            self._effects[len(effects)] = [total + one for total, one in zip(before, [*effects, 1], strict=True)]
 
     def summary(self) -> dict[str, Any]:
         """Counts of `STATUSES`; where rows were judged in both orders `consistent`, `inconsistent` and `without_winner` (an
         order names none: its text did not parse, or the prompt did not fit), which add up to these rows; and where pairs were
-        judged `position`: `pairs`, `shown_first_wins`, `shown_second_wins` (fractions of these pairs) and `warning`.
+        judged `position`: `pairs`, `shown_first_wins`, `shown_second_wins` (fractions of these pairs) and `warning`. Where
+        records of N answers were shown in several arrangements `position_effects`: by N, the number of `records`, and the mean
+        `effects`.
         """
         counts: dict[str, Any] = {status: self._statuses[status] for status in STATUSES}
         if self._orders:
@@ -96,6 +108,11 @@ class Tally:
                 "shown_first_wins": found.first / total,
                 "shown_second_wins": found.second / total,
                 "warning": found.warning(),
+            }
+        if self._effects:
+            counts["position_effects"] = {
+                str(answers): {"records": int(count), "effects": [total / count for total in totals]}
+                for answers, (*totals, count) in sorted(self._effects.items())
             }
         return counts
 

@@ -1,19 +1,26 @@
 """The lines that may follow prompts, as trees of a tokenizer's tokens: one for each form, built when it is first asked for."""
 
-from judgelm_jax.judging import line_tree, score_tree
+from judgelm_jax.judging import chain, line_tree, score_tree
+from judgelm_jax.judging.chain import ScoreChain
 from judgelm_jax.judging.line_tree import LineTree
 from judgelm_jax.judging.score_tree import ScoreTree
+from judgelm_jax.judging.segments import segments
 from judgelm_jax.tokenization import Tokenizer
 from judgelm_jax.verdicts import LineForm
 
-Tree = ScoreTree | LineTree
+Tree = ScoreTree | LineTree | ScoreChain
+
+# Lines that are computed together: of more, the probabilities are those of a chain of scores.
+MOST_LINES = 2000
+# Lines that are listed to fold their tree; a tree of more is composed.
+_MOST_LISTED = 20_000
 
 
 class Trees:
     """The trees of one tokenizer and mode, by form."""
 
     def __init__(self, tokenizer: Tokenizer, mode: str):
-        """`mode`: of `JudgeConfig`. In `distribution` the trees are `LineTree`s, else `ScoreTree`s."""
+        """`mode`: of `JudgeConfig`. In `distribution` there are `LineTree`s and `ScoreChain`s, else `ScoreTree`s."""
         self._tokenizer, self._mode = tokenizer, mode
         self._trees: dict[LineForm, Tree] = {}
 
@@ -24,6 +31,15 @@ class Trees:
           InputError: the tokenizer merges the end of the prompt with a line.
         """
         if form not in self._trees:
-            build = line_tree.build if self._mode == "distribution" else score_tree.build
-            self._trees[form] = build(self._tokenizer, tuple(form.lines()), form.end)
+            self._trees[form] = self._build(form)
         return self._trees[form]
+
+    def _build(self, form: LineForm) -> Tree:
+        lines = len(form.words) ** form.count
+        if self._mode == "distribution":
+            if lines <= MOST_LINES:
+                return line_tree.build(self._tokenizer, tuple(form.lines()), form.end)
+            return chain.build(segments(self._tokenizer, form), form.count)
+        if lines <= _MOST_LISTED:
+            return score_tree.build(self._tokenizer, form.lines(), form.end)
+        return score_tree.compose(segments(self._tokenizer, form), form.count)

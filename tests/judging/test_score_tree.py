@@ -6,7 +6,9 @@ import tokenizers
 from judgelm_jax import prompts, verdicts
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import score_tree
+from judgelm_jax.judging.segments import segments
 from judgelm_jax.tokenization import load_tokenizer
+from judgelm_jax.verdicts import LineForm
 
 LINES = tuple(verdicts.score_lines(2))
 
@@ -71,6 +73,46 @@ def test_a_path_reads_as_its_line(tokenizer, tree):
 
 def test_equal_continuations_are_folded(tree):
     assert len(tree.tokens) < 60  # not 12,544 leaves
+
+
+def test_a_tree_composed_of_segments_is_that_of_all_lines(tokenizer, tree):
+    pair = score_tree.compose(segments(tokenizer, LineForm(prompts.END, "", verdicts.SCORE_STRINGS, 2)), 2)
+    assert set(walk(pair)) == set(walk(tree))
+    assert (len(pair.tokens), pair.longest, pair.prompt_end) == (len(tree.tokens), tree.longest, tree.prompt_end)
+    few = ("1", "1.5", "10", "7")
+    for count, begins in ((1, ""), (3, ""), (3, " ")):
+        form = LineForm(prompts.END + ("10" if begins else ""), begins, few, count)
+        composed = score_tree.compose(segments(tokenizer, form), count)
+        listed = score_tree.build(tokenizer, form.lines(), form.end)
+        assert set(walk(composed)) == set(walk(listed))
+        assert (len(composed.tokens), composed.longest) == (len(listed.tokens), listed.longest)
+
+
+def test_lines_of_many_scores_are_composed(tokenizer):
+    count = 300  # a tree of 112 to the power of 300 lines, and deeper than Python's stack
+    form = LineForm(prompts.END, "", verdicts.SCORE_STRINGS, count)
+    tree = score_tree.compose(segments(tokenizer, form), count)
+    assert len(tree.tokens) < 30 * count
+    line = " ".join(["10.0", "7", "0.5"] * (count // 3)) + "\n"
+    end = tokenizer.encode(prompts.END)
+    node = tree.root
+    for token in tokenizer.encode(prompts.END + line)[len(end) :]:
+        (choice,) = (tree.tokens[node] == token).nonzero()[0]
+        node = tree.children[node, choice]
+    assert node == 0
+
+
+def test_a_tokenizer_that_merges_scores_with_each_other_is_refused(tmp_path):
+    trained = tokenizers.Tokenizer(tokenizers.models.BPE())
+    trained.decoder = tokenizers.decoders.Fuse()
+    alphabet = [chr(code) for code in range(32, 127)] + ["\n"]
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=120, initial_alphabet=alphabet, special_tokens=["</s>"])
+    trained.train_from_iterator(["8 9\n"] * 20, trainer)
+    trained.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path)
+    assert len(tokenizer.encode("8 9")) == 1
+    with pytest.raises(InputError, match="merges scores with what stands beside them"):
+        segments(tokenizer, LineForm(prompts.END, "", verdicts.SCORE_STRINGS, 3))
 
 
 def test_a_tokenizer_that_merges_prompt_and_score_is_refused(tmp_path):

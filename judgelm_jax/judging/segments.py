@@ -1,0 +1,57 @@
+"""How score lines are tokenized score by score, so that the lines of many scores need not be listed. Imports no JAX."""
+
+import dataclasses
+import itertools
+import random
+
+from judgelm_jax.errors import InputError
+from judgelm_jax.tokenization import Tokenizer
+from judgelm_jax.verdicts import LineForm
+
+_SAMPLES = 500  # whole lines that are tokenized to see whether their segments are theirs
+
+
+@dataclasses.dataclass(frozen=True)
+class Segments:
+    """The ids of the parts of a line. Put one behind the other they are those of the whole line.
+
+    `first`: of each word as the first score. `later`: of each word as a further one, with the space before it. `newline`: of
+    the end. `end`: of the text with which a prompt ends.
+    """
+
+    first: tuple[tuple[int, ...], ...]
+    later: tuple[tuple[int, ...], ...]
+    newline: tuple[int, ...]
+    end: tuple[int, ...]
+
+
+def segments(tokenizer: Tokenizer, form: LineForm) -> Segments:
+    """The segments of the lines of a form. All lines of two scores are tokenized to see that it is so, and some of `count`.
+
+    Raises:
+      InputError: the tokenizer writes a score otherwise beside other scores, or merges it with the end of the prompt.
+    """
+    begin, word = form.end + form.begins, form.words[0]
+    texts = [form.end, begin + word, f"{begin}{word}\n", *(begin + one for one in form.words)]
+    texts += [f"{begin}{word} {one}" for one in form.words]
+    end, one, with_newline, *rest = map(tuple, tokenizer.encode_batch(texts))
+    firsts, laters = rest[: len(form.words)], rest[len(form.words) :]
+    found = Segments(
+        tuple(ids[len(end) :] for ids in firsts),
+        tuple(ids[len(one) :] for ids in laters),
+        with_newline[len(one) :],
+        end,
+    )
+    drawn = random.Random(0)
+    numbers = [*itertools.product(range(len(form.words)), repeat=2)]
+    numbers += [tuple(drawn.choices(range(len(form.words)), k=form.count)) for _ in range(_SAMPLES)]
+    lines = tokenizer.encode_batch([begin + " ".join(form.words[n] for n in line) + "\n" for line in numbers])
+    for line, ids in zip(numbers, lines, strict=True):
+        first, *others = line
+        composed = (*end, *found.first[first], *itertools.chain(*(found.later[n] for n in others)), *found.newline)
+        if composed != tuple(ids):
+            raise InputError(
+                "the tokenizer merges scores with what stands beside them, so lines of more than two scores cannot be written; "
+                "judge pairs with this model"
+            )
+    return found

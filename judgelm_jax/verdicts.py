@@ -54,6 +54,9 @@ OUTPUT_FIELDS = (
     "score_probabilities",
     "reference_used",
     "factorized",
+    "ranked_by",
+    "strengths",
+    "pairs",
 )
 
 

@@ -19,6 +19,7 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.calibration import read_calibration
 from judgelm_jax.judging import manifest, output
 from judgelm_jax.judging.config import JudgeConfig
+from judgelm_jax.kinds import KINDS
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.records import check_output
 from judgelm_jax.verdicts import STATUSES
@@ -85,7 +86,8 @@ ON_OVERFLOW = flags.DEFINE_enum(
     "on_overflow",
     _DEFAULTS.on_overflow,
     JudgeConfig.OVERFLOWS,
-    "a prompt longer than the context. truncate: shorten the answers; skip: do not judge the record; error: end the run.",
+    "a prompt longer than the context. truncate: shorten the answers; skip: do not judge the record; error: end the run; "
+    "pairs: judge all pairs of the answers, in both orders, and rank them by Bradley-Terry (kind multi).",
     flag_values=FLAGS,
 )
 SCORE_GRID = flags.DEFINE_string(
@@ -159,6 +161,8 @@ def main() -> None:
         raise InputError(
             "--calibration corrects probabilities, which only --mode=distribution gives; leave it out, or set the mode"
         )
+    if calibration is not None and KINDS[settings.kind].answers != (2, 2):
+        raise InputError(f"--calibration corrects the probabilities of pairs; --kind={settings.kind} has none, leave it out")
     part, parts = _parse_shard(SHARD.value)
     MeshConfig.parse(MESH.value)
     records, target = Path(INPUT.value), Path(OUTPUT.value)
@@ -191,6 +195,7 @@ def main() -> None:
     from judgelm_jax.checkpoints import open_checkpoint
     from judgelm_jax.judging.judge import Judge
     from judgelm_jax.runtime import enable_compilation_cache, require_devices
+    from judgelm_jax.tokenization import load_tokenizer
 
     if complete and not beside.exists():
         _finish(job, checked.records, own, "is complete, nothing to do (it has no manifest, so settings are not compared)")
@@ -203,6 +208,7 @@ def main() -> None:
         output.refuse_other_settings(target, fingerprint, checked.records)
         _finish(job, checked.records, own, "is complete, nothing to do")
         return
+    runner.check_room(job, settings, checked, load_tokenizer(checkpoint.tokenizer_folder), checkpoint.config.context)
     require_devices()
     enable_compilation_cache()
     with output.open_shard(target, fingerprint, checked.records, part, parts, RESUME.value) as shard:

@@ -37,7 +37,7 @@ class JudgeConfig:
     MODES = ("scores", "explain", "distribution")
     ORDERS = ("forward", "reversed", "both")
     REFERENCES = ("auto", "none", "required")
-    OVERFLOWS = ("truncate", "error", "skip")
+    OVERFLOWS = ("truncate", "error", "skip", "pairs")
     DTYPES = ("bfloat16", "float32")
     ATTENTIONS = ("auto", *ATTENTION_BACKENDS)
 
@@ -55,6 +55,11 @@ class JudgeConfig:
         for field, values in choices.items():
             if getattr(self, field) not in values:
                 raise InputError(f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(values)}")
+        if self.on_overflow == "pairs" and KINDS[self.kind].answers[1] is not None:
+            raise InputError(
+                f"on_overflow=pairs judges many answers two by two, and the kind {self.kind!r} has no more than two; use "
+                "truncate, skip or error"
+            )
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise InputError(f"temperature is {self.temperature}; it must be 0 (greedy) or a positive number")
         if self.mode == "distribution" and self.temperature:

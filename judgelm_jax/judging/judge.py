@@ -13,9 +13,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from judgelm_jax import distributions, kinds, sharding, verdicts
-from judgelm_jax.arrangements import Arrangement, arrangements, as_shown, in_own_order, name_of
+from judgelm_jax.arrangements import FORWARD, REVERSED, Arrangement, arrangements, as_shown, in_own_order, name_of
 from judgelm_jax.checkpoints import Checkpoint, open_checkpoint
 from judgelm_jax.errors import InputError
+from judgelm_jax.judging import all_pairs
 from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.chat import Chat, going_on
 from judgelm_jax.judging.config import JudgeConfig
@@ -154,16 +155,32 @@ class Judge:
         Raises:
           InputError: a prompt is too long and `on_overflow` is `error`, or a record is not what the kind of judging needs.
         """
-        prepared = Prepared(dict(window), {}, [], [], {})
+        prepared = Prepared(dict(window), {}, [], [], {}, {})
         for index, record in window:
             verdicts.kept(record, self.settings.keep_as)  # raises now, before anything is computed
             reference = references.get(question_identity(record), reference_of(record))
             cases = self.kind.cases_of(record, reference, self.settings.reference)
+            shown = [
+                Shown(index, number, order)
+                for number, case in enumerate(cases)
+                for order in self._arrangements(record, case, orders)
+            ]
+            if self.settings.on_overflow == "pairs" and not all(self._fits(cases[one.case], one.order) for one in shown):
+                prepared.by_pairs[index] = len(cases[0].answers)
+                cases = all_pairs.cases(cases[0])
+                shown = [Shown(index, number, order) for number in range(len(cases)) for order in (FORWARD, REVERSED)]
             prepared.cases[index] = cases
-            for number, case in enumerate(cases):
-                for order in self._arrangements(record, case, orders):
-                    self._add_prompt(prepared, Shown(index, number, order), case)
+            for one in shown:
+                self._add_prompt(prepared, one, cases[one.case])
         return prepared
+
+    def _fits(self, case: Case, order: Arrangement) -> bool:
+        """Whether a prompt with whole answers fits; two answers are always shown together."""
+        if len(case.answers) == 2:
+            return True
+        prompt = self.tokenizer.encode(self.kind.prompt(case, as_shown(case.answers, order)))
+        budget = self.engine.prompt_budget(self.kind.form(case, self._words))
+        return len(prompt) + (self.tokenizer.bos_id is not None) <= budget
 
     def _arrangements(self, record: Record, case: Case, orders: str | None) -> tuple[Arrangement, ...]:
         wanted, seed = self.settings.arrangements, self.settings.seed
@@ -177,7 +194,7 @@ class Judge:
         budget = self.engine.prompt_budget(form)
         answers = as_shown(case.answers, order)
         fitted = fit_prompt(self.tokenizer, lambda texts: self.kind.prompt(case, texts), answers, budget)
-        if fitted is not None and any(fitted.removed) and self.settings.on_overflow != "truncate":
+        if fitted is not None and any(fitted.removed) and self.settings.on_overflow in ("skip", "error"):
             fitted = None
         if fitted is None:
             if self.settings.on_overflow == "error":
@@ -211,7 +228,11 @@ class Judge:
             own = [(prepared.shown[number].case, judged.pop(number)) for number in numbers[index]]
             cases = prepared.cases[index]
             by_case = [[verdict for number, verdict in own if number == case] for case in range(len(cases))]
-            return index, self._judgment(prepared.records[index], cases, by_case)
+            if index in prepared.by_pairs:
+                own_verdicts, more = all_pairs.conclude(prepared.by_pairs[index], by_case)
+            else:
+                own_verdicts, more = self.kind.conclude(cases, by_case)
+            return index, self._judgment(prepared.records[index], own_verdicts, more)
 
         for index, count in waiting.items():
             if count == 0:
@@ -242,8 +263,7 @@ class Judge:
         text = self.tokenizer.decode((*end, *response.ids))[len(self.tokenizer.decode(end)) :]
         return verdicts.verdict_from_text((begun + text).strip(), shown.order, response.finish, shown.removed, begun)
 
-    def _judgment(self, record: Record, cases: Sequence[Case], by_case: Sequence[Sequence[Verdict]]) -> Record:
-        own, more = self.kind.conclude(cases, by_case)
+    def _judgment(self, record: Record, own: Sequence[Verdict], more: Record) -> Record:
         return verdicts.judgment(
             record,
             own,
@@ -279,6 +299,7 @@ class Prepared:
     shown: list[Shown]
     prompts: list[Prompt]
     verdicts: dict[int, Verdict]  # of what is shown that needs no model, by its number
+    by_pairs: dict[int, int]  # of records whose answers are judged two by two, how many these are
 
 
 def windows(numbered: Iterable[tuple[int, Record]]) -> Iterator[tuple[tuple[int, Record], ...]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import tqdm
 
-from judgelm_jax import kinds, verdicts
+from judgelm_jax import distributions, kinds, verdicts
 from judgelm_jax.arrangements import arrangements
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.calibration import Calibration, apply
@@ -20,8 +20,19 @@ from judgelm_jax.judging import output
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge, windows
 from judgelm_jax.judging.tally import Tally, judgments
+from judgelm_jax.judging.trees import Trees
 from judgelm_jax.kinds import Case
-from judgelm_jax.records import Record, check_records, identity, question_identity, read_jsonl, read_references, reference_of
+from judgelm_jax.records import (
+    Record,
+    answers_of,
+    check_records,
+    identity,
+    question_identity,
+    read_jsonl,
+    read_references,
+    reference_of,
+)
+from judgelm_jax.tokenization import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +86,32 @@ def check(job: Job, settings: JudgeConfig) -> CheckedInput:
                     f"add it{'' if job.references is None else ', or judge without --references'}"
                 )
     return CheckedInput(summary.records, summary.sha256, references)
+
+
+def check_room(job: Job, settings: JudgeConfig, checked: CheckedInput, tokenizer: Tokenizer, context: int) -> None:
+    """Refuses more answers than the context of the model holds, however short they are, unless `on_overflow` says what then.
+
+    Raises:
+      InputError: names the line with the most answers.
+    """
+    kind = kinds.KINDS[settings.kind]
+    if kind.answers[1] is not None or settings.on_overflow in ("pairs", "skip"):
+        return
+    most, place = 0, 0
+    for number, record in itertools.islice(read_jsonl(job.input), checked.records):
+        if (count := len(answers_of(record))) > most:
+            most, place = count, number
+    bare = Case("", ("",) * most)
+    words = distributions.grid(settings.score_grid) if settings.mode == "distribution" else kind.scores
+    response = settings.max_new_tokens
+    if settings.mode != "explain":
+        response = Trees(tokenizer, settings.mode).of(kind.form(bare, words)).longest
+    needed = len(tokenizer.encode(kind.prompt(bare, bare.answers))) + (tokenizer.bos_id is not None) + response
+    if most and needed > context:
+        raise InputError(
+            f"{job.input}:{place}: {most} answers need {needed} tokens even where all are empty, and the model's context has "
+            f"{context}; pass --on_overflow=pairs to judge them two by two, or give fewer"
+        )
 
 
 def fingerprint(job: Job, settings: JudgeConfig, checked: CheckedInput, model: str, model_id: str) -> dict[str, Any]:

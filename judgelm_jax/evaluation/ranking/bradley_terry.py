@@ -64,17 +64,11 @@ def fit(
       seed: of the draws.
     """
     covariates = np.zeros((len(first), 0)) if covariates is None else covariates
-    cells = _cells(first, second, result, clusters, models, covariates)
-    virtual = _virtual(models, covariates.shape[1])
-    observed = np.asarray(cells.counts.sum(axis=0)).reshape(1, -1)
-    bounded = not _strongly_connected(first, second, result, models)
+    games = _games(first, second, result, clusters, models, covariates)
+    cells, design, won = games.cells, games.design, games.won
     unit = _comparisons_per_cluster(first, second, clusters)
     share = 0.5 / (models - 1)  # of a virtual game, for each side of each pair
-
-    design = np.concatenate([cells.design, virtual.design])
-    won = np.concatenate([cells.won, virtual.won])
-    quiet = np.full((1, len(virtual.won)), share * unit if bounded else 0.0)
-    point = _newton(design, won, np.concatenate([observed, quiet], axis=1), models)[0]
+    found = _newton(design, won, games.weights, models)[0]
 
     rng = np.random.default_rng(seed)
     draws = []
@@ -82,10 +76,45 @@ def fit(
     for start in range(0, DRAWS, chunk):
         size = min(chunk, DRAWS - start)
         weights = rng.standard_exponential((size, cells.counts.shape[0])) @ cells.counts
-        games = unit * rng.gamma(share, size=(size, len(virtual.won)))
-        draws.append(_newton(design, won, np.concatenate([weights, games], axis=1), models))
+        virtual = unit * rng.gamma(share, size=(size, len(won) - cells.counts.shape[1]))
+        draws.append(_newton(design, won, np.concatenate([weights, virtual], axis=1), models))
     drawn = np.concatenate(draws)
-    return Fit(point[:models], point[models:], drawn[:, :models], drawn[:, models:], bounded)
+    return Fit(found[:models], found[models:], drawn[:, :models], drawn[:, models:], games.bounded)
+
+
+def point(first: np.ndarray, second: np.ndarray, result: np.ndarray, models: int) -> np.ndarray:
+    """The strengths float64 [K] alone, of comparisons that are all of one question: as `fit` has them, without draws."""
+    games = _games(first, second, result, np.zeros(len(first), int), models, np.zeros((len(first), 0)))
+    return _newton(games.design, games.won, games.weights, models)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Games:
+    """Observed cells and, behind them, virtual ones: `design` [M, K + covariates], `won` [M], `weights` [1, M] of the point
+    estimate. `bounded`: the virtual ones weigh something."""
+
+    cells: _Cells
+    design: np.ndarray
+    won: np.ndarray
+    weights: np.ndarray
+    bounded: bool
+
+
+def _games(
+    first: np.ndarray, second: np.ndarray, result: np.ndarray, clusters: np.ndarray, models: int, covariates: np.ndarray
+) -> _Games:
+    cells = _cells(first, second, result, clusters, models, covariates)
+    virtual = _virtual(models, covariates.shape[1])
+    bounded = not _strongly_connected(first, second, result, models)
+    weight = 0.5 / (models - 1) * _comparisons_per_cluster(first, second, clusters) if bounded else 0.0
+    observed = np.asarray(cells.counts.sum(axis=0)).reshape(1, -1)
+    return _Games(
+        cells,
+        np.concatenate([cells.design, virtual.design]),
+        np.concatenate([cells.won, virtual.won]),
+        np.concatenate([observed, np.full((1, len(virtual.won)), weight)], axis=1),
+        bounded,
+    )
 
 
 def _cells(

@@ -83,7 +83,12 @@ def test_the_examples_left_what_the_text_says(folder):
     with_distribution = json.loads((folder / "runs/mine/distributions.jsonl").read_text().splitlines()[0])
     settings = {field.name for field in dataclasses.fields(DataConfig)}  # the table of techniques
     assert {"swap_augmentation", "reference_drop"} <= named & settings
-    assert named - settings <= set(judgments[0]) | set(with_distribution), named
+    graded, ranked = (
+        json.loads((folder / f"runs/mine/{name}.jsonl").read_text().splitlines()[0]) for name in ("graded", "ranked")
+    )
+    assert named - settings <= set(judgments[0]) | set(with_distribution) | set(graded) | set(ranked), named
+    assert (len(graded["scores"]), graded["reference_used"]) == (1, True)
+    assert sorted(number for group in ranked["ranking"] for number in group) == [1, 2, 3]
     assert [row["question_id"] for row in judgments] == [1, 2]
     joined = [json.loads(line) for line in (folder / "runs/mine/joined.jsonl").read_text().splitlines()]
     assert [row["question_id"] for row in joined] == [1, 2]

@@ -136,7 +136,7 @@ def _prepare_answers() -> dict[str, Any]:
     print(
         f"{len(records)} records with {each} answers each, {with_reference} of them with a reference, are in "
         f"{OUTPUT.value}."
-        + ("" if each == 2 else " judgelm-judge --kind=pair takes records with two answers.")
+        + {1: " judgelm-judge --kind=single grades them.", 2: ""}.get(each, " judgelm-judge --kind=multi ranks them.")
         + (f" {left_out} questions that not all models answered are left out." if left_out else "")
         + (f" {converted} values were no strings and became their JSON text." if converted else "")
         + (f" {nulls} answers were null and are empty." if nulls else "")

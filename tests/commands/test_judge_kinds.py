@@ -1,0 +1,147 @@
+"""`judgelm-judge` on one answer and on many: what is refused, and that no way of running changes a verdict."""
+
+import json
+
+import pytest
+from judge_command import GOOD, assert_one_line, read, run, without_marks, write
+
+from judgelm_jax import laboratory
+from judgelm_jax.records import dump_line
+
+ONE = {"question_id": 1, "question_body": "q", "answer1_body": "a", "reference": "r"}
+THREE = {**GOOD, "answer3_body": "c"}
+
+
+def many(count):
+    return {"question_id": 2, "question_body": "q", **{f"answer{number}_body": "a" for number in range(1, count + 1)}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "flags", "says"),
+    [
+        ("multi", ONE | {"question_id": 2}, [], "'answer2_body' is missing"),
+        ("multi", {**many(5), "answer7_body": "x"}, [], "'answer7_body' is there without 'answer6_body'"),
+        ("multi", many(3), ["--orders=forward"], "--orders=forward is of two answers, and this record has 3"),
+        ("multi", many(3), ["--arrangements=4"], "--arrangements=4 is more than the 3 answers"),
+        ("multi", many(2), ["--arrangements=3"], "--arrangements=3 is more than the 2 answers"),
+        ("multi", many(5), ["--arrangements=all"], "use --arrangements=5"),
+        ("multi", {**THREE, "question_id": 2, "arrangements": 1}, [], "the field 'arrangements' is one that the judgment has"),
+        ("single", {**ONE, "question_id": 2, "reference": None}, [], "has none; add the field 'reference'"),
+        ("single", {**ONE, "question_id": 2, "reference_used": 1}, [], "the field 'reference_used' is one that"),
+        ("single", many(3), [], "there are 3 answers where 2 are judged"),
+        ("single", {**ONE, "question_id": 2}, ["--orders=both"], "--orders=both is of two answers, and this record has 1"),
+        ("single", {**ONE, "question_id": 2}, ["--arrangements=2"], "--arrangements=2 is more than the 1 answer"),
+        ("pair", {**GOOD, "question_id": 2}, ["--arrangements=2", "--orders=both"], "give one of the two"),
+        ("pair", many(40), [], "there are 40 answers where 2 are judged"),
+    ],
+)
+def test_a_record_that_does_not_fit_the_kind_is_named_before_the_model_is_looked_for(tmp_path, capfd, kind, row, flags, says):
+    first = {"multi": GOOD, "single": ONE, "pair": GOOD}[kind]
+    if any(flag.startswith(("--orders", "--arrangements")) for flag in flags):
+        source, place = write(tmp_path / "records.jsonl", [row]), 1
+    else:
+        source, place = write(tmp_path / "records.jsonl", [first, row]), 2
+    arguments = [f"--model={tmp_path / 'none'}", f"--input={source}", f"--output={tmp_path / 'o.jsonl'}", f"--kind={kind}"]
+    assert run(*arguments, *flags) == 2
+    assert_one_line(capfd, f"{source}:{place}: ", says)
+    assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--kind=multi", "--arrangements=0"], "--arrangements=0: must be a number from 1 on, or all"),
+        (["--kind=multi", "--arrangements=some"], "--arrangements=some: must be a number"),
+        (["--kind=single", "--on_overflow=pairs"], "on_overflow=pairs judges many answers"),
+        (["--on_overflow=pairs"], "on_overflow=pairs judges many answers"),
+        (["--kind=single", "--mode=distribution", "--score_grid=3:3:1"], "--score_grid=3:3:1: must be"),
+        (["--kind=poem"], "--kind"),
+        (
+            ["--kind=multi", "--mode=distribution", "--calibration={folder}/c.json"],
+            "--calibration corrects the probabilities of pairs",
+        ),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(tmp_path, capfd, flags, says):
+    (tmp_path / "c.json").write_text(json.dumps({"temperature": 1.0, "tie_threshold": 0.2}))
+    source = write(tmp_path / "records.jsonl", [THREE])
+    arguments = [f"--model={tmp_path / 'none'}", f"--input={source}", f"--output={tmp_path / 'o.jsonl'}"]
+    assert run(*arguments, *(flag.format(folder=tmp_path) for flag in flags)) == 2
+    assert_one_line(capfd, says)
+
+
+def test_more_answers_than_the_context_holds_are_refused_by_line(laboratory_checkpoint, tmp_path, capfd):
+    source = write(tmp_path / "records.jsonl", [THREE, many(40)])
+    arguments = [f"--model={laboratory_checkpoint}", f"--input={source}", f"--output={tmp_path / 'o.jsonl'}", "--kind=multi"]
+    for mode in ("scores", "explain", "distribution"):
+        assert run(*arguments, f"--mode={mode}", "--context=1024", "--max_new_tokens=64") == 2
+        assert_one_line(capfd, f"{source}:2: 40 answers need ", "--on_overflow=pairs")
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def records_of(kind):
+    """Short records whose verdicts differ."""
+    answers = [[pair.record["answer1_body"], pair.record["answer2_body"]] for pair in laboratory.make_pairs(12, seed=4)]
+    for number in range(6):
+        texts = {"single": answers[number][:1], "multi": [*answers[number], answers[number + 6][0]][: 2 + (number > 0)]}[kind]
+        yield {
+            "question_id": number,
+            "question_body": "Which?",
+            "reference": {"text": answers[number + 6][1]},
+            **{f"answer{place}_body": text for place, text in enumerate(texts, start=1)},
+        }
+
+
+def judged(folder, name, model, kind, *flags):
+    source = folder / f"{kind}.jsonl"
+    if not source.exists():
+        source.write_text("".join(dump_line(record) + "\n" for record in records_of(kind)))
+    target = folder / f"{name}.jsonl"
+    assert run(f"--model={model}", f"--input={source}", f"--output={target}", f"--kind={kind}", *flags) == 0
+    return without_marks(read(target)) if target.exists() else None
+
+
+@pytest.mark.parametrize("mode", ["scores", "distribution"])
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_shards_resume_batches_and_eight_devices_change_no_verdict(laboratory_checkpoint, tmp_path, kind, mode):
+    flags = ["--dtype=float32", f"--mode={mode}", *(["--arrangements=2"] if kind == "multi" else [])]
+    model = laboratory_checkpoint
+    whole = judged(tmp_path, "whole", model, kind, *flags, "--mesh=data:1")
+    assert [row["question_id"] for row in whole] == list(range(6))
+    assert {row["status"] for row in whole} == {"ok"}
+    assert len({json.dumps(row["scores"]) for row in whole}) > 1
+    for name, more in (("devices", ["--mesh=data:8"]), ("batches", ["--mesh=data:1", "--batch_size=1"])):
+        assert_same(judged(tmp_path, name, model, kind, *flags, *more), whole)
+    assert judged(tmp_path, "shards", model, kind, *flags, "--mesh=data:1", "--shard=0/2") is None
+    assert_same(judged(tmp_path, "shards", model, kind, *flags, "--mesh=data:1", "--shard=1/2"), whole)
+    # A run that was killed in the middle of a line goes on.
+    assert judged(tmp_path, "again", model, kind, *flags, "--mesh=data:1", "--shard=0/2") is None
+    shard = tmp_path / "again.jsonl.partial" / "shard-00000-of-00002.jsonl"
+    first, second, _ = shard.read_bytes().splitlines(keepends=True)
+    shard.write_bytes(first + second[: len(second) // 2])
+    shard.with_suffix(".done").unlink()
+    assert judged(tmp_path, "again", model, kind, *flags, "--mesh=data:1", "--shard=0/2", "--resume") is None
+    assert shard.read_bytes().startswith(first)
+    assert_same(judged(tmp_path, "again", model, kind, *flags, "--mesh=data:1", "--shard=1/2", "--resume"), whole)
+
+
+def assert_same(rows, whole):
+    """Equal, probabilities up to what float32 rounds."""
+    for one, other in zip(rows, whole, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            if name in ("probabilities", "score_probabilities"):
+                assert one[name] == pytest.approx(other[name], abs=1e-4)
+            elif name in ("expected_scores", "entropy", "covered_mass"):
+                assert one[name] == pytest.approx(other[name], rel=1e-3)
+            elif name == "arrangements":
+                assert_same(one[name], other[name])
+            else:
+                assert one[name] == other[name], name
+
+
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_bfloat16_judges_every_kind(laboratory_checkpoint, tmp_path, kind):
+    rows = judged(tmp_path, "half", laboratory_checkpoint, kind, "--mesh=data:1")
+    assert {row["status"] for row in rows} == {"ok"}
+    assert all(len(row["scores"]) == {"single": 1}.get(kind, 2 + (index > 0)) for index, row in enumerate(rows))

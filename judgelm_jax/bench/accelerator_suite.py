@@ -14,18 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from judgelm_jax import distributions, laboratory, verdicts
+from judgelm_jax import distributions, laboratory
 from judgelm_jax.bench import judge_suite, kernel_suite, machine
 from judgelm_jax.bench.checkpoints import model_config
-from judgelm_jax.judging import line_tree, score_tree
 from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
+from judgelm_jax.judging.trees import Trees
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import attention, families, parameters
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.parameters import Params
 from judgelm_jax.model.placement import Placement
+from judgelm_jax.prompts import END
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.tokenization import load_tokenizer
 from judgelm_jax.training.loss import Batch
@@ -33,6 +34,7 @@ from judgelm_jax.training.optimizer import make_optimizer, schedule
 from judgelm_jax.training.step import Program, batch_sharding, init_state, make_step, state_shardings
 from judgelm_jax.training.throughput import step_flops
 from judgelm_jax.training_config import RecipeConfig
+from judgelm_jax.verdicts import SCORE_STRINGS, LineForm
 
 # Tokens of a prompt: the 3rd to 97th percentile, in 20 steps, of the prompts of 1,213 judged pairs (Vicuna's reviews) with the
 # LLaMA tokenizer.
@@ -122,16 +124,13 @@ def _judge(
     with tempfile.TemporaryDirectory() as folder:
         laboratory.write_tokenizer(Path(folder))
         tokenizer = load_tokenizer(Path(folder))
-    tree: line_tree.LineTree | score_tree.ScoreTree
-    if mode == "distribution":
-        tree = line_tree.build(tokenizer, distributions.lines(distributions.grid(settings.score_grid), 2))
-    else:
-        tree = score_tree.build(tokenizer, verdicts.score_lines(2))
-    engine = Engine(params, config, mesh, settings, tree)
+    words = distributions.grid(settings.score_grid) if mode == "distribution" else SCORE_STRINGS
+    form = LineForm(END, "", words, 2)
+    engine = Engine(params, config, mesh, settings, Trees(tokenizer, mode))
     random = np.random.default_rng(0)
     lengths = [PROMPT_LENGTHS[index % len(PROMPT_LENGTHS)] // size.shorter for index in range(count)]
     prompts = [
-        Prompt(index, random.integers(3, config.vocab_size, length).astype(np.int32), np.asarray([0, index], np.uint32))
+        Prompt(index, random.integers(3, config.vocab_size, length).astype(np.int32), np.asarray([0, index], np.uint32), form)
         for index, length in enumerate(lengths)
     ]
     start = time.perf_counter()

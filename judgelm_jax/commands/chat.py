@@ -89,7 +89,7 @@ def entry() -> int:
 
 
 def _record(path: Path) -> Record:
-    check_records(path, kind="pair")
+    check_records(path)
     for _, record in read_jsonl(path):
         if ID.value is None or plain_text(identity(record)) == ID.value:
             return record

@@ -274,6 +274,11 @@ def _new_key(row: Record, lines: dict[str, int], line: int) -> str:
 
 def _prediction(row: Record, line: int, parser: str, order: str, decide: str) -> Prediction:
     shown = order if row.get("order") is None else row["order"]
+    if shown in ("arrangements", "pairs"):
+        raise InputError(
+            "this is a judgment of one answer or of more than two, and judgelm-evaluate is of pairs; judgelm-rank ranks by "
+            "judgments of many answers, and judgelm-benchmark scores those of a benchmark"
+        )
     if shown not in ("forward", "reversed", "both"):
         raise InputError(f"order is {shown!r}; it is 'forward', 'reversed' or 'both'")
     scores, probabilities = _own_scores(row, shown, parser), _probabilities(row)

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import scipy.stats
 from judge_command import GOOD, assert_one_line, read, run, without_marks, write
 
 from judgelm_jax import laboratory
+from judgelm_jax.commands import benchmark, command_line
 from judgelm_jax.records import dump_line
 
 ONE = {"question_id": 1, "question_body": "q", "answer1_body": "a", "reference": "r"}
@@ -145,3 +147,32 @@ def test_bfloat16_judges_every_kind(laboratory_checkpoint, tmp_path, kind):
     rows = judged(tmp_path, "half", laboratory_checkpoint, kind, "--mesh=data:1")
     assert {row["status"] for row in rows} == {"ok"}
     assert all(len(row["scores"]) == {"single": 1}.get(kind, 2 + (index > 0)) for index, row in enumerate(rows))
+
+
+def test_benchmarks_of_graded_answers_and_of_four_are_judged(laboratory_checkpoint, tmp_path):
+    answers = [[pair.record["answer1_body"], pair.record["answer2_body"]] for pair in laboratory.make_pairs(8, seed=6)]
+    graded = [
+        {"orig_instruction": f"Which {n}?", "orig_response": one, "orig_reference_answer": other, "orig_criteria": "c"}
+        | {"orig_score": str(1 + n % 5)}
+        for n, (one, other) in enumerate(answers)
+    ]
+    of_four = [
+        {"id": str(n), "subset": "Math", "prompt": f"Which {n}?", "chosen": [one], "rejected": [other, "No.", "Yes."]}
+        for n, (one, other) in enumerate(answers[:4])
+    ]
+    for name, rows, count in (("prometheus", graded, 1), ("rewardbench2", of_four, 4)):
+        data, folder = tmp_path / f"{name}.jsonl", tmp_path / name
+        data.write_text("".join(dump_line(row) + "\n" for row in rows))
+        flags = [f"--name={name}", f"--data={data}", f"--model={laboratory_checkpoint}", f"--output={folder}"]
+        flags += ["--dtype=float32", "--mesh=data:1"]
+        assert command_line.run(benchmark.main, benchmark.FLAGS, "benchmark", flags) == 0
+        judgments, metrics = read(folder / "judgments.jsonl"), json.loads((folder / "metrics.json").read_text())
+        assert [len(row["scores"]) for row in judgments] == [count] * len(rows)
+        labels = read(folder / "labels.jsonl")
+        if count == 4:
+            best = [{n for n, score in enumerate(row["scores"], 1) if score == max(row["scores"])} for row in judgments]
+            shares = [len(own & set(label["correct"])) / len(own) for own, label in zip(best, labels, strict=True)]
+            assert metrics["score"] == pytest.approx(sum(shares) / 4)
+        else:
+            scores = [[row["scores"][0] for row in judgments], [label["score"] for label in labels]]
+            assert metrics["score"] == pytest.approx(scipy.stats.pearsonr(*scores).statistic)

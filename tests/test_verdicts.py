@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from judgelm_jax import distributions, verdicts
 from judgelm_jax.arrangements import FORWARD, REVERSED
 from judgelm_jax.errors import InputError
+from judgelm_jax.judging import all_pairs
 from judgelm_jax.verdicts import Verdict
 
 RECORD = {"question_id": 7, "question_body": "q", "answer1_body": "a", "answer2_body": "b", "extra": [1]}
@@ -241,8 +242,10 @@ def test_every_field_that_a_judgment_adds_is_one_of_the_declared() -> None:
     chained = verdicts.verdict_from_distribution(factors, "1 1 1", (1, 2, 3), (0, 0, 0))
     alone = distributions.from_log_probabilities(np.log(np.full(10, 0.1)), grid, (1,))
     graded = verdicts.verdict_from_distribution(alone, "1", (1,), (0,))
-    for verdict in (forward, (forward, back), of_three, chained, graded):
-        own = verdicts.judgment(RECORD, verdict, **MADE).keys() - RECORD.keys()
+    two_by_two, by_pairs = all_pairs.conclude(3, [(forward, back)] * 3)
+    for verdict in (forward, (forward, back), of_three, chained, graded, two_by_two):
+        more = by_pairs if verdict is two_by_two else {}
+        own = verdicts.judgment(RECORD, verdict, more=more, **MADE).keys() - RECORD.keys()
         assert own <= set(verdicts.OUTPUT_FIELDS)
         added |= own
     # These are of `judge --calibration`, and of the kind `single`.

@@ -255,6 +255,9 @@ def _report_counts(summary: dict[str, Any]) -> None:
             f"orders     {summary['consistent']} consistent, {summary['inconsistent']} not, {summary['without_winner']} "
             "without a winner in one of them"
         )
+    for answers, found in summary.get("position_effects", {}).items():
+        worth = ", ".join(f"{effect:+.2f}" for effect in found["effects"])
+        print(f"positions  {worth}: what each is worth, the mean of {found['records']} records with {answers} answers")
     if summary.get("position", {}).get("warning"):
         print(f"warning    {summary['position']['warning']}")
 

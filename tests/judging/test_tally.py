@@ -87,3 +87,28 @@ def test_a_line_that_is_no_judgment_is_named(tmp_path: Path, row: dict[str, Any]
     path.write_text(json.dumps(both(1, 1)) + "\n" + json.dumps(row) + "\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"j\.jsonl:2: is no judgment"):
         list(judgments(path))
+
+
+def test_what_positions_are_worth_is_averaged_by_the_number_of_answers():
+    def row(*effects, **fields):
+        return {"status": "ok", "order": "arrangements", "winner": 1, "position_effects": list(effects), **fields}
+
+    without = {"status": "unparsed", "order": "arrangements", "position_effects": None, "arrangements": [{}, {}]}
+    one = {"status": "ok", "order": "arrangements", "arrangements": [{}]}
+    summary = Tally([row(1, -1, 0), row(0, 0.5, -0.5), row(2, 0, 0, -2), without, one]).summary()
+    assert summary["position_effects"] == {
+        "3": {"records": 2, "effects": [0.5, -0.25, -0.25]},
+        "4": {"records": 1, "effects": [2, 0, 0, -2]},
+    }
+    assert (summary["ok"], summary["unparsed"]) == (4, 1)
+    assert "position_effects" not in Tally([one]).summary()
+
+
+def test_judgments_of_any_number_of_answers_are_judgments(tmp_path):
+    path = tmp_path / "judgments.jsonl"
+    good = {"question_id": 1, "status": "ok", "order": "arrangements", "arrangements": [{"order": [1]}], "scores": [7]}
+    path.write_text(json.dumps(good) + "\n")
+    assert list(judgments(path)) == [good]
+    path.write_text(json.dumps({**good, "arrangements": "none"}) + "\n")
+    with pytest.raises(InputError, match="is no judgment"):
+        list(judgments(path))

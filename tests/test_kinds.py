@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from judgelm_jax import kinds, prompts
+from judgelm_jax import prompts
 from judgelm_jax.errors import InputError
 from judgelm_jax.kinds import KINDS
 from judgelm_jax.prompts import Wording
@@ -108,7 +108,3 @@ def test_a_kind_with_another_wording_takes_its_fields_from_the_record():
     assert kind.prompt(case, case.answers).endswith("\nR: {answer1}\nGrade:")
     with pytest.raises(InputError, match="the field 'rubric' is missing"):
         kind.cases_of(record("q", ["a"]), None, "auto")
-
-
-def test_kinds_import_no_jax():
-    assert "jax" not in vars(kinds)

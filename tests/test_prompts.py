@@ -86,7 +86,18 @@ def test_a_wrong_kind_or_number_of_answers_raises(kind: str, count: int) -> None
 
 
 def test_scoring_modules_import_no_jax() -> None:
-    modules = ("prompts", "records", "verdicts", "evaluation.metrics", "evaluation.benchmarks.pandalm", "commands.evaluate")
+    modules = (
+        "prompts",
+        "records",
+        "kinds",
+        "arrangements",
+        "judging.all_pairs",
+        "judging.tally",
+        "verdicts",
+        "evaluation.metrics",
+        "evaluation.benchmarks.pandalm",
+        "commands.evaluate",
+    )
     imports = "; ".join(f"import judgelm_jax.{name}" for name in (*modules, "commands.prepare"))
     check = f"{imports}; import sys; sys.exit('jax' in sys.modules or 'flax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

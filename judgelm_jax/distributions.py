@@ -92,6 +92,40 @@ class Factors:
         return float(-(positive * np.log(positive)).sum())
 
 
+@dataclasses.dataclass(frozen=True)
+class Outcomes:
+    """Over the winners that labels name, of two answers in the record's own order.
+
+    `probabilities`: float64 [3] of a tie, the first and the second, which sum to one; `covered_mass`: the probability that the
+    judge writes one of the labels at all, before normalization.
+    """
+
+    probabilities: np.ndarray
+    covered_mass: float
+
+    def most_likely(self) -> None:
+        """A label is no score."""
+
+    def expected_scores(self) -> None:
+        """A label is no score."""
+
+    def outcomes(self) -> dict[str, float]:
+        """As `Distribution.outcomes`."""
+        return {str(winner): float(probability) for winner, probability in enumerate(self.probabilities)}
+
+    def winner(self) -> int:
+        """The most likely outcome; see `likeliest`."""
+        return likeliest(self.outcomes())
+
+    def entropy(self) -> float:
+        """Nats, over outcomes."""
+        positive = self.probabilities[self.probabilities > 0]
+        return float(-(positive * np.log(positive)).sum())
+
+
+AnyDistribution = Distribution | Factors | Outcomes
+
+
 def likeliest(outcomes: dict[str, float]) -> int:
     """The most likely outcome, 0 for a tie; 0 also where two winners are equally likely."""
     most = max(outcomes.values())
@@ -141,14 +175,27 @@ def from_log_probabilities(
     return Distribution(np.array(values, np.float64), shown.transpose(places), float(np.exp(most) * weights.sum()))
 
 
-def mean(found: Sequence[Distribution | Factors]) -> Distribution | Factors:
+def from_labels(log_probabilities: np.ndarray, winners: Sequence[int], order: Arrangement) -> Outcomes:
+    """The probabilities of the outcomes, from the log probabilities of the labels.
+
+    `winners`: the position of the better answer that each label names, in the order that was shown; 0: a tie.
+    """
+    logs = np.asarray(log_probabilities, np.float64)
+    most = logs.max()
+    weights = np.exp(logs - most)
+    summed = np.zeros(3)
+    np.add.at(summed, [order[winner - 1] if winner else 0 for winner in winners], weights)
+    return Outcomes(summed / weights.sum(), float(np.exp(most) * weights.sum()))
+
+
+def mean(found: Sequence[AnyDistribution]) -> AnyDistribution:
     """The mean of distributions over one grid, all in the record's own order and of one form."""
     probabilities = np.sum([one.probabilities for one in found], axis=0) / len(found)
     covered = sum(one.covered_mass for one in found) / len(found)
     return dataclasses.replace(found[0], probabilities=probabilities, covered_mass=covered)
 
 
-def position_bias(forward: Distribution | Factors, reversed_: Distribution | Factors) -> float:
+def position_bias(forward: AnyDistribution, reversed_: AnyDistribution) -> float:
     """How much the place shown first is preferred in a pair, from -1 (always the second) to 1 (always the first).
 
     P(the answer shown first wins) - P(the one shown second wins), over both orders.

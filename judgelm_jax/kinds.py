@@ -10,7 +10,7 @@ from judgelm_jax import prompts
 from judgelm_jax.errors import InputError
 from judgelm_jax.prompts import Wording
 from judgelm_jax.records import Record, answers_of, check_text
-from judgelm_jax.verdicts import SCORE_STRINGS, LineForm, Verdict
+from judgelm_jax.verdicts import SCORE_STRINGS, LineForm, Reading, Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Case:
     """What of a record is judged together: `answers`, in the record's own order.
 
     `reference`: the text of the reference answer. `known`: an answer that is known to be good. Neither is judged, and neither
-    is ever shortened. `texts`: further fields that the prompt names.
+    is ever shortened. `texts`: further fields that the prompt names. `wording`: the prompt, where it is not that of the kind.
     """
 
     question: str
@@ -26,6 +26,7 @@ class Case:
     reference: str | None = None
     known: str | None = None
     texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    wording: Wording | None = None
 
 
 # The verdicts of a record, of each case those of its arrangements → those that count, and further fields of the judgment.
@@ -43,8 +44,12 @@ class Kind:
 
     `answers`: the fewest and the most `answerK_body` of a record (None: any number). `cases`: from a record and the text of its
     reference (None: without) to what is judged. `needs_reference`: a case without reference and without known-good answer is
-    refused, unless `--reference=none` says that this is meant. `wording`: the prompt. `scores`: what a score may be, as it is
-    written. `conclude`: from the verdicts of all cases to the judgment.
+    refused, unless `--reference=none` says that this is meant. `wording`: the prompt. `richer`: prompts that are taken in its
+    place, the first of which the record has all fields. `scores`: what a score may be, as it is written. `conclude`: from the
+    verdicts of all cases to the judgment.
+
+    Of presets (see `presets.Preset`): `winners`, `ending`, `marker`, `reason_tokens`; `lead`, with which each response is
+    begun; `system` and `chat`, for prompts that are messages of a conversation. `sha256`: of the preset.
     """
 
     name: str
@@ -54,6 +59,15 @@ class Kind:
     needs_reference: bool = False
     scores: tuple[str, ...] = SCORE_STRINGS
     conclude: Conclude = _only_case
+    richer: tuple[Wording, ...] = ()
+    winners: tuple[int, ...] | None = None
+    ending: str = "\n"
+    marker: str | None = None
+    reason_tokens: int = 0
+    lead: str = ""
+    system: str = ""
+    chat: bool = False
+    sha256: str | None = None
 
     def cases_of(self, record: Record, reference: str | None, policy: str) -> tuple[Case, ...]:
         """The cases of a record that has the fields which `records.check_record` asks for. `policy`: that of `--reference`.
@@ -61,23 +75,38 @@ class Kind:
         Raises:
           InputError: a field that the prompt names is missing, or a reference. The message has no place.
         """
-        for field in self.wording.fields():
-            check_text(record, field)
-        texts = {field: record[field] for field in self.wording.fields()}
         found = self.cases(record, None if policy == "none" else reference)
+        wording = self._wording(record, found)
+        texts = {field: record[field] for field in wording.fields()}
         if self.needs_reference and policy != "none" and any(case.known is None and case.reference is None for case in found):
             raise InputError(
                 f"--kind={self.name} judges by a reference and this record has none; add the field 'reference', give "
                 "--references=FILE, or pass --reference=none to judge without one"
             )
-        return tuple(dataclasses.replace(case, texts={**case.texts, **texts}) for case in found)
+        return tuple(dataclasses.replace(case, texts={**case.texts, **texts}, wording=wording) for case in found)
+
+    def _wording(self, record: Record, cases: Sequence[Case]) -> Wording:
+        referenced = all(case.known is not None or case.reference is not None for case in cases)
+        for wording in self.richer:
+            if all(isinstance(record.get(field), str) for field in wording.fields()) and (
+                referenced or not wording.names_reference()
+            ):
+                return wording
+        for field in self.wording.fields():
+            check_text(record, field)
+        if not referenced and self.wording.needs_reference:
+            raise InputError(
+                "the prompt shows a reference and this record has none; add the field 'reference', or --references"
+            )
+        return self.wording
 
     def prompt(self, case: Case, answers: Sequence[str]) -> str:
         """The prompt of a case with its answers in the order (and as short) as they are given."""
+        wording = case.wording or self.wording
         if self.shows_known(case) and case.known is not None:
-            return self.wording.fill(case.question, (case.known, *answers), case.reference, case.texts, known=True)
+            return wording.fill(case.question, (case.known, *answers), case.reference, case.texts, known=True)
         reference = case.known if case.reference is None else case.reference
-        return self.wording.fill(case.question, answers, reference, case.texts)
+        return wording.fill(case.question, answers, reference, case.texts)
 
     def shows_known(self, case: Case) -> bool:
         """Whether the known-good answer takes the first slot, and its score begins the response."""
@@ -85,13 +114,27 @@ class Kind:
 
     def begun(self, case: Case) -> str:
         """The text with which the response is begun; the prompt ends with it."""
-        return self.wording.known_score if self.shows_known(case) else ""
+        return self.wording.known_score if self.shows_known(case) else self.lead
 
-    def form(self, case: Case, words: tuple[str, ...]) -> LineForm:
-        """The lines that may follow the prompt of a case: a score of `words` for each answer."""
+    def form(self, case: Case, words: tuple[str, ...], end: str | None = None) -> LineForm:
+        """The lines that may follow the prompt of a case: a score of `words` for each answer, or a label.
+
+        `end`: the text with which the prompt ends, where it is a conversation.
+        """
+        if self.marker is not None:
+            end, begins = self.marker.rstrip(), self.marker[len(self.marker.rstrip()) :]
+            return LineForm(end, begins, words, self._count(case), self.ending, self.winners)
         known = self.shows_known(case)
-        end = self.wording.end(len(case.answers) + known, known)
-        return LineForm(end, " " if known else "", words, len(case.answers))
+        if end is None:
+            end = (case.wording or self.wording).end(len(case.answers) + known, known)
+        return LineForm(end, " " if known else "", words, self._count(case), self.ending, self.winners)
+
+    def _count(self, case: Case) -> int:
+        return len(case.answers) if self.winners is None else 1
+
+    def reading(self, case: Case, form: LineForm) -> Reading:
+        """Where a response to the prompt of a case says its verdict."""
+        return Reading(form, self.begun(case), self.marker)
 
 
 def _all_answers(record: Record, reference: str | None) -> tuple[Case, ...]:

@@ -21,6 +21,7 @@ class Wording:
     field of the record by its name. It ends in text, behind which the response stands.
     `answer`: one answer in `{answers}`, from `{number}` and `{answer}`. `reference`: from `{reference}`.
     `of_one`: the template where one answer is shown alone; None: the same.
+    `needs_reference`: there is no such prompt without a reference.
     `known_score`: where the first answer shown is known to be good, the response is begun with this, its score. Empty: such an
     answer is not shown as one of the answers, but is the reference.
     """
@@ -30,6 +31,7 @@ class Wording:
     reference: str = "{reference}"
     of_one: str | None = None
     known_score: str = ""
+    needs_reference: bool = False
 
     def fill(
         self,
@@ -65,6 +67,10 @@ class Wording:
     def end(self, answers: int, known: bool = False) -> str:
         """The text with which every prompt of so many answers ends, whatever the record; the response follows it."""
         return _PLACEHOLDER.split(self._template(answers))[-1] + (self.known_score if known else "")
+
+    def names_reference(self) -> bool:
+        """Whether the prompt has a place for a reference."""
+        return "{reference}" in self.template
 
     def fields(self) -> tuple[str, ...]:
         """The further text fields of a record that the prompt names."""

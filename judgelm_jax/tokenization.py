@@ -35,6 +35,8 @@ TOKENIZERS_FILE = "tokenizer.json"
 VOCABULARY_FILES = (SENTENCEPIECE_FILE, TOKENIZERS_FILE)
 # All that belongs to a tokenizer; `load_tokenizer` reads no other files.
 TOKENIZER_FILES = (*VOCABULARY_FILES, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE)
+# A text that goes on is tokenized behind this one, because tokenizers may begin a text with a space of their own.
+_BEHIND_THIS = "."
 SHORTENED = "\n[shortened]"
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -306,24 +308,31 @@ class FittedPrompt:
     removed: tuple[int, ...]
 
 
+def going_on(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a text that stands behind another one. Names of control tokens in it are text."""
+    before = tokenizer.encode(_BEHIND_THIS)
+    both = tokenizer.encode(_BEHIND_THIS + text)
+    return both[len(before) :] if both[: len(before)] == before else tokenizer.encode(text)
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """The ids of a prompt, behind BOS where the tokenizer puts one."""
+    return [*([] if tokenizer.bos_id is None else [tokenizer.bos_id]), *tokenizer.encode(prompt)]
+
+
 def fit_prompt(
     tokenizer: Tokenizer,
-    render: Callable[[Sequence[str]], str],
+    ids_of: Callable[[Sequence[str]], list[int]],
     answers: Sequence[str],
     budget: int,
     marker: str = SHORTENED,
 ) -> FittedPrompt | None:
     """Renders a prompt of at most `budget` ids; where it would have more, shortens answers from their end.
 
-    `render`: the whole prompt with these answers. Answers are cut to one common length in tokens, the largest that
+    `ids_of`: of the whole prompt with these answers. Answers are cut to one common length in tokens, the largest that
     fits, and `marker` follows each one that is cut; shorter answers stay whole. All else is never cut. None: not even empty
     answers (with their markers) fit.
     """
-    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-
-    def ids_of(texts: Sequence[str]) -> list[int]:
-        return begin + tokenizer.encode(render(texts))
-
     whole = ids_of(answers)
     if len(whole) <= budget:
         return FittedPrompt(whole, (0,) * len(answers))

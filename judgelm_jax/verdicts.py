@@ -9,7 +9,7 @@ import numpy as np
 
 from judgelm_jax import distributions
 from judgelm_jax.arrangements import Arrangement, in_own_order, mean_scores, name_of, position_effects, ranking
-from judgelm_jax.distributions import Distribution, Factors
+from judgelm_jax.distributions import AnyDistribution, Distribution, Factors, Outcomes
 from judgelm_jax.errors import InputError
 from judgelm_jax.records import Record
 
@@ -32,6 +32,7 @@ OUTPUT_FIELDS = (
     "pred_id",
     "pred_model_id",
     "tstamp",
+    "pred_preset",
     "status",
     "scores",
     "winner",
@@ -64,18 +65,21 @@ OUTPUT_FIELDS = (
 class LineForm:
     """The lines that may stand behind a prompt: `count` scores, each one of `words`.
 
-    `end`: the text with which the prompt ends. `begins`: what comes between it and the first score.
+    `end`: the text with which the prompt ends. `begins`: what comes between it and the first score, `ending` behind the last.
+    `winners`: where the words are no scores, the position of the better answer that each one names (0: a tie).
     """
 
     end: str
     begins: str
     words: tuple[str, ...]
     count: int
+    ending: str = "\n"
+    winners: tuple[int, ...] | None = None
 
     def lines(self) -> Iterator[str]:
-        """All lines, newline included, the last score running fastest."""
+        """All lines, with their ending, the last score running fastest."""
         for words in itertools.product(self.words, repeat=self.count):
-            yield f"{self.begins}{' '.join(words)}\n"
+            yield f"{self.begins}{' '.join(words)}{self.ending}"
 
     def likeliest(self, log_probabilities: np.ndarray) -> str:
         """The scores of the line with the largest of [lines], in the order of `lines`; or of [count, words], of each score the
@@ -85,6 +89,20 @@ class LineForm:
         else:
             places = np.unravel_index(int(log_probabilities.argmax()), (len(self.words),) * self.count)
         return " ".join(self.words[place] for place in places)
+
+    def read(self, text: str) -> list[float] | int | None:
+        """What a response says, in the order that was shown: scores, or the position of the winner. None: nothing that counts.
+
+        A word may be written in small or capital letters; no letter or digit follows it.
+        """
+        if self.winners is None:
+            line = text.split(self.ending, 1)[0] if self.ending else text
+            return parse_scores(line.strip(), self.count)
+        begin = text.lstrip().casefold()
+        for word, winner in sorted(zip(self.words, self.winners, strict=True), key=lambda pair: -len(pair[0])):
+            if begin.startswith(word.casefold()) and not begin[len(word.casefold()) :][:1].isalnum():
+                return winner
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +122,24 @@ class Verdict:
     explanation: str
     finish: str | None
     truncated: tuple[int, ...]
-    distribution: Distribution | Factors | None = None
+    distribution: AnyDistribution | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """Where a response says its verdict: first, or behind the last `marker`, in this form. The response begins with `begun`, which
+    the judge did not write itself."""
+
+    form: LineForm
+    begun: str = ""
+    marker: str | None = None
+
+    def parts(self, text: str) -> tuple[str | None, str]:
+        """What holds the verdict (None: nothing does), and the reason."""
+        if self.marker is None:
+            return text[len(self.begun) :], explanation_of(text)
+        reason, marker, said = text.rpartition(self.marker.strip())
+        return (said, reason.strip()) if marker else (None, text.strip())
 
 
 def score_lines(count: int) -> Iterator[str]:
@@ -161,27 +196,35 @@ def explanation_of(text: str) -> str:
     return text.partition("\n")[2].strip()
 
 
-def verdict_from_text(text: str, order: Arrangement, finish: str, truncated: Sequence[int], begun: str = "") -> Verdict:
+def verdict_from_text(
+    text: str, order: Arrangement, finish: str, truncated: Sequence[int], reading: Reading | None = None
+) -> Verdict:
     """Reads the response of a judge that saw the answers in this order.
 
-    `text` begins with `begun`, which the judge did not write itself. `truncated`: tokens removed from each answer, in the
-    record's own order.
+    `truncated`: tokens removed from each answer, in the record's own order. `reading`: JudgeLM's where not given, which says a
+    score for each answer in its first line.
     """
-    shown = parse_scores(text[len(begun) :], len(order))
+    reading = reading or Reading(LineForm("", "", SCORE_STRINGS, len(order)))
+    said, reason = reading.parts(text)
+    shown = None if said is None else reading.form.read(said)
     if shown is None:
-        return Verdict("unparsed", None, None, order, text, explanation_of(text), finish, tuple(truncated))
-    scores = in_own_order(shown, order)
+        return Verdict("unparsed", None, None, order, text, reason, finish, tuple(truncated))
     status = "truncated" if any(truncated) else "ok"
-    return Verdict(status, scores, winner_of(scores), order, text, explanation_of(text), finish, tuple(truncated))
+    if isinstance(shown, int):
+        winner = order[shown - 1] if shown else 0
+        return Verdict(status, None, winner, order, text, reason, finish, tuple(truncated))
+    scores = in_own_order(shown, order)
+    return Verdict(status, scores, winner_of(scores), order, text, reason, finish, tuple(truncated))
 
 
 def verdict_from_distribution(
-    distribution: Distribution | Factors, line: str, order: Arrangement, truncated: Sequence[int]
+    distribution: AnyDistribution, text: str, order: Arrangement, truncated: Sequence[int], reason: str = ""
 ) -> Verdict:
-    """The most likely line and the most likely winner; `line` is that line in the order that was shown."""
+    """The most likely line and the most likely winner; `text` ends in that line, in the order that was shown, behind `reason`
+    where there is one."""
     status = "truncated" if any(truncated) else "ok"
     scores, winner = distribution.most_likely(), distribution.winner()
-    return Verdict(status, scores, winner, order, line, "", "stop", tuple(truncated), distribution)
+    return Verdict(status, scores, winner, order, text, reason, "stop", tuple(truncated), distribution)
 
 
 def overflow_verdict(order: Arrangement) -> Verdict:
@@ -221,12 +264,13 @@ def judgment(
     pred_id: str,
     pred_model_id: str,
     tstamp: float,
+    pred_preset: str | None = None,
 ) -> Record:
     """The output row: the input record as `kept` gives it, the verdict, and the fields of `more`.
 
     Verdicts on several arrangements are merged: scores are the mean, the winner follows from it (or from the mean
-    distribution), the status is the worst, `pred_text` that of the first. Without scores in one of them there are none in the
-    merged row.
+    distribution; of labels that contradict one another it is a tie), the status is the worst, `pred_text` that of the first.
+    Without scores in one of them there are none in the merged row.
 
     Raises:
       InputError: as `kept`.
@@ -239,6 +283,8 @@ def judgment(
         "pred_model_id": pred_model_id,
         "tstamp": tstamp,
     }
+    if pred_preset is not None:
+        row["pred_preset"] = pred_preset
     fields = _pair_fields if len(verdicts[0].order) == 2 else _arrangement_fields
     return row | fields(verdicts) | (more or {})
 
@@ -277,6 +323,9 @@ def _merge(verdicts: Sequence[Verdict]) -> Verdict:
     if len(of_all) == len(verdicts):
         scores = mean_scores(of_all)
         winner = winner_of(scores)
+    elif all(verdict.scores is None and verdict.winner is not None for verdict in verdicts):
+        winners = {verdict.winner for verdict in verdicts}
+        winner = winners.pop() if len(winners) == 1 else 0  # labels that contradict one another are a tie
     found = [verdict.distribution for verdict in verdicts if verdict.distribution is not None]
     if len(found) == len(verdicts):
         distribution = distributions.mean(found)
@@ -307,14 +356,16 @@ def _fields(verdict: Verdict) -> Record:
     alone = len(verdict.order) == 1  # nobody wins
     if alone:
         del fields["winner"]
-    if verdict.distribution is not None:
-        fields |= {
-            **(_grades(verdict.distribution) if alone else {"probabilities": verdict.distribution.outcomes()}),
-            "expected_scores": verdict.distribution.expected_scores(),
-            "entropy": verdict.distribution.entropy(),
-            "covered_mass": verdict.distribution.covered_mass,
-        }
-        if isinstance(verdict.distribution, Factors):
+    found = verdict.distribution
+    if found is not None:
+        if alone and not isinstance(found, Outcomes):
+            fields |= _grades(found)
+        else:
+            fields["probabilities"] = found.outcomes()
+        if not isinstance(found, Outcomes):
+            fields["expected_scores"] = found.expected_scores()
+        fields |= {"entropy": found.entropy(), "covered_mass": found.covered_mass}
+        if isinstance(found, Factors):
             fields["factorized"] = True
     return fields
 

@@ -244,8 +244,7 @@ QUESTION, REFERENCE = "Why is the sky blue?\n", "Rayleigh scattering."
 
 
 def fit(tokenizer: Tokenizer, answers: list[str], budget: int) -> FittedPrompt | None:
-    kind = "pair" if len(answers) == 2 else "multi"
-    return fit_prompt(tokenizer, lambda texts: prompts.render(kind, QUESTION, texts, REFERENCE), answers, budget)
+    return fit_prompt(tokenizer, lambda texts: prompt_ids(tokenizer, list(texts)), answers, budget)
 
 
 def prompt_ids(tokenizer: Tokenizer, answers: list[str]) -> list[int]:

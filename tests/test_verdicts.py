@@ -19,6 +19,8 @@ from judgelm_jax.verdicts import Verdict
 RECORD = {"question_id": 7, "question_body": "q", "answer1_body": "a", "answer2_body": "b", "extra": [1]}
 MADE = {"pred_id": "p", "pred_model_id": "m", "tstamp": 1.5}
 
+GRADE = verdicts.Reading(verdicts.LineForm("", " ", verdicts.SCORE_STRINGS, 1), begun="10")
+
 
 def test_score_strings_are_exactly_the_grammar() -> None:
     candidates = {"".join(letters) for length in range(1, 5) for letters in itertools.product("0123456789.", repeat=length)}
@@ -290,10 +292,10 @@ def test_without_scores_in_one_arrangement_there_is_no_ranking(bad: str) -> None
 
 
 def test_one_answer_has_a_score_and_nothing_to_win() -> None:
-    row = verdicts.judgment(RECORD, verdicts.verdict_from_text("10 7\nwhy", (1,), "stop", (0,), "10"), **MADE)
+    row = verdicts.judgment(RECORD, verdicts.verdict_from_text("10 7\nwhy", (1,), "stop", (0,), GRADE), **MADE)
     assert (row["scores"], row["pred_text"], row["explanation"]) == ([7], "10 7\nwhy", "why")
     assert not {"winner", "ranking", "probabilities"} & row.keys()
-    assert verdicts.verdict_from_text("10 7 8", (1,), "stop", (0,), "10").status == "unparsed"
+    assert verdicts.verdict_from_text("10 7 8", (1,), "stop", (0,), GRADE).status == "unparsed"
     grid = ("1", "5.5", "10")
     made = distributions.from_log_probabilities(np.log([0.1, 0.1, 0.3]), grid, (1,))
     graded = verdicts.judgment(RECORD, verdicts.verdict_from_distribution(made, "10", (1,), (0,)), **MADE)

@@ -21,6 +21,7 @@ from judgelm_jax.judging import manifest, output
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.kinds import KINDS
 from judgelm_jax.mesh_config import MeshConfig
+from judgelm_jax.presets import JUDGELM, NAMES
 from judgelm_jax.records import check_output
 from judgelm_jax.verdicts import STATUSES
 
@@ -43,6 +44,12 @@ BASE = flags.DEFINE_string(
 INPUT = flags.DEFINE_string("input", None, "judge records, JSON Lines", required=True, flag_values=FLAGS)
 OUTPUT = flags.DEFINE_string("output", None, "where the judgments go, JSON Lines", required=True, flag_values=FLAGS)
 KIND = flags.DEFINE_enum("kind", _DEFAULTS.kind, JudgeConfig.KINDS, "what is judged.", flag_values=FLAGS)
+PRESET = flags.DEFINE_string(
+    "preset",
+    _DEFAULTS.preset,
+    f"how the judge is asked and read: {', '.join((JUDGELM, *NAMES))}, or a .toml file.",
+    flag_values=FLAGS,
+)
 MODE = flags.DEFINE_enum(
     "mode",
     _DEFAULTS.mode,
@@ -142,6 +149,7 @@ OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the file of --json
 def main() -> None:
     settings = JudgeConfig(
         kind=KIND.value,
+        preset=PRESET.value,
         mode=MODE.value,
         orders=ORDERS.value,
         arrangements=parse_wanted(ARRANGEMENTS.value),

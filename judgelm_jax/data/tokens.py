@@ -63,7 +63,7 @@ def tokenize(example: Example, tokenizer: Tokenizer, eos_id: int, length: int, o
         if on_overflow == "truncate" and budget > 0:
             fitted = fit_prompt(
                 tokenizer,
-                lambda answers: prompts.render(_KIND, example.question, answers, example.reference),
+                lambda texts: begin + tokenizer.encode(prompts.render(_KIND, example.question, texts, example.reference)),
                 example.answers,
                 budget,
             )

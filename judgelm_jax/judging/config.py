@@ -7,6 +7,7 @@ from judgelm_jax import distributions
 from judgelm_jax.errors import InputError
 from judgelm_jax.kinds import KINDS
 from judgelm_jax.model.config import ATTENTION_BACKENDS
+from judgelm_jax.presets import JUDGELM, kind_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +20,7 @@ class JudgeConfig:
     """
 
     kind: str = "pair"
+    preset: str = JUDGELM
     mode: str = "scores"
     orders: str | None = None
     arrangements: int | str | None = None
@@ -65,6 +67,7 @@ class JudgeConfig:
         if self.mode == "distribution" and self.temperature:
             raise InputError("temperature does not go with the mode distribution, which samples nothing; leave it at 0")
         distributions.grid(self.score_grid)
+        kind_of(self.kind, self.preset)
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
         if self.keep_as == "":

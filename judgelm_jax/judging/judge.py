@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from judgelm_jax import distributions, kinds, sharding, verdicts
+from judgelm_jax import distributions, sharding, verdicts
 from judgelm_jax.arrangements import FORWARD, REVERSED, Arrangement, arrangements, as_shown, in_own_order, name_of
+from judgelm_jax.chat_template import ChatTemplate, load_chat_template
 from judgelm_jax.checkpoints import Checkpoint, open_checkpoint
 from judgelm_jax.errors import InputError
-from judgelm_jax.judging import all_pairs
+from judgelm_jax.judging import all_pairs, reasons
+from judgelm_jax.judging.asking import Asking
 from judgelm_jax.judging.batching import Prompt
-from judgelm_jax.judging.chat import Chat, going_on
+from judgelm_jax.judging.chat import Chat
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.responses import NOT_FINITE, Response
@@ -26,8 +28,9 @@ from judgelm_jax.judging.trees import Trees
 from judgelm_jax.kinds import Case
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import parameters
+from judgelm_jax.presets import JUDGELM, kind_of
 from judgelm_jax.records import Record, identity, question_identity, reference_of
-from judgelm_jax.tokenization import Tokenizer, fit_prompt
+from judgelm_jax.tokenization import Tokenizer, fit_prompt, going_on
 from judgelm_jax.verdicts import LineForm, Verdict
 
 # Records that are sorted by length together. Memory is bounded by a window, whatever the length of the input.
@@ -69,13 +72,26 @@ class Judgment:
 class Judge:
     """A model on a mesh, ready to judge. Make it with `Judge.load`."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, settings: JudgeConfig, model_id: str, source: str | None = None):
-        """`source`: the checkpoint, to name it in errors; `model_id` when not given."""
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        settings: JudgeConfig,
+        model_id: str,
+        source: str | None = None,
+        chat_template: ChatTemplate | None = None,
+    ):
+        """`source`: the checkpoint, to name it in errors; `model_id` when not given. `chat_template`: of presets that ask in a
+        conversation."""
+        self._reasoner: Engine | None = None
         self.engine, self.tokenizer, self.settings, self.model_id = engine, tokenizer, settings, model_id
         self.source = source or model_id
-        self.kind = kinds.KINDS[settings.kind]
-        grid = settings.mode == "distribution"
-        self._words = distributions.grid(settings.score_grid) if grid else self.kind.scores
+        self.kind = kind_of(settings.kind, settings.preset)
+        if self.kind.chat and chat_template is None:
+            raise ValueError("this preset asks in a conversation: give the chat template")
+        own_scores = settings.mode != "distribution" or settings.preset != JUDGELM
+        words = self.kind.scores if own_scores else distributions.grid(settings.score_grid)
+        self.asking = Asking(self.kind, words, tokenizer, chat_template if self.kind.chat else None)
 
     @staticmethod
     def load(
@@ -104,10 +120,12 @@ class Judge:
     def of_checkpoint(checkpoint: Checkpoint, mesh: str | Mesh, settings: JudgeConfig, model_id: str, source: str) -> "Judge":
         """`load` of a checkpoint that was opened; `source` names it in errors."""
         tokenizer, config = checkpoint.required_tokenizer(), checkpoint.config
+        asks_in_conversation = kind_of(settings.kind, settings.preset).chat
+        chat_template = load_chat_template(checkpoint.tokenizer_folder, tokenizer) if asks_in_conversation else None
         device_mesh = mesh if isinstance(mesh, Mesh) else sharding.make_mesh(MeshConfig.parse(mesh))
         params = checkpoint.load(parameters.param_shardings(config, device_mesh), settings.dtype)
         engine = Engine(params, config, device_mesh, settings, Trees(tokenizer, settings.mode))
-        return Judge(engine, tokenizer, settings, model_id, source)
+        return Judge(engine, tokenizer, settings, model_id, source, chat_template)
 
     def compare(self, question: str, answer_1: str, answer_2: str, reference: str | None = None) -> Judgment:
         """Judges one pair in both orders and merges the two verdicts."""
@@ -178,9 +196,20 @@ class Judge:
         """Whether a prompt with whole answers fits; two answers are always shown together."""
         if len(case.answers) == 2:
             return True
-        prompt = self.tokenizer.encode(self.kind.prompt(case, as_shown(case.answers, order)))
-        budget = self.engine.prompt_budget(self.kind.form(case, self._words))
-        return len(prompt) + (self.tokenizer.bos_id is not None) <= budget
+        return len(self.asking.ids(case, as_shown(case.answers, order))) <= self._budget(self.asking.form(case))
+
+    def _budget(self, form: LineForm) -> int:
+        """The most tokens of a prompt, which leaves room for a reason where one comes before the line."""
+        reason = 0
+        if self.kind.marker is not None and self.settings.mode != "explain":
+            reason = self.kind.reason_tokens + len(going_on(self.tokenizer, self.kind.marker))
+        budget = self.engine.prompt_budget(form) - reason
+        if budget < 1:
+            raise InputError(
+                f"a reason may have {self.kind.reason_tokens} tokens, which leaves no room for a prompt in the context of "
+                f"{self.engine.config.context}; choose a smaller reason_tokens in the preset"
+            )
+        return budget
 
     def _arrangements(self, record: Record, case: Case, orders: str | None) -> tuple[Arrangement, ...]:
         wanted, seed = self.settings.arrangements, self.settings.seed
@@ -190,10 +219,10 @@ class Judge:
         """Adds the prompt of a case in one arrangement, or its verdict where no prompt fits."""
         record, number, order = prepared.records[shown.record], len(prepared.shown), shown.order
         prepared.shown.append(shown)
-        form = self.kind.form(case, self._words)
-        budget = self.engine.prompt_budget(form)
+        form = self.asking.form(case)
+        budget = self._budget(form)
         answers = as_shown(case.answers, order)
-        fitted = fit_prompt(self.tokenizer, lambda texts: self.kind.prompt(case, texts), answers, budget)
+        fitted = fit_prompt(self.tokenizer, lambda texts: self.asking.ids(case, texts), answers, budget)
         if fitted is not None and any(fitted.removed) and self.settings.on_overflow in ("skip", "error"):
             fitted = None
         if fitted is None:
@@ -205,7 +234,7 @@ class Judge:
             prepared.verdicts[number] = verdicts.overflow_verdict(order)
             return
         end = self.engine.trees.of(form).prompt_end
-        if tuple(fitted.ids[-len(end) :]) != end:
+        if self.kind.marker is None and tuple(fitted.ids[len(fitted.ids) - len(end) :]) != end:
             raise AssertionError("a prompt does not end in the tokens behind which the score lines were tokenized")
         parts = (self.settings.seed, identity(record), name_of(order), *([shown.case] if shown.case else []))
         key = np.frombuffer(_digest(*parts)[:8], np.uint32)
@@ -214,7 +243,16 @@ class Judge:
 
     def judge_prepared(self, prepared: "Prepared") -> Iterator[tuple[int, Record]]:
         """Yields (index, judgment) as records get done, those that need no model first."""
-        return self.judgments(prepared, self.engine.run(prepared.prompts))
+        return self.judgments(prepared, self.responses(prepared))
+
+    def responses(self, prepared: "Prepared") -> Iterator[Response]:
+        """What the model says to all prompts, in the order in which they are done; behind reasons, which are written first,
+        where the kind says its verdict there."""
+        if self.kind.marker is None or self.settings.mode == "explain":
+            return self.engine.run(prepared.prompts)
+        if self._reasoner is None:
+            self._reasoner = reasons.make_engine(self.engine, self.kind.reason_tokens)
+        return reasons.run(self.engine, self._reasoner, self.tokenizer, prepared, self.kind.marker)
 
     def judgments(self, prepared: "Prepared", responses: Iterable[Response]) -> Iterator[tuple[int, Record]]:
         """Reads the engine's responses to `prepared`: what `judge_prepared` does beside running the engine."""
@@ -254,14 +292,22 @@ class Judge:
     def _verdict(self, response: Response, shown: "Shown", case: Case) -> Verdict:
         form, begun = shown.form, self.kind.begun(case)
         assert form is not None
+        reason = response.reason
+        if reason is not None:
+            begun = f"{begun}{reason}{self.kind.marker}".removesuffix(form.begins)
         if response.log_probabilities is not None:
-            distribution = distributions.from_log_probabilities(response.log_probabilities, form.words, shown.order)
-            line = begun + form.begins + form.likeliest(response.log_probabilities)
-            return verdicts.verdict_from_distribution(distribution, line, shown.order, shown.removed)
+            text = begun + form.begins + form.likeliest(response.log_probabilities)
+            distribution: distributions.AnyDistribution
+            if form.winners is None:
+                distribution = distributions.from_log_probabilities(response.log_probabilities, form.words, shown.order)
+            else:
+                distribution = distributions.from_labels(response.log_probabilities, form.winners, shown.order)
+            return verdicts.verdict_from_distribution(distribution, text, shown.order, shown.removed, (reason or "").strip())
         # Behind the end of the prompt, so that a space with which the response begins is not lost.
         end = self.engine.trees.of(form).prompt_end
         text = self.tokenizer.decode((*end, *response.ids))[len(self.tokenizer.decode(end)) :]
-        return verdicts.verdict_from_text((begun + text).strip(), shown.order, response.finish, shown.removed, begun)
+        reading = self.kind.reading(case, form)
+        return verdicts.verdict_from_text((begun + text).strip(), shown.order, response.finish, shown.removed, reading)
 
     def _judgment(self, record: Record, own: Sequence[Verdict], more: Record) -> Record:
         return verdicts.judgment(
@@ -269,6 +315,7 @@ class Judge:
             own,
             more=more,
             keep_as=self.settings.keep_as,
+            pred_preset=None if self.settings.preset == JUDGELM else self.settings.preset,
             pred_id=uuid.uuid4().hex,
             pred_model_id=self.model_id,
             tstamp=time.time(),

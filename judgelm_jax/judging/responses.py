@@ -13,6 +13,7 @@ NOT_FINITE = "not finite"  # the logits of a prompt were no numbers: weights tha
 class Response:
     """What was generated for the prompt with this `index`; `finish` is `stop`, `length` or `NOT_FINITE`.
 
+    `reason`: the text before the marker behind which the verdict stands, where it was generated first.
     `log_probabilities`: float32 [lines] of a `LineTree` or [scores, values] of a `ScoreChain`, in mode `distribution`; nothing
     is generated there.
     """
@@ -21,6 +22,7 @@ class Response:
     ids: list[int]
     finish: str
     log_probabilities: np.ndarray | None = None
+    reason: str | None = None
 
 
 @dataclasses.dataclass

@@ -12,7 +12,7 @@ from typing import Any
 
 import tqdm
 
-from judgelm_jax import distributions, kinds, verdicts
+from judgelm_jax import distributions, verdicts
 from judgelm_jax.arrangements import arrangements
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.calibration import Calibration, apply
@@ -21,7 +21,8 @@ from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge, windows
 from judgelm_jax.judging.tally import Tally, judgments
 from judgelm_jax.judging.trees import Trees
-from judgelm_jax.kinds import Case
+from judgelm_jax.kinds import Case, Kind
+from judgelm_jax.presets import kind_of
 from judgelm_jax.records import (
     Record,
     answers_of,
@@ -66,7 +67,7 @@ def check(job: Job, settings: JudgeConfig) -> CheckedInput:
     if job.input.exists() and not job.input.is_file():
         raise InputError(f"{job.input}: is no plain file, and it is read more than once; write the records to a file")
     references = {} if job.references is None else read_references(job.references)
-    kind = kinds.KINDS[settings.kind]
+    kind = kind_of(settings.kind, settings.preset)
 
     def check_record(record: Record) -> None:
         verdicts.kept(record, settings.keep_as)
@@ -94,7 +95,7 @@ def check_room(job: Job, settings: JudgeConfig, checked: CheckedInput, tokenizer
     Raises:
       InputError: names the line with the most answers.
     """
-    kind = kinds.KINDS[settings.kind]
+    kind = kind_of(settings.kind, settings.preset)
     if kind.answers[1] is not None or settings.on_overflow in ("pairs", "skip"):
         return
     most, place = 0, 0
@@ -116,14 +117,14 @@ def check_room(job: Job, settings: JudgeConfig, checked: CheckedInput, tokenizer
 
 def fingerprint(job: Job, settings: JudgeConfig, checked: CheckedInput, model: str, model_id: str) -> dict[str, Any]:
     """Everything that a judgment depends on, by name. `model` is the fingerprint of the checkpoint."""
-    sample = _sample(settings.kind)
+    kind = kind_of(settings.kind, settings.preset)
     references = hashlib.sha256()
     for pair in sorted(checked.references.items()):
         references.update(repr(pair).encode("utf-8", "surrogatepass"))
     return {
         "model": model,
         "model_id": model_id,
-        "prompt": hashlib.sha256(sample.encode()).hexdigest(),
+        "prompt": kind.sha256 or hashlib.sha256(_sample(kind).encode()).hexdigest(),
         "input": checked.sha256,
         "references": None if job.references is None else references.hexdigest(),
         "limit": job.limit,
@@ -132,10 +133,10 @@ def fingerprint(job: Job, settings: JudgeConfig, checked: CheckedInput, model: s
     }
 
 
-def _sample(kind: str) -> str:
+def _sample(kind: Kind) -> str:
     """What the prompts of a kind look like."""
-    known = "known" if kinds.KINDS[kind].wording.known_score and kinds.KINDS[kind].needs_reference else None
-    return kinds.KINDS[kind].prompt(Case("question", ("first", "second"), "reference", known), ["first", "second"])
+    known = "known" if kind.wording.known_score and kind.needs_reference else None
+    return kind.prompt(Case("question", ("first", "second"), "reference", known), ["first", "second"])
 
 
 def run(

@@ -1,0 +1,48 @@
+"""A preset as a kind of judging."""
+
+from judgelm_jax.errors import InputError
+from judgelm_jax.kinds import KINDS, Kind
+from judgelm_jax.presets.reading import JUDGELM, Preset, load_preset
+from judgelm_jax.prompts import Wording
+
+
+def kind_of(kind: str, preset: str = JUDGELM) -> Kind:
+    """The kind of judging with this name, asked as a preset (by name or file) says.
+
+    Raises:
+      InputError: there is no such preset, or it does not ask so.
+    """
+    if preset == JUDGELM:
+        return KINDS[kind]
+    loaded = load_preset(preset)
+    fitting = "single" if loaded.answers == 1 else "pair"
+    if kind != fitting:
+        shows = "one answer" if loaded.answers == 1 else "two answers"
+        raise InputError(f"--preset={preset} shows {shows}: it goes with --kind={fitting}, not with --kind={kind}")
+    *richer, plain = (_wording(template, loaded) for template in loaded.templates)
+    own = KINDS[kind]
+    return Kind(
+        name=kind,
+        answers=own.answers,
+        cases=own.cases,
+        conclude=own.conclude,
+        wording=plain,
+        richer=tuple(richer),
+        scores=loaded.words,
+        winners=loaded.winners,
+        ending=loaded.ending,
+        marker=loaded.marker,
+        reason_tokens=loaded.reason_tokens if loaded.marker else 0,
+        lead=loaded.response_prefix,
+        system=loaded.system if loaded.chat_template else "",
+        chat=loaded.chat_template,
+        sha256=loaded.sha256,
+    )
+
+
+def _wording(template: str, preset: Preset) -> Wording:
+    text = template.replace("{system}", preset.system)
+    return Wording(
+        template=text if preset.chat_template else text + preset.response_prefix,
+        needs_reference="{reference}" in template,
+    )

@@ -17,7 +17,11 @@ setup(
     license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["judgelm_jax", "judgelm_jax.*"]),
-    package_data={"judgelm_jax": ["py.typed"], "judgelm_jax.evaluation.report": ["page.css", "page.js"]},
+    package_data={
+        "judgelm_jax": ["py.typed"],
+        "judgelm_jax.evaluation.report": ["page.css", "page.js"],
+        "judgelm_jax.presets": ["*.toml"],
+    },
     entry_points={"console_scripts": [f"judgelm-{name} = judgelm_jax.starting:{name}" for name in COMMANDS]},
     install_requires=[
         "absl-py>=2.1,<3",

@@ -127,8 +127,8 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """Where a response says its verdict: first, or behind the last `marker`, in this form. The response begins with `begun`, which
-    the judge did not write itself."""
+    """Where a response says its verdict: first, or behind the last `marker`, in this form. It begins with `begun`, which the
+    judge did not write itself."""
 
     form: LineForm
     begun: str = ""

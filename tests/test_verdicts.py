@@ -250,8 +250,9 @@ def test_every_field_that_a_judgment_adds_is_one_of_the_declared() -> None:
         own = verdicts.judgment(RECORD, verdict, more=more, **MADE).keys() - RECORD.keys()
         assert own <= set(verdicts.OUTPUT_FIELDS)
         added |= own
-    # These are of `judge --calibration`, and of the kind `single`.
-    assert added | {"calibrated", "reference_used"} == set(verdicts.OUTPUT_FIELDS)
+    # These are of `judge --calibration`, of the kind `single`, of presets, and of answers that are judged two by two.
+    others = {"calibrated", "reference_used", "pred_preset", "pairs", "ranked_by", "strengths"}
+    assert added | others == set(verdicts.OUTPUT_FIELDS)
 
 
 THREE = ((1, 2, 3), (3, 1, 2), (2, 3, 1))

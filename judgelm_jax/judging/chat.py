@@ -13,12 +13,10 @@ from judgelm_jax.judging.batching import Prompt, batches, bucket, bucket_lengths
 from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.programs import DeviceSlots, whole_pages
 from judgelm_jax.judging.responses import NOT_FINITE
-from judgelm_jax.tokenization import Tokenizer
+from judgelm_jax.tokenization import Tokenizer, going_on
 
 # What stands before each further question, and behind it.
 BEFORE, BEHIND = "\n### Instruction:\n", "\n\n### Response:"
-# A text that goes on is tokenized behind this one, because tokenizers may begin a text with a space of their own.
-_BEHIND_THIS = "."
 
 
 @dataclasses.dataclass
@@ -46,13 +44,6 @@ class Chat:
             if len(whole) > len(shown):
                 yield whole[len(shown) :]
                 shown = whole
-
-
-def going_on(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a text that stands behind another one. Names of control tokens in it are text."""
-    before = tokenizer.encode(_BEHIND_THIS)
-    both = tokenizer.encode(_BEHIND_THIS + text)
-    return both[len(before) :] if both[: len(before)] == before else tokenizer.encode(text)
 
 
 def generate(engine: Engine, ids: list[int], seed: int) -> Iterator[tuple[list[int], bool]]:

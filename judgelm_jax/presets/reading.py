@@ -42,9 +42,9 @@ class Preset:
     `templates`: the prompt; the first is taken whose fields the record all has. Placeholders are `{question}`, `{answer1}`,
     `{answer2}`, `{reference}`, `{system}` and any text field of the record, such as `{rubric}`. With `chat_template` the prompt
     is the message of a user, behind `system`, in the conversation of the tokenizer's own chat template. The response is
-    begun with `response_prefix`. The verdict is one of `words` and `ending`; it stands first, or behind `marker` after a reason of at
-    most `reason_tokens` tokens. `winners`: which answer each word means (0: a tie); None: the words are scores, one for each
-    answer. `answers`: how many are shown. `sha256`: of the file.
+    begun with `response_prefix`. The verdict is one of `words` and `ending`; it stands first, or behind `marker` after a
+    reason of at most `reason_tokens` tokens. `winners`: which answer each word means (0: a tie); None: the words are scores,
+    one for each answer. `answers`: how many are shown. `sha256`: of the file.
     """
 
     name: str

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.judging.chat import BEFORE, BEHIND, going_on
+from judgelm_jax.judging.chat import BEFORE, BEHIND
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge
+from judgelm_jax.tokenization import going_on
 
 RECORD = {
     "question_id": 1,

@@ -63,7 +63,8 @@ def conclude(answers: int, by_pair: Sequence[Sequence[Verdict]]) -> tuple[Sequen
         more |= {"ranking": ranking(strengths), "strengths": list(strengths)}
         best = more["ranking"][0]
         winner = best[0] if len(best) == 1 else 0
-    expected = [verdict.distribution.expected_scores() for verdict in verdicts if verdict.distribution is not None]
+    found = [verdict.distribution for verdict in verdicts if verdict.distribution is not None]
+    expected = [means for distribution in found if (means := distribution.expected_scores()) is not None]
     if expected and scores is not None:
         more["expected_scores"] = list(_means(answers, [pair for pair, _ in judged], expected))
     merged = Verdict(

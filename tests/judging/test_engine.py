@@ -129,10 +129,11 @@ def test_a_response_does_not_depend_on_company_padding_or_batch_size(
 
 def test_sampling_follows_the_prompts_key_and_the_models_probabilities(laboratory_checkpoint, one_device, hugging_face):
     engine = make_engine(laboratory_checkpoint, one_device, temperature=1.0, batch_size=64)
-    ids = random_prompts(1)[0].ids
+    prompt = random_prompts(1)[0]
+    ids = prompt.ids
     keys = np.random.default_rng(3).integers(0, 2**32, (1024, 2), dtype=np.uint32)
-    found = responses(engine, [Prompt(i, ids, key) for i, key in enumerate(keys)])
-    assert found == responses(engine, [Prompt(i, ids, key) for i, key in enumerate(keys)])
+    found = responses(engine, [Prompt(i, ids, key, prompt.form) for i, key in enumerate(keys)])
+    assert found == responses(engine, [Prompt(i, ids, key, prompt.form) for i, key in enumerate(keys)])
     # The first token against the probabilities of the allowed tokens by Hugging Face.
     tree = engine.trees.of(PAIR)
     allowed = [int(token) for token in tree.tokens[tree.root] if token >= 0]

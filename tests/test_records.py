@@ -108,7 +108,7 @@ def test_a_check_counts_records_and_hashes_the_bytes(tmp_path: Path) -> None:
 def test_a_file_of_answers_is_told_from_records(tmp_path: Path) -> None:
     answers = write(tmp_path / "in.jsonl", {"question_id": 1, "question_body": "q", "text": "a", "model": "m"})
     with pytest.raises(InputError, match=r"in\.jsonl:1: this is a model's answer, .*judgelm-prepare makes records"):
-        records.check_records(answers, kind="pair")
+        records.check_records(answers)
 
 
 @pytest.mark.parametrize(

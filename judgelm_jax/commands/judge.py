@@ -203,7 +203,6 @@ def main() -> None:
     from judgelm_jax.checkpoints import open_checkpoint
     from judgelm_jax.judging.judge import Judge
     from judgelm_jax.runtime import enable_compilation_cache, require_devices
-    from judgelm_jax.tokenization import load_tokenizer
 
     if complete and not beside.exists():
         _finish(job, checked.records, own, "is complete, nothing to do (it has no manifest, so settings are not compared)")
@@ -216,7 +215,7 @@ def main() -> None:
         output.refuse_other_settings(target, fingerprint, checked.records)
         _finish(job, checked.records, own, "is complete, nothing to do")
         return
-    runner.check_room(job, settings, checked, load_tokenizer(checkpoint.tokenizer_folder), checkpoint.config.context)
+    runner.check_room(job, settings, checked, checkpoint.required_tokenizer(), checkpoint.config.context)
     require_devices()
     enable_compilation_cache()
     with output.open_shard(target, fingerprint, checked.records, part, parts, RESUME.value) as shard:

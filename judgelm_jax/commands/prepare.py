@@ -112,6 +112,9 @@ def _columns() -> dict[str, str]:
 
 
 def _prepare_answers() -> dict[str, Any]:
+    files = [Path(name).resolve() for name in ANSWERS.value]
+    if twice := next((name for name, file in zip(ANSWERS.value, files, strict=True) if files.count(file) > 1), None):
+        raise InputError(f"{twice}: is given twice; give the answers of each model once")
     questions = mt_bench.questions(read_rows(Path(QUESTIONS.value))) if QUESTIONS.value else {}
     reading = Reading(FORMAT.value, _columns(), questions, TURNS.value)
     groups = [group for name in ANSWERS.value for group in read_answers(Path(name), reading)]

@@ -228,6 +228,13 @@ def test_pairs_that_nobody_knows_are_refused(tmp_path: Path, capsys: pytest.Capt
     assert "all, baseline:NAME or sample:K" in refusal(capsys, *files, f"--pairs={value}", f"--output={tmp_path / 'S'}")
 
 
+def test_a_file_that_is_given_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    one = answers(tmp_path / "a.jsonl", [1])
+    again = tmp_path / "." / "b" / ".." / "a.jsonl"
+    (tmp_path / "b").mkdir()
+    assert "is given twice" in refusal(capsys, f"--answers={one}", f"--answers={again}", f"--output={tmp_path / 'S'}")
+
+
 def test_a_map_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     one = answers(tmp_path / "a.jsonl", [1])
     for value in ("text", "=x", "text="):

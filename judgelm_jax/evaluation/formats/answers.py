@@ -115,7 +115,8 @@ def _detected(row: Record) -> str:
 def _renamed(place: str, row: Record, columns: Mapping[str, str]) -> Record:
     missing = next((column for column in columns.values() if column not in row), None)
     if missing is not None:
-        raise InputError(f"{place}: there is no column {missing!r} for --map; the row has {', '.join(map(repr, row))}")
+        once = "; give --map once for each field" if "," in missing and "=" in missing else ""
+        raise InputError(f"{place}: there is no column {missing!r} for --map; the row has {', '.join(map(repr, row))}{once}")
     kept = {name: value for name, value in row.items() if name not in columns.values()}
     return kept | {field: row[column] for field, column in columns.items()}
 
@@ -128,6 +129,9 @@ def _at(place: str, read: Callable[..., Any], *arguments: object) -> Any:
 
 
 def _by_model(rows: Sequence[Row]) -> list[list[Row]]:
+    for place, row in rows:
+        if row.get("question_id") is None:
+            raise InputError(f"{place}: the field 'question_id' is missing; add an id, or name its column with --map")
     ids = [_at(place, question_identity, row) for place, row in rows]
     models = [str(row.get("model")) for _, row in rows]
     if len(set(ids)) == len(ids) or len(set(zip(ids, models, strict=True))) < len(ids):

@@ -141,7 +141,7 @@ def test_values_that_are_no_texts_are_counted(tmp_path: Path) -> None:
         ({"uid": 1, "messages": [{"role": "user", "content": "a"}]}, "not of user and assistant in turn"),
         ({"instruction": "a", "output_1": "b"}, "question_id"),
         ({"question_id": 1, "question_body": "q"}, "the field 'text' is missing; .*--map"),
-        ({"text": "x"}, "question_id"),
+        ({"text": "x"}, "'question_id' is missing; add an id, or name its column with --map"),
     ],
 )
 def test_a_wrong_row_is_named(tmp_path: Path, row: dict, message: str) -> None:
@@ -155,6 +155,8 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path)
     path = write(tmp_path / "a.jsonl", {"id": 1, "reply": "x"})
     with pytest.raises(InputError, match="no column 'answer' for --map; the row has 'id', 'reply'"):
         read_answers(path, Reading(columns={"text": "answer"}))
+    with pytest.raises(InputError, match="'reply'; give --map once for each field"):
+        read_answers(path, Reading(columns={"question_id": "id,text=reply"}))
 
 
 def test_the_real_files_are_read(shared: Path) -> None:

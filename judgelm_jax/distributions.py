@@ -196,7 +196,7 @@ def mean(found: Sequence[AnyDistribution]) -> AnyDistribution:
 
 
 def position_bias(forward: AnyDistribution, reversed_: AnyDistribution) -> float:
-    """How much the place shown first is preferred in a pair, from -1 (always the second) to 1 (always the first).
+    """How much the answer shown first is preferred in a pair, from -1 (always the second) to 1 (always the first).
 
     P(the answer shown first wins) - P(the one shown second wins), over both orders.
     """

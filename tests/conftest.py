@@ -1,12 +1,14 @@
 """What all tests share: eight fake CPU devices, the compilation cache, the shared folder, a small checkpoint."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before JAX is imported anywhere.
 os.environ["JAX_PLATFORMS"] = "cpu"
 if os.environ.get("JUDGELM_SHARED"):
     os.environ["JUDGELM_SHARED"] = str(Path(os.environ["JUDGELM_SHARED"]).resolve())  # tests change folders
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads would wait for each other by computing, in every worker
 # Eight devices share two threads: a scheduler that reorders their collectives makes them wait for each other for ever.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
@@ -24,6 +26,35 @@ enable_compilation_cache()
 # A first example may wait for a compilation, and the machine may be shared: the time of one example says nothing.
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
+
+_OPTIMIZE_LESS = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiling is most of the time of the quick tests: their programs, and those of their processes, are hardly optimized.
+
+    With JAX_DISABLE_MOST_OPTIMIZATIONS=0 they are compiled as users compile them; slow tests always are.
+    """
+    if config.option.markexpr == "not slow":
+        _optimize_less(os.environ.setdefault(_OPTIMIZE_LESS, "1") == "1")
+
+
+def _optimize_less(less: bool) -> None:
+    jax.clear_caches()  # which do not ask how a program was compiled
+    jax.config.update("jax_disable_most_optimizations", less)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optimizations(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A module with `pytestmark = pytest.mark.optimized` compiles as users do."""
+    if request.node.get_closest_marker("optimized") is None or os.environ.get(_OPTIMIZE_LESS) != "1":
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(_OPTIMIZE_LESS, "0")
+        _optimize_less(False)
+        yield
+    _optimize_less(True)
 
 
 @pytest.fixture(scope="session")

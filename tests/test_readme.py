@@ -25,11 +25,20 @@ EXAMPLES = [
 ]
 # These set up an environment, which the one that runs this test has behind it.
 SETUP = {"bash launch/test.sh": "", "bash launch/quickstart.sh": "judgelm-quickstart --steps=2", "pip install '.[cuda]'": ""}
-# These make the long runs on real data short.
+# These make long runs short.
 SHORT = {
-    "judgelm-judge ": "judgelm-judge --limit=50 ",
-    "--output=runs/reviews\n": "--output=runs/reviews --config.training.steps=2 --config.evaluation.records=4\n",
+    "--config.training.learning_rate=1e-3\n": "--config.training.learning_rate=1e-3 --config.training.steps=2 "
+    "--config.data.length=256 --config.evaluation.records=8\n",
+    "--config.training.epochs=1\n": "--config.training.epochs=1 --config.training.steps=2\n",
+    "judgelm-train --config=configs/reviews.py --data=$JUDGELM_SHARED/data/reviews/gpt4_pairs_train.jsonl": (
+        "head -n 200 $JUDGELM_SHARED/data/reviews/gpt4_pairs_train.jsonl > few.jsonl\n"
+        "judgelm-train --config=configs/reviews.py --data=few.jsonl"
+    ),
+    "--output=runs/reviews\n": "--output=runs/reviews --config.training.batch=2 --config.training.steps=2 "
+    "--config.evaluation.records=4\n",
 }
+# Of a file of real records, that many are judged.
+JUDGED = 12
 
 
 def run(language, code, folder):
@@ -59,19 +68,20 @@ def test_example_runs(language, code, folder, request):
             code = instead
     if "$JUDGELM_SHARED" in code:
         request.getfixturevalue("shared")
-        for long, short in SHORT.items():
-            code = code.replace(long, short)
+        code = code.replace("judgelm-judge ", f"judgelm-judge --limit={JUDGED} ")
+    for long, short in SHORT.items():
+        code = code.replace(long, short)
     done = run(language, code, folder)
     assert done.returncode == 0, done.stderr
     if "runs/reviews" in code:
         assert "held out" in done.stdout
-        assert "missing 1163" in done.stdout
+        assert f"missing {1213 - JUDGED}" in done.stdout
     if "runs/pandalm" in code:
         rows = [json.loads(line) for line in (folder / "runs/pandalm/judgments.jsonl").read_text().splitlines()]
-        assert len(rows) == 50
+        assert len(rows) == JUDGED
         assert {row["status"] for row in rows} <= {"ok", "truncated"}
         assert "422 first, 472 second, 105 ties" in done.stdout
-        assert "missing 949" in done.stdout
+        assert f"missing {999 - JUDGED}" in done.stdout
 
 
 def test_the_examples_left_what_the_text_says(folder):

@@ -212,9 +212,9 @@ def _train(config: ModelConfig, mesh: Mesh, size: Size, dtype: str, rounds: int)
     random = np.random.default_rng(1)
     tokens = random.integers(3, config.vocab_size, (rows, size.length)).astype(np.int32)
     half = size.length // 2
-    places = np.broadcast_to(np.arange(half - 1, size.length - 1, dtype=np.int32), (rows, size.length - half))
+    indices = np.broadcast_to(np.arange(half - 1, size.length - 1, dtype=np.int32), (rows, size.length - half))
     everywhere = np.broadcast_to(np.arange(size.length, dtype=np.int32), tokens.shape)
-    arrays = Batch(tokens, everywhere, np.ones_like(tokens), places, tokens[:, half:], np.ones(places.shape, np.float32))  # type: ignore[arg-type]
+    arrays = Batch(tokens, everywhere, np.ones_like(tokens), indices, tokens[:, half:], np.ones(indices.shape, np.float32))  # type: ignore[arg-type]
     batch = Batch(*(jax.device_put(np.ascontiguousarray(x), batch_sharding(mesh)) for x in arrays))
     start = time.perf_counter()
     compiled = jax.jit(make_step(program), donate_argnums=0, out_shardings=(placed, None)).lower(state, None, batch).compile()
@@ -230,7 +230,7 @@ def _train(config: ModelConfig, mesh: Mesh, size: Size, dtype: str, rounds: int)
         "losses": losses,
         "seconds": float(np.median(times[1:])),
         "compile_seconds": compile_seconds,
-        "flops": step_flops(config, tokens.size, rows * size.length**2, places.size, False),
+        "flops": step_flops(config, tokens.size, rows * size.length**2, indices.size, False),
     }
 
 

@@ -160,10 +160,10 @@ def _keep(number: int, seconds: list[float], one: float) -> None:
 
 def _documents(arrays: dict[str, np.ndarray], row: int) -> list[tuple[np.ndarray, int]]:
     """The ids of each document of a row, and how many of them are its prompt."""
-    segments, mask, places = arrays["segments"][row], arrays["target_mask"][row] > 0, arrays["target_places"][row]
+    segments, mask, indices = arrays["segments"][row], arrays["target_mask"][row] > 0, arrays["target_indices"][row]
     found = []
     for number in range(1, segments.max() + 1):
         start, size = int(np.argmax(segments == number)), int((segments == number).sum())
-        own = places[mask & (places >= start) & (places < start + size)]
+        own = indices[mask & (indices >= start) & (indices < start + size)]
         found.append((arrays["tokens"][row, start : start + size], int(own.min()) + 1 - start))
     return found

@@ -93,7 +93,7 @@ def find_gguf(place: Path) -> Path | None:
 
 
 def read_gguf(file: Path) -> GgufFile:
-    """Reads metadata and the places of all tensors, of numbered files those of all parts.
+    """Reads metadata and the offsets of all tensors, of numbered files those of all parts.
 
     Raises:
       InputError: a file is broken, cut off or missing, or of another architecture or kind than can be read.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from judgelm_jax.checkpoints.hf_reading import SafetensorsWeights, TorchWeights
-from judgelm_jax.checkpoints.merging import Pair
+from judgelm_jax.checkpoints.lora_merging import Pair
 from judgelm_jax.checkpoints.peft import CONFIG_FILE, WEIGHTS_FILE
 from judgelm_jax.checkpoints.stand_ins import refuse_packed, refuse_stand_ins
 from judgelm_jax.checkpoints.tensors import DTYPES, tensor_table

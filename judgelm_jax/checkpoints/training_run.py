@@ -1,4 +1,4 @@
-"""The checkpoints of a training run: state and place in the data together, written in the background, whole or not at all."""
+"""The checkpoints of a training run: state and position in the data together, saved in the background, whole or not at all."""
 
 import contextlib
 import dataclasses

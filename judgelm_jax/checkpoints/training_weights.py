@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import tensorstore
 
-from judgelm_jax.checkpoints.merging import Pair
+from judgelm_jax.checkpoints.lora_merging import Pair
 from judgelm_jax.checkpoints.tensors import DTYPES, StoredTensor, TensorSpec, tensor_table
 from judgelm_jax.checkpoints.training_run import STATE
 from judgelm_jax.errors import InputError

@@ -12,7 +12,7 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
     A tree over the bins holds the most room in each subtree, so that an item costs O(log n); all bins stay open.
 
-    Returns the bins, each with the places of its items in `lengths`, both in the order in which they were begun.
+    Returns the bins, each with the indices of its items in `lengths`, both in the order in which they were begun.
 
     Raises:
       ValueError: an item is longer than a bin.
@@ -22,7 +22,7 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         leaves *= 2
     room = [capacity] * (2 * leaves)  # node k has the children 2k and 2k + 1
     bins: list[list[int]] = []
-    for place, length in enumerate(lengths):
+    for index, length in enumerate(lengths):
         if length > capacity:
             raise ValueError(f"an item of length {length} fits no bin of {capacity}")
         node = 1
@@ -32,7 +32,7 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
                 node += 1
         if node - leaves == len(bins):
             bins.append([])
-        bins[node - leaves].append(place)
+        bins[node - leaves].append(index)
         room[node] -= length
         while node > 1:
             node //= 2
@@ -44,10 +44,10 @@ def lay_out(documents: Sequence[Tokens], length: int, targets: int) -> dict[str,
     """The arrays of a row of `length` S tokens with at most `targets` M of them to learn.
 
     Returns int32 `tokens` [S], `positions` [S] (from 0 in each document), `segments` [S] (1, 2, … and 0 for padding),
-    `target_places` [M] (of the token that predicts the target), `target_ids` [M], and float32 `target_mask` [M].
+    `target_indices` [M] (of the token that predicts the target), `target_ids` [M], and float32 `target_mask` [M].
     """
     row = {name: np.zeros(length, np.int32) for name in ("tokens", "positions", "segments")}
-    row |= {name: np.zeros(targets, np.int32) for name in ("target_places", "target_ids")}
+    row |= {name: np.zeros(targets, np.int32) for name in ("target_indices", "target_ids")}
     row["target_mask"] = np.zeros(targets, np.float32)
     start, learned = 0, 0
     for segment, document in enumerate(documents, start=1):
@@ -56,7 +56,7 @@ def lay_out(documents: Sequence[Tokens], length: int, targets: int) -> dict[str,
         row["positions"][start:end] = np.arange(len(document.ids))
         row["segments"][start:end] = segment
         own = slice(learned, learned + len(document.ids) - document.prompt)
-        row["target_places"][own] = np.arange(start + document.prompt - 1, end - 1)
+        row["target_indices"][own] = np.arange(start + document.prompt - 1, end - 1)
         row["target_ids"][own] = document.ids[document.prompt :]
         row["target_mask"][own] = 1
         start, learned = end, own.stop

@@ -32,7 +32,7 @@ class Epoch:
     """The examples of an epoch in the order of their rows; the rows that fill its last batch are empty.
 
     Examples `starts[row]` to `starts[row + 1]` stand in a row. `numbers` int32 [E] are those of the file's records,
-    `variants` int8 [E] places in `_VARIANTS`, `lengths` int32 [E] tokens.
+    `variants` int8 [E] indices into `_VARIANTS`, `lengths` int32 [E] tokens.
     """
 
     numbers: np.ndarray

@@ -24,8 +24,8 @@ def compare(one: Joined, other: Joined, policy: str) -> Summary:
     Raises:
       InputError: no record in common.
     """
-    places = {key: number for number, key in enumerate(other.keys)}
-    pairs = [(number, places[key]) for number, key in enumerate(one.keys) if key in places]
+    indices = {key: number for number, key in enumerate(other.keys)}
+    pairs = [(number, indices[key]) for number, key in enumerate(one.keys) if key in indices]
     if not pairs:
         raise InputError("no record is in both judgment files; --against compares judgments of the same records")
     one, other = one.only([first for first, _ in pairs]), other.only([second for _, second in pairs])

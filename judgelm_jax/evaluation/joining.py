@@ -93,17 +93,17 @@ class Joined:
             for number, row in enumerate(self.predictions)
         ]
 
-    def only(self, places: Sequence[int]) -> "Joined":
+    def only(self, indices: Sequence[int]) -> "Joined":
         """These of its predictions, with what is beside them; the counts of what did not meet are none."""
         return Joined(
-            labels=None if self.labels is None else [self.labels[place] for place in places],
-            predictions=[self.predictions[place] for place in places],
+            labels=None if self.labels is None else [self.labels[index] for index in indices],
+            predictions=[self.predictions[index] for index in indices],
             labels_dropped=0,
             missing=0,
             unlabelled=0,
-            people=[self.people[place] for place in places] if self.people else [],
-            teacher_scores=[self.teacher_scores[place] for place in places] if self.teacher_scores else [],
-            keys=[self.keys[place] for place in places] if self.keys else [],
+            people=[self.people[index] for index in indices] if self.people else [],
+            teacher_scores=[self.teacher_scores[index] for index in indices] if self.teacher_scores else [],
+            keys=[self.keys[index] for index in indices] if self.keys else [],
         )
 
 

@@ -33,10 +33,10 @@ Clusters = Sequence[Hashable]
 
 @dataclasses.dataclass(frozen=True)
 class OrderCounts:
-    """Pairs by what happened when the answers changed places.
+    """Pairs by what happened when the answers were shown in the other order.
 
-    `first`: the answer shown first fared better in both places than its quality explains (a better outcome when shown first);
-    `second`: the same for the place shown second; `undecided`: a verdict is missing in at least one order.
+    `first`: the answer shown first fared better in both orders than its quality explains (a better outcome when shown first);
+    `second`: the same for the answer shown second; `undecided`: a verdict is missing in at least one order.
     """
 
     same: int
@@ -218,8 +218,7 @@ def count_orders(forward: Sequence[Judged], back: Sequence[Judged], policy: str)
 def order_changes(forward: Sequence[Judged], back: Sequence[Judged], policy: str) -> list[str]:
     """`same`, `first`, `second`, `undecided` or `excluded` for each pair; one that did not fit the context is excluded.
 
-    The second place is preferred where the record's first answer fares worse when it is shown first than when it is shown
-    second.
+    The answer shown second is preferred where the record's first answer fares worse shown first than shown second.
     """
     worth: dict[int | str | None, int] = {1: 1, 0: 0, 2: -1}  # of a verdict to the record's first answer
     changes = []

@@ -78,14 +78,14 @@ def _correlations(name: str, teacher: np.ndarray, judge: np.ndarray, clusters: S
 def _resampled(statistic: Callable[[np.ndarray], float], own: float, clusters: Sequence[Hashable]) -> Interval:
     """The percentile interval of drawing whole questions anew."""
     members: dict[Hashable, list[int]] = {}
-    for place, cluster in enumerate(clusters):
-        members.setdefault(cluster, []).append(place)
-    questions = [np.array(places) for places in members.values()]
+    for index, cluster in enumerate(clusters):
+        members.setdefault(cluster, []).append(index)
+    questions = [np.array(indices) for indices in members.values()]
     generator = np.random.default_rng(0)
     values = []
     for _ in range(_DRAWS if len(questions) > 2 else 0):
         value = statistic(
-            np.concatenate([questions[place] for place in generator.integers(len(questions), size=len(questions))])
+            np.concatenate([questions[index] for index in generator.integers(len(questions), size=len(questions))])
         )
         if not np.isnan(value):
             values.append(value)

@@ -26,8 +26,8 @@ def stability(runs: Sequence[Joined], policy: str) -> Summary:
         raise InputError("no record is in all judgment files; --repeated takes judgments of the same records")
     aligned = []
     for run in runs:
-        places = {key: place for place, key in enumerate(run.keys)}
-        aligned.append(run.only([places[key] for key in keys]))
+        indices = {key: index for index, key in enumerate(run.keys)}
+        aligned.append(run.only([indices[key] for key in keys]))
     said = [[outcome(run.predictions[number].headline, policy) for run in aligned] for number in range(len(keys))]
     clusters = aligned[0].clusters()
     counts = [Counter(record) for record in said]

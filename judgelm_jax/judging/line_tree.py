@@ -114,13 +114,13 @@ def log_probabilities(
     at_once = min(count, max(1, _PAIRS_AT_ONCE // (-(-batch // devices) * slots)))
     parts = -(-count // at_once)
     # Slot t of a row holds the prompt below its length, and node t - length from there on.
-    place = jnp.arange(slots) - lengths[:, None]  # [B, T]
+    node = jnp.arange(slots) - lengths[:, None]  # [B, T]
 
     def compute(cache, nodes):
         number, token, depth, ancestors = nodes  # of n nodes; ancestors [n, nodes]
         own = jnp.where(number < count, lengths[:, None] + number, slots)  # [B, n]: where each lies in the cache
-        above = ancestors[:, jnp.clip(place, 0, count - 1)].transpose(1, 0, 2)  # [B, n, T]
-        mask = (place < 0)[:, None] | (above & (place < count)[:, None])
+        above = ancestors[:, jnp.clip(node, 0, count - 1)].transpose(1, 0, 2)  # [B, n, T]
+        mask = (node < 0)[:, None] | (above & (node < count)[:, None])
         view = views.Continued(lengths[:, None] + depth, own, mask)
         states, cache = decoder.forward(params, config, jnp.broadcast_to(token, own.shape), view, cache, placement)
         return cache, states
@@ -148,13 +148,13 @@ def _edge_log_probabilities(params: parameters.Params, tree: LineTree, states: j
     grouped = padded.reshape(states.shape[0], groups, _NODES_AT_ONCE, -1).swapaxes(0, 1)
     # Of each node, the logits of its own next tokens only.
     children = np.zeros((groups * _NODES_AT_ONCE, int(np.bincount(tree.edge_nodes + 1).max())), np.int32)
-    places = np.zeros(len(tree.edge_nodes), np.int32)
+    child_of_edge = np.zeros(len(tree.edge_nodes), np.int32)
     filled: dict[int, int] = {}
     for edge, (node, token) in enumerate(zip(tree.edge_nodes + 1, tree.edge_tokens, strict=True)):
-        place = filled.get(node, 0)
-        filled[node] = place + 1
-        children[node, place] = token
-        places[edge] = place
+        child = filled.get(node, 0)
+        filled[node] = child + 1
+        children[node, child] = token
+        child_of_edge[edge] = child
 
     def group(inputs):
         states, tokens = inputs  # [B, 16, E], [16, children]
@@ -164,4 +164,4 @@ def _edge_log_probabilities(params: parameters.Params, tree: LineTree, states: j
 
     out = jax.lax.map(group, (grouped, jnp.asarray(children).reshape(groups, _NODES_AT_ONCE, -1)))  # [groups, B, 16, children]
     out = out.swapaxes(0, 1).reshape(states.shape[0], groups * _NODES_AT_ONCE, -1)
-    return out[:, jnp.asarray(tree.edge_nodes + 1), jnp.asarray(places)]
+    return out[:, jnp.asarray(tree.edge_nodes + 1), jnp.asarray(child_of_edge)]

@@ -10,8 +10,8 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.records import Record, read_jsonl
 from judgelm_jax.verdicts import STATUSES
 
-# Shares from which a summary warns, and the pairs that it takes. In both orders no fair judge names one place nearly always. In
-# one order the answers shown first may be the better ones, so more is asked for.
+# Shares from which a summary warns, and the pairs that it takes. In both orders no fair judge nearly always prefers one
+# position. In one order the answers shown first may be the better ones, so more is asked for.
 _BOTH_ORDERS, _ONE_ORDER = (0.8, 20), (0.95, 100)
 
 
@@ -63,7 +63,7 @@ class Tally:
     def __init__(self, rows: Iterable[Record] = ()):
         self._statuses: collections.Counter[str] = collections.Counter()
         self._orders: collections.Counter[str] = collections.Counter()
-        # By whether both orders were judged, and the place that wins in all that were (0: none does).
+        # By whether both orders were judged, and the position that wins in all that were (0: none does).
         self._places: collections.Counter[tuple[bool, int]] = collections.Counter()
         self._effects: dict[
             int, list[float]

@@ -175,7 +175,7 @@ def _table(run: SeedOutcomes) -> np.ndarray:
 
 
 def _orders(forward: int | None, back: int | None) -> tuple[int, int, int]:
-    """Whether a pair got the same verdict in both orders, or the place shown first or second was preferred."""
+    """Whether a pair got the same verdict in both orders, or the answer shown first or second was preferred in both."""
     judged = [Judged("unparsed" if winner is None else "ok", winner) for winner in (forward, back)]
     counts = count_orders(judged[:1], judged[1:], "wrong")
     return counts.same, counts.first, counts.second

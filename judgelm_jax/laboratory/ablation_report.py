@@ -121,7 +121,7 @@ def _notes(summary: Summary) -> list[str]:
         f"percent, with 95 % intervals over {_extent(summary)}; each technique has those before it",
         "judged: without or with reference in the prompt; !: the format in which the judge was not trained",
         "agreement: of the forward order with the teacher who is not biased and knows all; reference-only: on facts that only "
-        "the reference tells; biases: pairs in which the place shown first, or second, was preferred",
+        "the reference tells; biases: pairs in which the answer shown first, or second, was preferred in both orders",
         *(f"[{mark}] {source}" for mark, source in SOURCES.items()),
         "published and measured differ in model, data and teacher; what can be compared is the direction",
     ]

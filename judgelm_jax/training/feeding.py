@@ -41,5 +41,5 @@ class Feeding:
         def shape(columns: int, dtype: Any) -> Any:
             return jax.ShapeDtypeStruct((self._rows, columns), dtype, sharding=self._sharding)
 
-        ids, places = (shape(columns, np.int32) for columns in (length, targets))
-        return Batch(ids, ids, ids, places, places, shape(targets, np.float32))
+        ids, indices = (shape(columns, np.int32) for columns in (length, targets))
+        return Batch(ids, ids, ids, indices, indices, shape(targets, np.float32))

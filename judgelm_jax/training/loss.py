@@ -19,14 +19,14 @@ class Batch(NamedTuple):
     """Rows of tokens and what shall be predicted in them; on devices, or a host's part of them as numpy arrays.
 
     `tokens`, `positions`, `segments`: int32 [B, S]; positions restart in each document, whose number (from 1; 0 is padding)
-    is in `segments`. `target_places` int32 [B, M]: the token *before* each target; `target_ids` int32 [B, M];
+    is in `segments`. `target_indices` int32 [B, M]: the token *before* each target; `target_ids` int32 [B, M];
     `target_mask` float32 [B, M]: 1 for a target, 0 for padding.
     """
 
     tokens: jax.Array
     positions: jax.Array
     segments: jax.Array
-    target_places: jax.Array
+    target_indices: jax.Array
     target_ids: jax.Array
     target_mask: jax.Array
 
@@ -63,11 +63,11 @@ def row_losses(
         return constrain(x, mesh, ("batch", "sequence", "width")[: x.ndim])
 
     own = jnp.arange(batch.tokens.shape[0])[:, None] % rows  # the number of each row on its device
-    places, owners = batch.target_places + batch.tokens.shape[1] * own, jnp.broadcast_to(own, batch.target_ids.shape)
-    targets = [of_a_device(x) for x in (batch.target_mask, batch.target_ids, owners, places)]
+    indices, owners = batch.target_indices + batch.tokens.shape[1] * own, jnp.broadcast_to(own, batch.target_ids.shape)
+    targets = [of_a_device(x) for x in (batch.target_mask, batch.target_ids, owners, indices)]
     order = jnp.argsort(targets[0] == 0, axis=1, stable=True)
-    mask, ids, owners, places = (jnp.take_along_axis(x, order, axis=1) for x in targets)
-    predicting = jnp.take_along_axis(of_a_device(hidden), places[..., None], axis=1)
+    mask, ids, owners, indices = (jnp.take_along_axis(x, order, axis=1) for x in targets)
+    predicting = jnp.take_along_axis(of_a_device(hidden), indices[..., None], axis=1)
 
     def part(output: parameters.Params, piece: Pieces) -> jax.Array:
         """What C targets of one device, whose leaves are [C, ...], add to its rows: float32 [rows]."""

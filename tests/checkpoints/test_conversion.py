@@ -263,6 +263,7 @@ def test_an_orbax_checkpoint_of_another_program_is_refused(tmp_path: Path) -> No
         open_checkpoint(str(tmp_path / "b"))
 
 
+@pytest.mark.slow
 def test_conversion_holds_a_group_or_a_shard_in_memory_not_the_model(tmp_path: Path) -> None:
     code = """
         import json, resource, sys

@@ -69,7 +69,12 @@ def arguments(files, output, *more):
 def start(arguments, devices=1):
     flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_enable_concurrency_optimized_scheduler=false"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    code = "import sys; from judgelm_jax.commands.train import entry; sys.exit(entry())"
+    # As for most users TensorBoard's writer finds neither torch nor boto3, which would take seconds to import.
+    code = (
+        "import sys; sys.modules |= {'torch': None, 'boto3': None}; import tensorboardX; "
+        "del sys.modules['torch'], sys.modules['boto3']; "
+        "from judgelm_jax.commands.train import entry; sys.exit(entry())"
+    )
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -46,10 +46,10 @@ DOCUMENTS = st.lists(st.tuples(st.lists(st.integers(1, 99), min_size=1), st.list
 
 
 @given(DOCUMENTS, st.integers(0, 3), st.integers(0, 3))
-def test_a_row_holds_each_document_in_its_segment(parts: list[tuple[list[int], list[int]]], padding: int, filling: int) -> None:
+def test_a_row_holds_each_document_in_its_segment(parts: list[tuple[list[int], list[int]]], padding: int, more: int) -> None:
     documents = [Tokens(np.array(prompt + target, np.int32), len(prompt), (0, 0)) for prompt, target in parts]
     length = sum(len(document.ids) for document in documents) + padding
-    targets = sum(len(target) for _, target in parts) + filling
+    targets = sum(len(target) for _, target in parts) + more
     row = lay_out(documents, length, targets)
     tokens, positions, segments, learned = [], [], [], []
     for number, (prompt, target) in enumerate(parts, start=1):
@@ -63,5 +63,5 @@ def test_a_row_holds_each_document_in_its_segment(parts: list[tuple[list[int], l
         assert row[name].dtype == np.int32
         assert row[name].tolist() == expected + [0] * padding
     assert row["target_mask"].dtype == np.float32
-    assert row["target_mask"].tolist() == [1.0] * len(learned) + [0.0] * filling
-    assert list(zip(row["target_places"].tolist(), row["target_ids"].tolist(), strict=True)) == learned + [(0, 0)] * filling
+    assert row["target_mask"].tolist() == [1.0] * len(learned) + [0.0] * more
+    assert list(zip(row["target_indices"].tolist(), row["target_ids"].tolist(), strict=True)) == learned + [(0, 0)] * more

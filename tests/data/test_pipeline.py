@@ -68,20 +68,20 @@ def documents_of(batch: Batch, tokenizer: Tokenizer) -> list[tuple[str, str]]:
     """Prompt and target, as text, of every document in a batch."""
     documents = []
     for row in range(len(batch["tokens"])):
-        targets = batch["target_places"][row][batch["target_mask"][row] == 1] + 1
+        targets = batch["target_indices"][row][batch["target_mask"][row] == 1] + 1
         assert batch["tokens"][row][targets].tolist() == batch["target_ids"][row][: len(targets)].tolist()
         for segment in range(1, batch["segments"][row].max() + 1):
-            places = np.flatnonzero(batch["segments"][row] == segment)
-            assert batch["positions"][row][places].tolist() == list(range(len(places)))
-            learned = places[np.isin(places, targets)]
-            assert learned.tolist() == list(range(learned[0], places[-1] + 1))
+            indices = np.flatnonzero(batch["segments"][row] == segment)
+            assert batch["positions"][row][indices].tolist() == list(range(len(indices)))
+            learned = indices[np.isin(indices, targets)]
+            assert learned.tolist() == list(range(learned[0], indices[-1] + 1))
             ids = batch["tokens"][row]
-            assert ids[places[0]] == tokenizer.bos_id
-            assert ids[places[-1]] == EOS
+            assert ids[indices[0]] == tokenizer.bos_id
+            assert ids[indices[-1]] == EOS
             documents.append(
                 (
-                    tokenizer.decode(ids[places[0] : learned[0]]),
-                    tokenizer.decode(ids[places]).removeprefix(tokenizer.decode(ids[places[0] : learned[0]])),
+                    tokenizer.decode(ids[indices[0] : learned[0]]),
+                    tokenizer.decode(ids[indices]).removeprefix(tokenizer.decode(ids[indices[0] : learned[0]])),
                 )
             )
     return documents
@@ -208,7 +208,7 @@ def test_rows_hold_exactly_the_examples_of_the_epoch(tmp_path: Path, tokenizer: 
         for step in steps:
             batch = rows[step]
             assert batch["tokens"].shape == batch["segments"].shape == batch["positions"].shape == (4, LENGTH)
-            assert batch["target_ids"].shape == batch["target_places"].shape == (4, run.plan.targets)
+            assert batch["target_ids"].shape == batch["target_indices"].shape == (4, run.plan.targets)
             assert packing or batch["segments"].max() <= 1
             identities += run.plan.identities(step)
             for row in range(4):

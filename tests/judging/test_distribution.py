@@ -33,14 +33,15 @@ def lines_of(grid):
 
 
 def brute_force(model, tokenizer, prompt_ids, lines):
-    """log P of each line: the whole text, prompt and line, through Hugging Face, one line at a time."""
+    """log P of each line: the whole text, prompt and line, through Hugging Face, a row a line."""
     prompt = tokenizer.decode(prompt_ids)
+    rows = [[tokenizer.bos_id, *tokenizer.encode(prompt + line)] for line in lines]
+    longest = max(map(len, rows))
+    with torch.no_grad():
+        logits = model(torch.tensor([ids + [0] * (longest - len(ids)) for ids in rows])).logits  # padding comes last
     found = []
-    for line in lines:
-        ids = [tokenizer.bos_id, *tokenizer.encode(prompt + line)]
+    for ids, logs in zip(rows, torch.log_softmax(logits, dim=-1), strict=True):
         assert ids[: len(prompt_ids)] == prompt_ids
-        with torch.no_grad():
-            logs = torch.log_softmax(model(torch.tensor([ids])).logits[0], dim=-1)
         found.append(sum(float(logs[i - 1, ids[i]]) for i in range(len(prompt_ids), len(ids))))
     return np.array(found)
 

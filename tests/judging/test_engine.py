@@ -114,16 +114,18 @@ def test_explanations_equal_hugging_face_token_by_token(laboratory_checkpoint, e
 @pytest.mark.parametrize("mode", ["scores", "explain"])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_a_response_does_not_depend_on_company_padding_or_batch_size(
-    laboratory_checkpoint, one_device, prompts, mode, temperature
+    request, laboratory_checkpoint, one_device, prompts, mode, temperature
 ):
     settings = {"mode": mode, "temperature": temperature, "max_new_tokens": NEW}
-    one, seven = (make_engine(laboratory_checkpoint, one_device, batch_size=size, **settings) for size in (1, 7))
-    expected = responses(seven, prompts)
+    one = make_engine(laboratory_checkpoint, one_device, batch_size=1, **settings)
+    greedy = request.getfixturevalue(mode)
+    eight = make_engine(laboratory_checkpoint, one_device, batch_size=8, **settings) if temperature else greedy
+    expected = responses(eight, prompts)
     assert responses(one, prompts[:6]) == {index: expected[index] for index in range(6)}
-    assert responses(seven, prompts[::-1]) == expected
-    assert responses(seven, [prompts[3]]) == {3: expected[3]}
+    assert responses(eight, prompts[::-1]) == expected
+    assert responses(eight, [prompts[3]]) == {3: expected[3]}
     crowd = [dataclasses.replace(prompt, index=prompt.index + 100) for prompt in random_prompts(9, seed=5, longest=60)]
-    among = responses(seven, [*crowd, *prompts[:6]])
+    among = responses(eight, [*crowd, *prompts[:6]])
     assert {index: among[index] for index in range(6)} == {index: expected[index] for index in range(6)}
 
 
@@ -146,9 +148,9 @@ def test_sampling_follows_the_prompts_key_and_the_models_probabilities(laborator
 
 
 @pytest.mark.parametrize("mode", ["scores", "explain"])
-def test_responses_are_the_same_on_eight_devices(laboratory_checkpoint, one_device, prompts, mode):
+def test_responses_are_the_same_on_eight_devices(request, laboratory_checkpoint, prompts, mode):
     settings = {"mode": mode, "max_new_tokens": NEW, "batch_size": 8}
-    expected = responses(make_engine(laboratory_checkpoint, one_device, **settings), prompts)
+    expected = responses(request.getfixturevalue(mode), prompts)
     mesh = make_mesh(MeshConfig.parse("data:2,fsdp:2,tensor:2"))
     assert responses(make_engine(laboratory_checkpoint, mesh, **settings), prompts) == expected
 
@@ -171,7 +173,7 @@ def test_nothing_is_compiled_after_the_first_run(request, mode, prompts):
 
 def test_slots_stay_busy_with_prompts_of_very_different_length(laboratory_checkpoint, one_device):
     engine = make_engine(laboratory_checkpoint, one_device, mode="explain", max_new_tokens=64, batch_size=8)
-    prompts = random_prompts(64, longest=400)
+    prompts = random_prompts(64)
     assert responses(engine, prompts)
     assert engine.counts.busy_slot_steps / engine.counts.slot_steps >= 0.9
 

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from judgelm_jax.model import attention
 from judgelm_jax.model.attention import choice
 
+pytestmark = pytest.mark.optimized
+
 HERE = ("reference", "xla", "blocked")  # those that a CPU has; the others: test_attention_kernels, test_attention_compiled
 
 

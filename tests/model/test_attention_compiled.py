@@ -25,6 +25,8 @@ from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.sharding import make_mesh, sharding
 
+pytestmark = pytest.mark.optimized
+
 # Two layers of the width of one head of LLaMA-7B and grouped heads; the programs are those of any size.
 CONFIG = ModelConfig(
     vocab_size=1000, hidden_size=1024, intermediate_size=2048, num_layers=2, num_heads=8, num_kv_heads=4, head_dim=128,

@@ -19,6 +19,8 @@ from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.sharding import make_mesh
 
+pytestmark = pytest.mark.optimized
+
 TOKENS = np.random.default_rng(0).integers(3, 300, (8, 24))
 
 EXPECTED = {

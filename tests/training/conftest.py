@@ -25,7 +25,10 @@ LENGTH = 32
 
 
 def make_batch(rows, seed, documents=1, length=LENGTH, vocabulary=MODEL.vocab_size):
-    """Random rows of `documents` documents each; in each document, what follows its first third is the target."""
+    """Random rows of `documents` documents each; in each document, what follows its first third is the target.
+
+    Rows have room for as many targets as tokens, so batches of one size have one shape.
+    """
     rng = np.random.default_rng(seed)
     tokens, positions, segments = (np.zeros((rows, length), np.int32) for _ in range(3))
     targets = []
@@ -39,13 +42,12 @@ def make_batch(rows, seed, documents=1, length=LENGTH, vocabulary=MODEL.vocab_si
             own += list(range(start + max(1, size // 3), start + size))
             start += size
         targets.append(own)
-    most = max(map(len, targets))
-    places, ids, mask = (np.zeros((rows, most), kind) for kind in (np.int32, np.int32, np.float32))
+    indices, ids, mask = (np.zeros((rows, length), kind) for kind in (np.int32, np.int32, np.float32))
     for row, own in enumerate(targets):
-        places[row, : len(own)] = np.array(own) - 1
+        indices[row, : len(own)] = np.array(own) - 1
         ids[row, : len(own)] = tokens[row, own]
         mask[row, : len(own)] = 1
-    return Batch(tokens, positions, segments, places, ids, mask)
+    return Batch(tokens, positions, segments, indices, ids, mask)
 
 
 def make_program(mesh_text="data:1", recipe=None, steps=10, **changes):

@@ -16,6 +16,8 @@ from judgelm_jax.training.step import batch_sharding
 
 from .conftest import MODEL, make_batch
 
+pytestmark = pytest.mark.optimized
+
 
 def torch_model(params, config=MODEL):
     """The same weights in Hugging Face's model."""
@@ -35,7 +37,7 @@ def torch_documents(batch):
     for row in range(batch.tokens.shape[0]):
         labels = np.full(batch.tokens.shape[1], -100)
         chosen = batch.target_mask[row] > 0
-        labels[batch.target_places[row][chosen] + 1] = batch.target_ids[row][chosen]
+        labels[batch.target_indices[row][chosen] + 1] = batch.target_ids[row][chosen]
         for number in range(1, batch.segments[row].max() + 1):
             own = batch.segments[row] == number
             yield torch.tensor(batch.tokens[row][own]).long()[None], torch.tensor(labels[own]).long()[None]
@@ -88,13 +90,13 @@ def test_logits_of_all_words_never_exist_whole(params):
     assert f"{rows}x{batch.tokens.shape[1]}x{MODEL.vocab_size}xf32" not in text
 
 
-def test_padding_and_filling_cost_nothing(params):
+def test_padding_of_tokens_and_of_targets_costs_nothing(params):
     batch = make_batch(2, seed=3)
     loss = jax.jit(total_loss, static_argnums=(1, 3, 4, 5))
     expected = loss(params, MODEL, batch, Placement(attention="blocked"), False, 256)
     tokens = np.where(batch.segments == 0, 17, batch.tokens)
-    places = np.where(batch.target_mask == 0, 5, batch.target_places)
-    other = batch._replace(tokens=tokens, target_places=places)
+    indices = np.where(batch.target_mask == 0, 5, batch.target_indices)
+    other = batch._replace(tokens=tokens, target_indices=indices)
     assert loss(params, MODEL, other, Placement(attention="blocked"), False, 256) == expected
 
 

@@ -22,10 +22,17 @@ from .conftest import MODEL, make_batch, make_program
 from .test_loss import torch_loss, torch_model
 
 
-def run(program, params, batches, frozen=None):
+@functools.cache
+def compiled(**changes):
+    """A program with the default recipe and its step, compiled once for the tests that need it."""
+    program = make_program(**changes)
+    return program, jax.jit(make_step(program))
+
+
+def run(program, params, batches, frozen=None, step=None):
     """The state after these batches, and the metrics of each."""
     state = init_state(params, program.optimizer)
-    step = jax.jit(make_step(program))
+    step = step or jax.jit(make_step(program))
     told = []
     for batch in batches:
         state, metrics = step(state, frozen, batch)
@@ -76,7 +83,8 @@ def test_steps_equal_those_of_torch(params, decay):
 def test_micro_batches_equal_one_batch(params, accumulation, documents):
     batch = make_batch(8, seed=1, documents=documents)  # of very different numbers of targets
     assert len({row.sum() for row in batch.target_mask}) > 3
-    whole, told = run(make_program(packed=documents > 1), params, [batch])
+    program, step = compiled(packed=documents > 1)
+    whole, told = run(program, params, [batch], step=step)
     parts, told_of_parts = run(make_program(packed=documents > 1, accumulation=accumulation), params, [batch])
     assert told_of_parts[0] == pytest.approx(told[0], rel=1e-5)
     assert_close(parts["params"], whole["params"], 2e-6)
@@ -91,11 +99,13 @@ def test_packed_documents_train_as_if_each_had_its_row(params):
             size, start = own.sum(), int(np.argmax(own))
             tokens, positions, segments = (np.zeros(own.size, np.int32) for _ in range(3))
             tokens[:size], positions[:size], segments[:size] = packed.tokens[row][own], np.arange(size), 1
-            mask = packed.target_mask[row] * ((packed.target_places[row] >= start) & (packed.target_places[row] < start + size))
-            places = np.where(mask > 0, packed.target_places[row] - start, 0)
-            rows.append(Batch(tokens, positions, segments, places, packed.target_ids[row], mask))
+            indices = packed.target_indices[row] - start
+            mask = packed.target_mask[row] * ((indices >= 0) & (indices < size))
+            indices = np.where(mask > 0, indices, 0)
+            rows.append(Batch(tokens, positions, segments, indices, packed.target_ids[row], mask))
     unpacked = Batch(*(np.stack(leaves) for leaves in zip(*rows, strict=True)))
-    state, told = run(make_program(packed=True), params, [packed])
+    program, step = compiled(packed=True)
+    state, told = run(program, params, [packed], step=step)
     expected, expected_told = run(make_program(packed=False), params, [unpacked])
     assert told[0] == pytest.approx(expected_told[0], rel=1e-5)
     assert_close(state["params"], expected["params"], 2e-6)
@@ -103,22 +113,27 @@ def test_packed_documents_train_as_if_each_had_its_row(params):
 
 def test_tokens_and_squares_count_documents(params):
     batch = make_batch(3, seed=2, documents=3)
-    _, told = run(make_program(packed=True), params, [batch])
+    program, step = compiled(packed=True)
+    _, told = run(program, params, [batch], step=step)
     sizes = [(batch.segments[row] == number).sum() for row in range(3) for number in range(1, 4)]
     assert told[0]["tokens"] == sum(sizes)
     assert told[0]["squares"] == sum(size**2 for size in sizes)
     assert told[0]["targets"] == batch.target_mask.sum()
 
 
-@pytest.mark.parametrize("text", ["data:8", "fsdp:8", "data:2,fsdp:2,tensor:2", "fsdp:4,tensor:2"])
-@pytest.mark.parametrize("settings", [None, LoraConfig(rank=4, targets=("q_proj", "down_proj"))], ids=["all", "lora"])
-def test_sharded_equals_unsharded(params, text, settings):
-    batch = make_batch(16, seed=4, documents=2)
+@pytest.fixture(scope="module", params=[None, LoraConfig(rank=4, targets=("q_proj", "down_proj"))], ids=["all", "lora"])
+def unsharded(params, request):
+    """Two steps on one device: with which adapters, on which batch, of what, and what became of it."""
+    settings, batch = request.param, make_batch(16, seed=4, documents=2)
     trained, frozen = (params, None) if settings is None else (lora.init(MODEL, settings, jax.random.key(1)), params)
     if settings is not None:  # B is zero at first, and then A does not learn
         trained = jax.tree.map(lambda x: x + 0.1, trained)
-    expected, told = run(make_program(packed=True, lora=settings), trained, [batch, batch], frozen)
+    return settings, batch, trained, frozen, *run(make_program(packed=True, lora=settings), trained, [batch, batch], frozen)
 
+
+@pytest.mark.parametrize("text", ["data:8", "fsdp:8", "data:2,fsdp:2,tensor:2", "fsdp:4,tensor:2"])
+def test_sharded_equals_unsharded(unsharded, text):
+    settings, batch, trained, frozen, expected, told = unsharded
     program = make_program(text, packed=True, lora=settings, accumulation=2)
     mesh = program.placement.mesh
     whole = parameters.param_shardings(MODEL, mesh)
@@ -165,11 +180,11 @@ def test_the_computation_is_in_bfloat16_where_it_is_asked_for(params):
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(params):
-    program = make_program()
-    good, bad = make_batch(4, seed=0), make_batch(4, seed=1)
+    program, step = compiled(packed=False)
+    good, bad = make_batch(8, seed=0), make_batch(8, seed=1)
     broken = bad._replace(target_mask=bad.target_mask * np.float32(np.inf))
-    state, told = run(program, params, [good, broken, broken, good])
-    expected, _ = run(program, params, [good, good])
+    state, told = run(program, params, [good, broken, broken, good], step=step)
+    expected, _ = run(program, params, [good, good], step=step)
     assert [metrics["skipped"] for metrics in told] == [0, 1, 2, 2]
     assert [metrics["skipped_in_a_row"] for metrics in told] == [0, 1, 2, 0]
     assert int(state["updates"]) == 2

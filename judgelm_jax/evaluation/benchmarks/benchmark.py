@@ -174,7 +174,7 @@ def distinct(key: str, seen: Counter[str]) -> str:
 
 
 def exchanged(winner: int | None) -> int | None:
-    """The winner when the two answers change places."""
+    """The winner in the other order."""
     return 3 - winner if winner else winner
 
 

@@ -121,7 +121,7 @@ def consistency_figure(rows: Sequence[Row]) -> Figure | None:
         axes.set_xlabel("difference of the two scores")
         axes.set_ylabel("same winner in both orders")
 
-    return figure("consistency", "Consistency", "Close calls flip more often when the answers change places.", (5.4, 3.2), draw)
+    return figure("consistency", "Consistency", "Close calls flip more often in the other order.", (5.4, 3.2), draw)
 
 
 def score_figure(rows: Sequence[Row]) -> Figure | None:

@@ -53,6 +53,7 @@ setup(
             "choix>=0.4,<0.5",
             "evalica>=0.4.2,<0.5",
             "hypothesis>=6.100,<7",
+            "inspect-ai>=0.3.100,<0.4",
             "mypy>=1.15,<3",
             "pandas>=2.2,<4",
             "peft>=0.18.1,<0.22",

@@ -10,15 +10,18 @@ if TYPE_CHECKING:
     from typing import Any
 
     from judgelm_jax.evaluation.api import evaluate
-    from judgelm_jax.judging.judge import Judge, Judgment
+    from judgelm_jax.inspect_scorer import judge_scorer
+    from judgelm_jax.judging.judge import Judge
+    from judgelm_jax.judging.judgment import Judgment
     from judgelm_jax.rewards import win_rate_reward
 
 __version__ = "0.1.0"
-__all__ = ["Judge", "Judgment", "evaluate", "win_rate_reward"]
+__all__ = ["Judge", "Judgment", "evaluate", "judge_scorer", "win_rate_reward"]
 
 _MODULES = {
     "Judge": "judgelm_jax.judging.judge",
-    "Judgment": "judgelm_jax.judging.judge",
+    "Judgment": "judgelm_jax.judging.judgment",
+    "judge_scorer": "judgelm_jax.inspect_scorer",
     "evaluate": "judgelm_jax.evaluation.api",
     "win_rate_reward": "judgelm_jax.rewards",
 }

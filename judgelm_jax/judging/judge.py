@@ -1,11 +1,11 @@
 """A loaded judge: records in, judgments out."""
 
+import asyncio
 import dataclasses
-import hashlib
-import itertools
+import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.chat import Chat
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
+from judgelm_jax.judging.judgment import Judgment
+from judgelm_jax.judging.prepared import Prepared, Shown, sampling_key, windows
 from judgelm_jax.judging.responses import NOT_FINITE, Response
 from judgelm_jax.judging.trees import Trees
 from judgelm_jax.kinds import Case
@@ -33,44 +35,17 @@ from judgelm_jax.records import Record, identity, question_identity, reference_o
 from judgelm_jax.tokenization import Tokenizer, fit_prompt, going_on
 from judgelm_jax.verdicts import LineForm, Verdict
 
-# Records that are sorted by length together. Memory is bounded by a window, whatever the length of the input.
-WINDOW = 8192
-
 
 @dataclasses.dataclass(frozen=True)
-class Judgment:
-    """One judged record; `row` is the line that the command writes (its fields are described in the README)."""
+class Shared:
+    """What a judge and those that it becomes with other settings have in common: one of them computes at a time."""
 
-    row: Record
-
-    @property
-    def scores(self) -> list[float] | None:
-        """One score an answer, in the record's own order."""
-        return self.row["scores"]
-
-    @property
-    def winner(self) -> int | None:
-        """1..N; 0: a tie; None: there are no scores."""
-        return self.row["winner"]
-
-    @property
-    def probabilities(self) -> dict[str, float] | None:
-        """Mode `distribution`: of the outcomes, "1", "2" and "0" for a tie; else None."""
-        return self.row.get("probabilities")
-
-    @property
-    def explanation(self) -> str:
-        """The text behind the score line (of the forward order, where both were judged)."""
-        return self.row["explanation"]
-
-    @property
-    def status(self) -> str:
-        """`ok`, `truncated`, `unparsed` or `overflow`."""
-        return self.row["status"]
+    lock: threading.RLock = dataclasses.field(default_factory=threading.RLock)
+    judges: dict[JudgeConfig, "Judge"] = dataclasses.field(default_factory=dict)
 
 
 class Judge:
-    """A model on a mesh, ready to judge. Make it with `Judge.load`."""
+    """A model on a mesh, ready to judge. Make it with `Judge.load`. Several threads may use it."""
 
     def __init__(
         self,
@@ -80,9 +55,13 @@ class Judge:
         model_id: str,
         source: str | None = None,
         chat_template: ChatTemplate | None = None,
+        shared: Shared | None = None,
     ):
         """`source`: the checkpoint, to name it in errors; `model_id` when not given. `chat_template`: of presets that ask in a
-        conversation."""
+        conversation. `shared`: of a judge with the same weights."""
+        self._shared = shared or Shared()
+        self._shared.judges[settings] = self
+        self._chat_template = chat_template
         self._reasoner: Engine | None = None
         self.engine, self.tokenizer, self.settings, self.model_id = engine, tokenizer, settings, model_id
         self.source = source or model_id
@@ -127,21 +106,115 @@ class Judge:
         engine = Engine(params, config, device_mesh, settings, Trees(tokenizer, settings.mode))
         return Judge(engine, tokenizer, settings, model_id, source, chat_template)
 
-    def compare(self, question: str, answer_1: str, answer_2: str, reference: str | None = None) -> Judgment:
-        """Judges one pair in both orders and merges the two verdicts."""
-        record = {"question_id": 0, "question_body": question, "answer1_body": answer_1, "answer2_body": answer_2}
-        rows = self.prepare([(0, record)], {} if reference is None else {"0": reference}, "both")
-        return Judgment(next(self.judge_prepared(rows))[1])
+    def asked(self, settings: JudgeConfig) -> "Judge":
+        """This judge with other settings. The weights are the same ones, and the programs of each settings are kept.
 
-    def judge(self, records: Iterable[Record], references: Mapping[str, str] | None = None) -> Iterator[Judgment]:
+        Raises:
+          InputError: the settings have another dtype, or a preset that needs a chat template which was not loaded.
+        """
+        with self._shared.lock:
+            found = self._shared.judges.get(settings)
+            if found is None:
+                if settings.dtype != self.settings.dtype:
+                    raise InputError(
+                        f"the weights are loaded in {self.settings.dtype}; load the judge anew for {settings.dtype}"
+                    )
+                if kind_of(settings.kind, settings.preset).chat and self._chat_template is None:
+                    raise InputError(f"the preset {settings.preset!r} needs the chat template: load the judge with this preset")
+                trees = Trees(self.tokenizer, settings.mode)
+                engine = Engine({}, self.engine.config, self.engine.mesh, settings, trees)
+                engine.params = self.engine.params
+                found = Judge(engine, self.tokenizer, settings, self.model_id, self.source, self._chat_template, self._shared)
+            return found
+
+    def compare(
+        self,
+        question: str,
+        answer_1: str,
+        answer_2: str,
+        reference: str | None = None,
+        *,
+        mode: str | None = None,
+        orders: str = "both",
+        temperature: float | None = None,
+    ) -> Judgment:
+        """Judges one pair, in both orders unless asked otherwise."""
+        record = _record(question, (answer_1, answer_2), reference)
+        return next(self.judge([record], kind="pair", mode=mode, orders=orders, temperature=temperature))
+
+    def grade(
+        self,
+        question: str,
+        answer: str,
+        reference: str | None = None,
+        *,
+        mode: str | None = None,
+        temperature: float | None = None,
+    ) -> Judgment:
+        """Grades one answer by a reference that is known to be good; without one, in no published format."""
+        policy = "none" if reference is None else "auto"
+        settings = dataclasses.replace(self.settings, kind="single", orders=None, arrangements=None, reference=policy)
+        judged = self.asked(settings).judge([_record(question, (answer,), reference)], mode=mode, temperature=temperature)
+        return next(judged)
+
+    def rank(
+        self,
+        question: str,
+        answers: Sequence[str],
+        reference: str | None = None,
+        *,
+        arrangements: int | str | None = None,
+        mode: str | None = None,
+        temperature: float | None = None,
+    ) -> Judgment:
+        """Scores and ranks two answers or more in one prompt, in as many balanced orders as `arrangements` says.
+
+        Raises:
+          InputError: there are fewer than two answers, or more than the context holds.
+        """
+        if len(answers) < 2:
+            raise InputError(f"there are {len(answers)} answers; a ranking needs two")
+        record = _record(question, answers, reference)
+        return next(self.judge([record], kind="multi", mode=mode, arrangements=arrangements, temperature=temperature))
+
+    def judge(
+        self,
+        records: Iterable[Record],
+        references: Mapping[str, str] | None = None,
+        *,
+        kind: str | None = None,
+        mode: str | None = None,
+        orders: str | None = None,
+        arrangements: int | str | None = None,
+        temperature: float | None = None,
+    ) -> Iterator[Judgment]:
         """Judges records (`question_id`, `question_body`, `answer1_body`, ...) and yields in their order.
 
-        `references`: texts by `question_id`; they override the records' own.
+        Args:
+          references: texts by `question_id`; they override the records' own.
+          kind, mode, orders, arrangements, temperature: in place of those that the judge was loaded with.
+
+        Raises:
+          InputError: a record is not what the kind of judging needs, or does not fit and `on_overflow` is `error`.
         """
+        given = {"kind": kind, "mode": mode, "orders": orders, "arrangements": arrangements, "temperature": temperature}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if kind is not None and kind != "pair":
+            changes.setdefault("orders", None)
+        judge = self.asked(dataclasses.replace(self.settings, **changes))
         for window in windows(enumerate(records)):
-            done: dict[int, Record] = dict(self.judge_prepared(self.prepare(window, references or {}, self.settings.orders)))
+            with judge._shared.lock:
+                done = dict(judge.judge_prepared(judge.prepare(window, references or {}, judge.settings.orders)))
             for index, _ in window:
                 yield Judgment(done[index])
+
+    async def judge_async(
+        self, records: Iterable[Record], references: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Judgment]:
+        """`judge`, for `async for`: the device computes in a thread, and the event loop goes on."""
+        judged = self.judge(records, references)
+        while (judgment := await asyncio.to_thread(next, judged, None)) is not None:
+            yield judgment
 
     def chat(self, judgment: Judgment, references: Mapping[str, str] | None = None) -> Chat:
         """A conversation about a judgment of one record: behind its prompt (of the forward order, where both were judged) and
@@ -165,7 +238,7 @@ class Judge:
 
     def prepare(
         self, window: Sequence[tuple[int, Record]], references: Mapping[str, str], orders: str | None = None
-    ) -> "Prepared":
+    ) -> Prepared:
         """Renders and tokenizes (index, record) pairs; needs no device, so it can run beside the judging of others.
 
         `orders`: of two answers; None: forward, or what `settings.arrangements` says.
@@ -215,7 +288,7 @@ class Judge:
         wanted, seed = self.settings.arrangements, self.settings.seed
         return arrangements(len(case.answers), orders=orders, wanted=wanted, identity=identity(record), seed=seed)
 
-    def _add_prompt(self, prepared: "Prepared", shown: "Shown", case: Case) -> None:
+    def _add_prompt(self, prepared: Prepared, shown: Shown, case: Case) -> None:
         """Adds the prompt of a case in one arrangement, or its verdict where no prompt fits."""
         record, number, order = prepared.records[shown.record], len(prepared.shown), shown.order
         prepared.shown.append(shown)
@@ -237,15 +310,15 @@ class Judge:
         if self.kind.marker is None and tuple(fitted.ids[len(fitted.ids) - len(end) :]) != end:
             raise AssertionError("a prompt does not end in the tokens behind which the score lines were tokenized")
         parts = (self.settings.seed, identity(record), name_of(order), *([shown.case] if shown.case else []))
-        key = np.frombuffer(_digest(*parts)[:8], np.uint32)
+        key = sampling_key(*parts)
         prepared.shown[number] = dataclasses.replace(shown, removed=in_own_order(fitted.removed, order), form=form)
         prepared.prompts.append(Prompt(number, np.asarray(fitted.ids, np.int32), key, form))
 
-    def judge_prepared(self, prepared: "Prepared") -> Iterator[tuple[int, Record]]:
+    def judge_prepared(self, prepared: Prepared) -> Iterator[tuple[int, Record]]:
         """Yields (index, judgment) as records get done, those that need no model first."""
         return self.judgments(prepared, self.responses(prepared))
 
-    def responses(self, prepared: "Prepared") -> Iterator[Response]:
+    def responses(self, prepared: Prepared) -> Iterator[Response]:
         """What the model says to all prompts, in the order in which they are done; behind reasons, which are written first,
         where the kind says its verdict there."""
         if self.kind.marker is None or self.settings.mode == "explain":
@@ -254,7 +327,7 @@ class Judge:
             self._reasoner = reasons.make_engine(self.engine, self.kind.reason_tokens)
         return reasons.run(self.engine, self._reasoner, self.tokenizer, prepared, self.kind.marker)
 
-    def judgments(self, prepared: "Prepared", responses: Iterable[Response]) -> Iterator[tuple[int, Record]]:
+    def judgments(self, prepared: Prepared, responses: Iterable[Response]) -> Iterator[tuple[int, Record]]:
         """Reads the engine's responses to `prepared`: what `judge_prepared` does beside running the engine."""
         numbers: dict[int, list[int]] = {}  # of each record, its prompts that are not done yet, and those that are
         for number, shown in enumerate(prepared.shown):
@@ -289,7 +362,7 @@ class Judge:
             if waiting[shown.record] == 0:
                 yield finished(shown.record)
 
-    def _verdict(self, response: Response, shown: "Shown", case: Case) -> Verdict:
+    def _verdict(self, response: Response, shown: Shown, case: Case) -> Verdict:
         form, begun = shown.form, self.kind.begun(case)
         assert form is not None
         reason = response.reason
@@ -322,41 +395,7 @@ class Judge:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Shown:
-    """What a prompt shows: a case of a record (by their numbers) in one arrangement.
-
-    `removed`: tokens cut from each answer, in the record's own order. `form`: of the lines that may follow; None where no
-    prompt fits.
-    """
-
-    record: int
-    case: int
-    order: Arrangement
-    removed: tuple[int, ...] = ()
-    form: LineForm | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A window of records, tokenized. The index of a prompt is that of what it shows in `shown`."""
-
-    records: dict[int, Record]
-    cases: dict[int, tuple[Case, ...]]
-    shown: list[Shown]
-    prompts: list[Prompt]
-    verdicts: dict[int, Verdict]  # of what is shown that needs no model, by its number
-    by_pairs: dict[int, int]  # of records whose answers are judged two by two, how many these are
-
-
-def windows(numbered: Iterable[tuple[int, Record]]) -> Iterator[tuple[tuple[int, Record], ...]]:
-    """Cuts (index, record) pairs into windows."""
-    numbered = iter(numbered)
-    while window := tuple(itertools.islice(numbered, WINDOW)):
-        yield window
-
-
-def _digest(*parts: Any) -> bytes:
-    """A hash of the parts, each with its length so that no two lists of parts share one."""
-    texts = [str(part).encode("utf-8", "surrogatepass") for part in parts]
-    return hashlib.sha256(b"".join(len(text).to_bytes(8, "little") + text for text in texts)).digest()
+def _record(question: str, answers: Sequence[str], reference: str | None) -> Record:
+    record: Record = {"question_id": 0, "question_body": question}
+    record |= {f"answer{number}_body": answer for number, answer in enumerate(answers, start=1)}
+    return record if reference is None else {**record, "reference": reference}

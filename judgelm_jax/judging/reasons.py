@@ -12,7 +12,7 @@ from judgelm_jax.judging.responses import NOT_FINITE, Response
 from judgelm_jax.tokenization import Tokenizer, going_on
 
 if TYPE_CHECKING:
-    from judgelm_jax.judging.judge import Prepared
+    from judgelm_jax.judging.prepared import Prepared
 
 
 def make_engine(engine: Engine, tokens: int) -> Engine:

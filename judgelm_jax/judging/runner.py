@@ -18,7 +18,8 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.calibration import Calibration, apply
 from judgelm_jax.judging import output
 from judgelm_jax.judging.config import JudgeConfig
-from judgelm_jax.judging.judge import Judge, windows
+from judgelm_jax.judging.judge import Judge
+from judgelm_jax.judging.prepared import windows
 from judgelm_jax.judging.tally import Tally, judgments
 from judgelm_jax.judging.trees import Trees
 from judgelm_jax.kinds import Case, Kind

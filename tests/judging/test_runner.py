@@ -17,8 +17,8 @@ import pytest
 from judgelm_jax import verdicts
 from judgelm_jax.arrangements import FORWARD, REVERSED
 from judgelm_jax.errors import InputError
-from judgelm_jax.judging import judge as judge_module
 from judgelm_jax.judging import output, runner
+from judgelm_jax.judging import prepared as prepared_module
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.responses import Counts
 from judgelm_jax.records import Record, read_jsonl
@@ -66,7 +66,7 @@ def write(path: Path, rows: Sequence[Record]) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_windows(monkeypatch):
-    monkeypatch.setattr(judge_module, "WINDOW", 5)
+    monkeypatch.setattr(prepared_module, "WINDOW", 5)
 
 
 @pytest.fixture

@@ -35,20 +35,30 @@ def check_folder(folder: Path, overwrite: bool) -> None:
 
 
 def write_report(content: "Content", folder: Path) -> Path:
-    """Writes the report and returns the path of its page. An earlier report in the folder is replaced at the end."""
+    """Writes the report and returns the path of its page. An earlier report in the folder is replaced at the end.
+
+    Raises:
+      OSError: names the folder.
+    """
     from judgelm_jax.evaluation.report.markdown import markdown
     from judgelm_jax.evaluation.report.page import page
 
-    partial = folder.with_name(f"{folder.name}.partial")
+    partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    (partial / "figures").mkdir(parents=True)
-    (partial / PAGE).write_text(page(content), encoding="utf-8")
-    (partial / "report.md").write_text(markdown(content), encoding="utf-8", errors="replace")
-    (partial / _DATA).write_text(json.dumps(content.data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    for figure in content.figures:
-        (partial / "figures" / f"{figure.name}.svg").write_bytes(figure.light)
-        (partial / "figures" / f"{figure.name}.png").write_bytes(figure.png)
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+    try:
+        (partial / "figures").mkdir(parents=True)
+        (partial / PAGE).write_text(page(content), encoding="utf-8")
+        (partial / "report.md").write_text(markdown(content), encoding="utf-8", errors="replace")
+        (partial / _DATA).write_text(json.dumps(content.data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        for figure in content.figures:
+            (partial / "figures" / f"{figure.name}.svg").write_bytes(figure.light)
+            (partial / "figures" / f"{figure.name}.png").write_bytes(figure.png)
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    except OSError as error:
+        error.filename = folder  # which a write that fails does not name
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return folder / PAGE

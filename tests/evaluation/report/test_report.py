@@ -2,12 +2,14 @@
 
 import base64
 import dataclasses
+import errno
 import gzip
 import hashlib
 import html.parser
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -244,3 +246,26 @@ def test_the_second_order_may_stand_in_a_second_file(tmp_path):
     (row,) = rows.browser_rows([texts | {"pred_text": "8 3"}], join(None, *files, "tolerant"))
     assert {name: order["winner"] for name, order in row.orders.items()} == {"forward": 1, "reversed": 2}
     assert row.marks == ["inconsistent"]
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=["full", "stopped"]
+)
+def test_a_report_that_cannot_be_written_leaves_the_one_before(content, tmp_path, monkeypatch, failure):
+    folder = tmp_path / "report"
+    write_report(content, folder)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    write = Path.write_bytes
+
+    def fails(path, data):
+        if path.name.endswith(".png"):
+            raise failure
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", fails)
+    with pytest.raises(type(failure)) as raised:
+        write_report(content, folder)
+    if isinstance(failure, OSError):
+        assert raised.value.filename == folder
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+    assert {path.name: path.stat().st_mtime_ns for path in folder.rglob("*")} == before

@@ -156,8 +156,37 @@ def _says_whether_by_reference(
     return own, {"reference_used": case.known is not None or case.reference is not None}
 
 
+def _alternatives(record: Record, reference: str | None) -> tuple[Case, ...]:
+    """One answer beside each alternative of the ground truth, which is known to be good; all parts of one have to be there."""
+    if reference is None:
+        raise InputError("an answer about an image is judged by its ground truth; add the field 'reference', or --references")
+    (answer,) = answers_of(record)
+    texts = [part.strip().replace("<AND>", " and ") for part in reference.split("<OR>")]
+    return tuple(Case(record["question_body"], (answer,), text, known=text) for text in texts)
+
+
+def _best_alternative(cases: Sequence[Case], verdicts: Sequence[Sequence[Verdict]]) -> tuple[Sequence[Verdict], Record]:
+    """The alternative with the best score counts, the first of equal ones; those without a verdict count as nothing."""
+    grades = [_grade(own[0]) for own in verdicts]
+    best = max(range(len(grades)), key=lambda number: -1.0 if (grade := grades[number]) is None else grade)
+    alternatives = [
+        {"reference": case.reference, "score": grade, "status": own[0].status}
+        for case, own, grade in zip(cases, verdicts, grades, strict=True)
+    ]
+    grade = grades[best]
+    return verdicts[best], {"soft_score": None if grade is None else grade / 10, "alternatives": alternatives}
+
+
+def _grade(verdict: Verdict) -> float | None:
+    """The expected score of the only answer where there is one, else its score."""
+    means = None if verdict.distribution is None else verdict.distribution.expected_scores()
+    scores = verdict.scores if means is None else means
+    return None if scores is None else scores[0]
+
+
 KINDS = {
     "pair": Kind("pair", (2, 2), _all_answers, prompts.TEXT),
     "multi": Kind("multi", (2, None), _all_answers, prompts.TEXT),
     "single": Kind("single", (1, 2), _graded_answer, prompts.TEXT, needs_reference=True, conclude=_says_whether_by_reference),
+    "multimodal": Kind("multimodal", (1, 1), _alternatives, prompts.MULTIMODAL, conclude=_best_alternative),
 }

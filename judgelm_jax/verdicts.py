@@ -54,6 +54,8 @@ OUTPUT_FIELDS = (
     "position_effects",
     "score_probabilities",
     "reference_used",
+    "soft_score",
+    "alternatives",
     "factorized",
     "ranked_by",
     "strengths",

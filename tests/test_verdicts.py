@@ -250,8 +250,9 @@ def test_every_field_that_a_judgment_adds_is_one_of_the_declared() -> None:
         own = verdicts.judgment(RECORD, verdict, more=more, **MADE).keys() - RECORD.keys()
         assert own <= set(verdicts.OUTPUT_FIELDS)
         added |= own
-    # These are of `judge --calibration`, of the kind `single`, of presets, and of answers that are judged two by two.
-    others = {"calibrated", "reference_used", "pred_preset", "pairs", "ranked_by", "strengths"}
+    # These are of `judge --calibration`, of presets, of single kinds, and of answers that are judged two by two.
+    of_kinds = {"reference_used", "soft_score", "alternatives", "pairs", "ranked_by", "strengths"}
+    others = {"calibrated", "pred_preset", *of_kinds}
     assert added | others == set(verdicts.OUTPUT_FIELDS)
 
 

@@ -12,6 +12,7 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.kinds import KINDS
 from judgelm_jax.tokenization import load_tokenizer
+from judgelm_jax.verdicts import Verdict
 
 QUALITIES = st.lists(st.sampled_from([1, 2, 3.5, 4, 5, 6]), min_size=3, max_size=5)
 
@@ -213,3 +214,34 @@ def test_what_does_not_go_together_is_refused(tokenizer, settings, one, says):
 def test_only_many_answers_are_judged_two_by_two(kind):
     with pytest.raises(InputError, match="on_overflow=pairs judges many answers"):
         JudgeConfig(kind=kind, on_overflow="pairs")
+
+
+def test_the_best_alternative_of_a_ground_truth_counts(tokenizer):
+    judge = stub_judge(tokenizer, kind="multimodal")
+    truth = "quality 9 <OR>quality 8<AND>quality 3"
+    row = judged(judge, record(7, reference=truth, capability=["ocr", "math"]))
+    shown = [
+        prompts.render("multimodal", "How good?", [text, "quality 7"], text)
+        for text in ("quality 9", "quality 8 and quality 3")
+    ]
+    assert sorted(judge.engine.seen) == sorted(shown)
+    assert (row["scores"], row["soft_score"], row["status"], row["capability"]) == ([7], 0.7, "ok", ["ocr", "math"])
+    assert [entry["reference"] for entry in row["alternatives"]] == ["quality 9", "quality 8 and quality 3"]
+    assert [entry["score"] for entry in row["alternatives"]] == [7, 7]
+    assert "winner" not in row
+    with pytest.raises(InputError, match="judged by its ground truth"):
+        judged(judge, record(7))
+
+
+def test_alternatives_without_a_verdict_count_as_nothing():
+    (good, bad), kind = (verdict([4.0]), verdict(None)), KINDS["multimodal"]
+    cases = kind.cases_of(record(7, reference="a<OR>b<OR>c"), "a<OR>b<OR>c", "auto")
+    own, more = kind.conclude(cases, [[bad], [good], [verdict([4.0])]])
+    assert own == [good]
+    assert more["soft_score"] == 0.4
+    assert [entry["score"] for entry in more["alternatives"]] == [None, 4, 4]
+    assert kind.conclude(cases, [[bad]] * 3)[1]["soft_score"] is None
+
+
+def verdict(scores):
+    return Verdict("unparsed" if scores is None else "ok", scores, None, (1,), "", "", "stop", (0,))

@@ -59,6 +59,7 @@ def _row(record: Record, prediction: Prediction | None, label: int | None) -> Ro
     if isinstance(reference, dict) and "text" in reference:
         reference = reference["text"]
     winner = prediction.headline.winner if prediction is not None else _whole(record.get("winner"))
+    orders = _orders(record, prediction)
     return Row(
         id=identity(record),
         question=cut(_text(record.get("question_body"))),
@@ -69,17 +70,18 @@ def _row(record: Record, prediction: Prediction | None, label: int | None) -> Ro
         winner=winner,
         scores=_numbers(record.get("expected_scores")) or _numbers(record.get("scores")),
         probabilities=_probabilities(record, len(answers)),
-        orders=_orders(record, prediction),
+        orders=orders,
         explanation=cut(_text(record.get("explanation") or record.get("pred_text"))),
-        marks=_marks(record, prediction, label, winner),
+        marks=_marks(record, prediction, label, winner, [order["winner"] for order in orders.values()]),
         fields=_fields(record),
     )
 
 
-def _marks(record: Record, prediction: Prediction | None, label: int | None, winner: int | None) -> list[str]:
+def _marks(
+    record: Record, prediction: Prediction | None, label: int | None, winner: int | None, winners: Sequence[int | None]
+) -> list[str]:
+    """`winners`: of each order that was shown."""
     status = prediction.headline.status if prediction is not None else record.get("status")
-    orders = (prediction.forward, prediction.reversed) if prediction is not None else ()
-    winners = [order.winner for order in orders if order is not None]
     holds = {
         "disagrees": label is not None and winner != label,
         "inconsistent": None not in winners and len(set(winners)) > 1,

@@ -238,6 +238,16 @@ def test_ranking_and_records_follow_the_decision(tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_without_labels_the_records_and_the_figure_show_the_same_consistency(files, joined):
+    """As of `rank`, which joins nothing."""
+    judgments = [row for _, row in read_jsonl(files[0])]
+    shown = rows.browser_rows(judgments, Joined(None, [], labels_dropped=0, missing=0, unlabelled=0))
+    assert ["inconsistent" in row.marks for row in shown] == [not row["consistent"] for row in judgments]
+    with_labels = rows.browser_rows(judgments, joined)
+    one, other = (figures.consistency_figure(some) for some in (shown, with_labels))
+    assert one.png == other.png
+
+
 def test_the_second_order_may_stand_in_a_second_file(tmp_path):
     texts = {"question_id": 1, "question_body": "q", "answer1_body": "a", "answer2_body": "b"}
     files = [tmp_path / "forward.jsonl", tmp_path / "reversed.jsonl"]

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from judgelm_jax.judging import line_tree
+from judgelm_jax.judging.constrained_decoding import PROMPT_END_TOKENS
 from judgelm_jax.judging.line_tree import LineTree
-from judgelm_jax.judging.score_tree import PROMPT_END_TOKENS
 from judgelm_jax.judging.segments import Segments
 from judgelm_jax.model import attention, decoder, parameters, views
 from judgelm_jax.model import cache as kv_cache

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.judging import score_tree, sizing
+from judgelm_jax.judging import constrained_decoding, sizing
 from judgelm_jax.judging.batching import Batch, Prompt, batches, bucket, bucket_lengths
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.programs import DeviceSlots, Programs, whole_pages
@@ -114,7 +114,7 @@ class Engine:
             if self.settings.mode == "distribution":
                 yield Response(prompt.index, [], "stop" if np.isfinite(lines[index]).all() else NOT_FINITE, lines[index])
                 continue
-            if (lines[index] == score_tree.NOT_FINITE).any():
+            if (lines[index] == constrained_decoding.NOT_FINITE).any():
                 yield Response(prompt.index, [], NOT_FINITE)
                 continue
             ids = lines[index][lines[index] >= 0].tolist()

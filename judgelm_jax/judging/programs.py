@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from judgelm_jax import sharding
-from judgelm_jax.judging import chain, line_tree, score_tree, slots
+from judgelm_jax.judging import chain, constrained_decoding, line_tree, slots
 from judgelm_jax.judging.batching import Batch, Shape
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.prefill import prefill
@@ -120,7 +120,7 @@ class Programs:
         if isinstance(tree, chain.ScoreChain):
             return chain.log_probabilities(params, self.config, self.placement, tree, cache, lengths, last)
         first = decoder.head(params, last)
-        return score_tree.decode(params, self.config, self.placement, tree, cache, lengths, first, keys, temperature)
+        return constrained_decoding.decode(params, self.config, self.placement, tree, cache, lengths, first, keys, temperature)
 
     def _lower_empty(self, count: int, context: int) -> jax.stages.Lowered:
         shardings = jax.tree.map(lambda x: x.sharding, self._state_shapes(count, context))

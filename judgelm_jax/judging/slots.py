@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from judgelm_jax.judging.constrained_decoding import gumbel
 from judgelm_jax.judging.prefill import prefill
-from judgelm_jax.judging.score_tree import gumbel
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.config import ModelConfig

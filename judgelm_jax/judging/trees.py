@@ -1,9 +1,9 @@
 """The lines that may follow prompts, as trees of a tokenizer's tokens: one for each form, built when it is first asked for."""
 
-from judgelm_jax.judging import chain, line_tree, score_tree
+from judgelm_jax.judging import chain, constrained_decoding, line_tree
 from judgelm_jax.judging.chain import ScoreChain
+from judgelm_jax.judging.constrained_decoding import ScoreTree
 from judgelm_jax.judging.line_tree import LineTree
-from judgelm_jax.judging.score_tree import ScoreTree
 from judgelm_jax.judging.segments import segments
 from judgelm_jax.tokenization import Tokenizer
 from judgelm_jax.verdicts import LineForm
@@ -41,5 +41,5 @@ class Trees:
                 return line_tree.build(self._tokenizer, tuple(form.lines()), form.end)
             return chain.build(segments(self._tokenizer, form), form.count)
         if lines <= _MOST_LISTED:
-            return score_tree.build(self._tokenizer, form.lines(), form.end)
-        return score_tree.compose(segments(self._tokenizer, form), form.count)
+            return constrained_decoding.build(self._tokenizer, form.lines(), form.end)
+        return constrained_decoding.compose(segments(self._tokenizer, form), form.count)

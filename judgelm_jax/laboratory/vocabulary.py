@@ -49,9 +49,9 @@ def template_sentences() -> list[str]:
     """The fixed stretches of prompts of kind `pair`, questions, answers and reasons.
 
     The end of the prompt is in four stretches: score lines are tokenized behind the last words of the prompt alone
-    (`judging.score_tree`), and there its last four tokens must be those of the whole prompt. The headings of answers and of
-    the reference end in one common stretch, as they would in any tokenizer: to a judge that was trained without references,
-    a heading that were a single token of its own would be an empty one and could not mislead it.
+    (`judging.constrained_decoding`), and there its last four tokens must be those of the whole prompt. The headings of
+    answers and of the reference end in one common stretch, as they would in any tokenizer: to a judge that was trained
+    without references, a heading that were a single token of its own would be an empty one and could not mislead it.
     """
     fixed: dict[str, None] = {}
     for reference in (None, "\0"):

@@ -5,7 +5,7 @@ import tokenizers
 
 from judgelm_jax import prompts, verdicts
 from judgelm_jax.errors import InputError
-from judgelm_jax.judging import score_tree
+from judgelm_jax.judging import constrained_decoding
 from judgelm_jax.judging.segments import segments
 from judgelm_jax.tokenization import load_tokenizer
 from judgelm_jax.verdicts import LineForm
@@ -48,7 +48,7 @@ def tokenizer(request, laboratory_checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tree(tokenizer):
-    return score_tree.build(tokenizer, LINES)
+    return constrained_decoding.build(tokenizer, LINES)
 
 
 def test_the_paths_are_the_tokens_of_every_line_behind_a_real_prompt(tokenizer, tree):
@@ -76,14 +76,14 @@ def test_equal_continuations_are_folded(tree):
 
 
 def test_a_tree_composed_of_segments_is_that_of_all_lines(tokenizer, tree):
-    pair = score_tree.compose(segments(tokenizer, LineForm(prompts.END, "", verdicts.SCORE_STRINGS, 2)), 2)
+    pair = constrained_decoding.compose(segments(tokenizer, LineForm(prompts.END, "", verdicts.SCORE_STRINGS, 2)), 2)
     assert set(walk(pair)) == set(walk(tree))
     assert (len(pair.tokens), pair.longest, pair.prompt_end) == (len(tree.tokens), tree.longest, tree.prompt_end)
     few = ("1", "1.5", "10", "7")
     for count, begins in ((1, ""), (3, ""), (3, " ")):
         form = LineForm(prompts.END + ("10" if begins else ""), begins, few, count)
-        composed = score_tree.compose(segments(tokenizer, form), count)
-        listed = score_tree.build(tokenizer, form.lines(), form.end)
+        composed = constrained_decoding.compose(segments(tokenizer, form), count)
+        listed = constrained_decoding.build(tokenizer, form.lines(), form.end)
         assert set(walk(composed)) == set(walk(listed))
         assert (len(composed.tokens), composed.longest) == (len(listed.tokens), listed.longest)
 
@@ -91,7 +91,7 @@ def test_a_tree_composed_of_segments_is_that_of_all_lines(tokenizer, tree):
 def test_lines_of_many_scores_are_composed(tokenizer):
     count = 300  # a tree of 112 to the power of 300 lines, and deeper than Python's stack
     form = LineForm(prompts.END, "", verdicts.SCORE_STRINGS, count)
-    tree = score_tree.compose(segments(tokenizer, form), count)
+    tree = constrained_decoding.compose(segments(tokenizer, form), count)
     assert len(tree.tokens) < 30 * count
     line = " ".join(["10.0", "7", "0.5"] * (count // 3)) + "\n"
     end = tokenizer.encode(prompts.END)
@@ -125,4 +125,4 @@ def test_a_tokenizer_that_merges_prompt_and_score_is_refused(tmp_path):
     tokenizer = load_tokenizer(tmp_path)
     assert len(tokenizer.encode(":8")) == 1
     with pytest.raises(InputError, match="merges the end of the prompt"):
-        score_tree.build(tokenizer, LINES)
+        constrained_decoding.build(tokenizer, LINES)

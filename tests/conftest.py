@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before JAX is imported anywhere.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -21,6 +22,9 @@ from hypothesis import settings
 
 from judgelm_jax import laboratory
 from judgelm_jax.runtime import enable_compilation_cache
+
+if TYPE_CHECKING:
+    from object_store import ObjectStore
 
 enable_compilation_cache()
 # A first example may wait for a compilation, and the machine may be shared: the time of one example says nothing.
@@ -81,3 +85,23 @@ def one_device() -> jax.sharding.Mesh:
     from judgelm_jax.sharding import make_mesh
 
     return make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+@pytest.fixture(scope="session")
+def _s3_server() -> "Iterator[ObjectStore]":
+    from object_store import ObjectStore
+
+    store = ObjectStore()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def object_store(_s3_server: "ObjectStore", monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory):
+    """An empty bucket of an S3 server, which the environment names; local copies go to a folder of their own."""
+    for name, value in _s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    _s3_server.empty()
+    yield _s3_server
+    _s3_server.faults.pending, _s3_server.faults.every = [], None

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from absl import flags
 
 import judgelm_jax
+from judgelm_jax import stored_flags
 from judgelm_jax.errors import InputError
 from judgelm_jax.records import check_output, write_atomically
 
@@ -74,7 +75,7 @@ def write_json(path: str | None, summary: Mapping[str, Any]) -> None:
     if path is None:
         return
     with write_atomically(Path(path)) as file:
-        file.write(json.dumps(_finite(summary), indent=2, allow_nan=False) + "\n")
+        file.write(stored_flags.shown(json.dumps(_finite(summary), indent=2, allow_nan=False)) + "\n")
 
 
 def _is_summary_of(file: Path, run: Mapping[str, Any]) -> bool:
@@ -101,7 +102,7 @@ class _Stdout:
         self.failure: OSError | None = None
 
     def write(self, text: str) -> int:
-        return self._try(lambda stream: stream.write(_encodable(text, stream.encoding)))
+        return self._try(lambda stream: stream.write(_encodable(stored_flags.shown(text), stream.encoding)))
 
     def flush(self) -> None:
         self._try(lambda stream: stream.flush())
@@ -147,7 +148,8 @@ def _run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, arg
         return _fail(name, f"{_missing_flags(error) or ' '.join(str(error).split())}; see --help")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
-        main()
+        with stored_flags.at_hand(name, flag_values):
+            main()
     except InputError as error:
         return _fail(name, str(error), error.exit_code)
     except OSError as error:
@@ -215,6 +217,6 @@ def _describe(error: OSError) -> str:
 
 
 def _fail(name: str, message: str, code: int = EXIT_INPUT) -> int:
-    one_line = " ".join(message.split())
+    one_line = stored_flags.shown(" ".join(message.split()))
     print(f"judgelm-{name}: {one_line}", file=sys.stderr, flush=True)
     return code

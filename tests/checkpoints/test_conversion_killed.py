@@ -96,7 +96,7 @@ def assert_same(source: Checkpoint, target: Path) -> None:
         pytest.param("orbax", "publishing", True, marks=pytest.mark.slow),
         ("hf", "2", True),
         pytest.param("hf", "6", True, marks=pytest.mark.slow),
-        ("hf", "publishing", True),
+        pytest.param("hf", "publishing", True, marks=pytest.mark.slow),
     ],
 )
 def test_the_same_conversion_goes_on(
@@ -120,7 +120,7 @@ def test_it_can_be_killed_again_and_again(tmp_path: Path, source: Checkpoint) ->
     assert_same(source, tmp_path / "b")
 
 
-@pytest.mark.parametrize("change", ["source", "shards", "context"])
+@pytest.mark.parametrize("change", ["source", *(pytest.param(name, marks=pytest.mark.slow) for name in ("shards", "context"))])
 def test_another_conversion_takes_nothing_of_what_was_left(
     tmp_path: Path, source: Checkpoint, write_checkpoint, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -134,6 +134,7 @@ def test_another_conversion_takes_nothing_of_what_was_left(
     assert_same(source, tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_what_was_written_before_counts_as_room_on_the_disk(
     tmp_path: Path, source: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:

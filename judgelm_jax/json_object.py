@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from judgelm_jax.errors import InputError
+from judgelm_jax.stand_ins import stand_in
 
 # Deeper values mean nothing in these files, and Python's own limit depends on who calls.
 _MAX_NESTING = 100
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -37,8 +37,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def _text(content: bytes) -> str:
-    if content.startswith(LFS_POINTER):
-        raise ValueError("a Git LFS pointer, not the file itself (git lfs pull gets it)")
+    if fault := stand_in(content[:64]):
+        raise ValueError(fault)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError("is UTF-16 or UTF-32; JSON is UTF-8")
     if content.startswith(b"\xef\xbb\xbf"):

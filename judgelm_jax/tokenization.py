@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.json_object import LFS_POINTER, read_json_object
+from judgelm_jax.json_object import read_json_object
+from judgelm_jax.stand_ins import refuse_stand_ins
 from judgelm_jax.tokenizer_files import (
     ADDED_FILE,
     CONFIG_FILE,
@@ -110,8 +111,6 @@ class _SentencePieceTokenizer(Tokenizer):
 
         files = read_tokenizer_files(path.parent)
         content = path.read_bytes()
-        if content.startswith(LFS_POINTER):
-            raise InputError(f"{path}: a Git LFS pointer, not the file itself; git lfs pull gets it")
         try:
             model = sentencepiece.SentencePieceProcessor(model_proto=content)
         except (OSError, RuntimeError) as error:
@@ -259,6 +258,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
       InputError: the folder has neither, one is broken, two contradict each other, a named control token is not in the
         vocabulary, or newlines are lost.
     """
+    refuse_stand_ins(folder / name for name in TOKENIZER_FILES)
     model, json_form = folder / SENTENCEPIECE_FILE, folder / TOKENIZERS_FILE
     tokenizer: Tokenizer
     if model.is_file() and not is_tiktoken(model):

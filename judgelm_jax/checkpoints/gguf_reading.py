@@ -16,11 +16,11 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from judgelm_jax.checkpoints.stand_ins import refuse_stand_ins
 from judgelm_jax.checkpoints.tensors import StoredTensor, tensor_table
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import rotary
 from judgelm_jax.model.config import ModelConfig, RopeScaling
+from judgelm_jax.stand_ins import refuse_stand_ins
 
 SUFFIX = ".gguf"
 

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 import safetensors
 
-from judgelm_jax.checkpoints.stand_ins import refuse_packed, refuse_stand_ins
 from judgelm_jax.checkpoints.tensors import DTYPES, StoredTensor
 from judgelm_jax.errors import InputError
+from judgelm_jax.stand_ins import refuse_packed, refuse_stand_ins
 
 _FORMS = (("model", "safetensors"), ("pytorch_model", "bin"))  # stem and suffix, the first one comes first
 _SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}

@@ -20,12 +20,12 @@ from judgelm_jax.checkpoints.onto_devices import Params, load_params
 from judgelm_jax.checkpoints.peft import CONFIG_FILE
 from judgelm_jax.checkpoints.peft_reading import pairs as adapter_pairs
 from judgelm_jax.checkpoints.peft_reading import read_adapter
-from judgelm_jax.checkpoints.stand_ins import refuse_packed, refuse_stand_ins
 from judgelm_jax.checkpoints.tensors import Weights, check_weights
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import families
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.notices import say_once
+from judgelm_jax.stand_ins import refuse_packed, refuse_stand_ins
 from judgelm_jax.tokenization import TOKENIZER_FILES, VOCABULARY_FILES, Tokenizer, check_fits, load_tokenizer
 from judgelm_jax.training_config import LoraConfig
 

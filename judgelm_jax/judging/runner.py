@@ -135,9 +135,10 @@ def fingerprint(job: Job, settings: JudgeConfig, checked: CheckedInput, model: s
 
 
 def _sample(kind: Kind) -> str:
-    """What the prompts of a kind look like."""
-    known = "known" if kind.wording.known_score and kind.needs_reference else None
-    return kind.prompt(Case("question", ("first", "second"), "reference", known), ["first", "second"])
+    """What the prompts of a kind look like, that of an answer alone included where there is one."""
+    known = "known" if kind.needs_reference else None
+    sample = kind.prompt(Case("question", ("first", "second"), "reference", known), ["first", "second"])
+    return sample + (kind.prompt(Case("question", ("first",)), ["first"]) if kind.answers[0] == 1 else "")
 
 
 def run(

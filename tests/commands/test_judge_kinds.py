@@ -103,6 +103,7 @@ def judged(folder, name, model, kind, *flags):
     return without_marks(read(target)) if target.exists() else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["scores", "distribution"])
 @pytest.mark.parametrize("kind", ["single", "multi"])
 def test_shards_resume_batches_and_eight_devices_change_no_verdict(laboratory_checkpoint, tmp_path, kind, mode):

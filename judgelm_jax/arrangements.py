@@ -110,7 +110,7 @@ def mean_scores(scores: Sequence[Sequence[float]]) -> tuple[float, ...]:
 
 
 def position_effects(scores: Sequence[Sequence[float]], shown: Sequence[Arrangement]) -> list[float]:
-    """Of each position, the mean score of the answers that stood there, minus the mean over all positions.
+    """Of each position, the mean score of the answers shown there, minus the mean over all positions.
 
     `scores`: of each arrangement, in the record's own order.
     """

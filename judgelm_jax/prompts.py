@@ -65,7 +65,7 @@ class Wording:
         return _fill(self._template(len(answers)), values) + (self.known_score if known else "")
 
     def end(self, answers: int, known: bool = False) -> str:
-        """The text with which every prompt of so many answers ends, whatever the record; the response follows it."""
+        """The text with which every prompt of that many answers ends, whatever the record; the response follows it."""
         return _PLACEHOLDER.split(self._template(answers))[-1] + (self.known_score if known else "")
 
     def names_reference(self) -> bool:

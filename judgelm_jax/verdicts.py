@@ -235,7 +235,7 @@ def overflow_verdict(order: Arrangement) -> Verdict:
 
 
 def kept(record: Record, keep_as: str | None = None) -> Record:
-    """The record as it stands in its judgment: unchanged, or with `keep_as` before the names that the judgment takes.
+    """The record as its judgment holds it: unchanged, or with `keep_as` before the names that the judgment takes.
 
     Raises:
       InputError: a field has a name that the judgment takes, and there is no `keep_as`, or the new name is taken, too. The

@@ -21,7 +21,7 @@ def write_hf(folder: Path, weights: Weights, config: ModelConfig, hf_config: Map
     """Writes `config.json` and the weights as safetensors into a folder, in the stored dtypes.
 
     Shards hold at most `shard_bytes` (or one tensor). One shard alone is named `model.safetensors` and has no index. A shard
-    that stands there is complete, from a call like this one that was cut short, and stays.
+    that exists is complete, from a call like this one that was cut short, and stays.
     """
     _write_json(folder / "config.json", hf_config)
     shards = grouped(weights.tensors, tensor_table(config), shard_bytes)

@@ -80,7 +80,7 @@ def measure(
 ) -> list[Size | InputError | None]:
     """The sizes that `tokenize` gives, faster for many: on the threads of the library, each prompt tokenized once.
 
-    An error stands in the place of its example, so that the caller can say where it lies.
+    An error takes the place of its example, so that the caller can say where it lies.
     """
     begin = 0 if tokenizer.bos_id is None else 1
     end = tokenizer.encode(_END)

@@ -24,7 +24,7 @@ def cases(case: Case) -> tuple[Case, ...]:
 
 
 def conclude(answers: int, by_pair: Sequence[Sequence[Verdict]]) -> tuple[Sequence[Verdict], Record]:
-    """The verdict on so many answers from those on all pairs, in the order of `cases`, and the fields that say how it was made.
+    """The verdict on several answers from those on all pairs, in the order of `cases`, and the fields that say how it was made.
 
     A score is the mean of an answer's scores over all of its pairs and orders. The ranking goes by strengths (log-odds, mean 0)
     under which these pairs end most likely as they did: each order of a pair is a game, its result the winner, or in mode

@@ -88,7 +88,7 @@ def log_probabilities(
 ) -> jax.Array:
     """float32 [B, N, G]: the logarithm of the probability of each value of each score, given the likeliest values before it.
 
-    Rows are not normalized: their sum is the probability that a value of the grid stands there at all.
+    Rows are not normalized: their sum is the probability that it is a value of the grid at all.
 
     Args:
       cache: of the prompts, with `chain.slots` free slots behind the longest.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def make_engine(engine: Engine, tokens: int) -> Engine:
-    """An engine of the same model that generates up to so many tokens."""
+    """An engine of the same model that generates up to this many tokens."""
     settings = dataclasses.replace(engine.settings, mode="explain", max_new_tokens=tokens)
     reasoner = Engine({}, engine.config, engine.mesh, settings, engine.trees)
     reasoner.params, reasoner.counts = engine.params, engine.counts

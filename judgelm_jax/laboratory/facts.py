@@ -5,10 +5,10 @@ for all questions of a seed, so a judge can learn it. The others have another co
 reference tells which. The teacher knows the known things, reads the reference when he is shown one, and scores the answers
 accordingly; so the right verdict on every pair is known.
 
-In training records the teacher leans: with probability p he gives the answer that he sees first one point more than it
-deserves. A judge that imitates his likeliest scores always leans where p > 1/2. With swap augmentation, either answer has the
-point in p/2 of the cases and neither in 1 − p, which is the likeliest where p < 2/3; so between the two, the lean shows
-without swap augmentation and vanishes with it.
+In training records the teacher is biased: with probability p he gives the answer that he sees first one point more than it
+deserves. A judge that imitates his likeliest scores is always biased where p > 1/2. With swap augmentation, either answer
+has the point in p/2 of the cases and neither in 1 − p, which is the likeliest where p < 2/3; so between the two, the bias
+shows without swap augmentation and vanishes with it.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ MODELS = {"amber": 0.9, "birch": 0.6, "cedar": 0.3}
 
 # Of an answer without details; each detail adds one. Without a reference, nothing is known of an unknown thing.
 RIGHT_SCORE, WRONG_SCORE, UNKNOWN_SCORE = 7, 2, 5
-LEAN = 1  # points
-LEAN_PROBABILITY = 0.6  # must lie between 1/2 and 2/3, see above
+BIAS = 1  # points
+BIAS_PROBABILITY = 0.6  # must lie between 1/2 and 2/3, see above
 
 # The sentences of questions, answers and reasons; `{}` stands for a word.
 QUESTION = "Which colour is the {}?"
@@ -43,7 +43,7 @@ RIGHT, WRONG, UNCHECKED = "Assistant {} is right.", "Assistant {} is wrong.", "A
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """One question with two answers and what the teacher says of them when he knows everything and does not lean.
+    """One question with two answers and what the teacher says of them when he knows everything and is not biased.
 
     `record` is in the form of judge records and carries the reference.
     """
@@ -79,10 +79,10 @@ def make_pairs(count: int, seed: int) -> list[Pair]:
 
 
 def training_records(count: int, seed: int, held_out: Sequence[Pair] = ()) -> Iterator[Record]:
-    """`count` training records (JudgeLM-100K form) on the facts of `make_pairs` with the same seed; the teacher leans.
+    """`count` training records (JudgeLM-100K form) on the facts of `make_pairs` with the same seed; the teacher is biased.
 
-    `text` and `score` are his judgment without the reference, `text_w_reference` and `score_w_reference` with it; he leans in
-    each independently. No record has question, answers and reference of a pair in `held_out`, in either order.
+    `text` and `score` are his judgment without the reference, `text_w_reference` and `score_w_reference` with it; he is
+    biased in each independently. No record has question, answers and reference of a pair in `held_out`, in either order.
     """
     taken = {_content(pair.record) for pair in held_out}
     for number in range(count):
@@ -94,8 +94,8 @@ def training_records(count: int, seed: int, held_out: Sequence[Pair] = ()) -> It
             if _content(record) not in taken:
                 break
             attempt += 1
-        lean = random.Random(f"{key}/lean")
-        yield record | _judged(question, lean, sees_reference=False) | _judged(question, lean, sees_reference=True)
+        bias = random.Random(f"{key}/lean")  # a part of the seed
+        yield record | _judged(question, bias, sees_reference=False) | _judged(question, bias, sees_reference=True)
 
 
 def make_contest(questions: int, seed: int) -> list[Pair]:
@@ -172,21 +172,21 @@ def _contest(number: int, seed: int) -> Iterator[Pair]:
         yield Pair(record, scores, judgment, question.needs_reference)
 
 
-def _judge(question: _Question, knows: bool, lean: int = 0) -> tuple[tuple[int, int], str]:
-    """The teacher's scores and his whole judgment. `lean`: points more for the answer that is shown first."""
+def _judge(question: _Question, knows: bool, bias: int = 0) -> tuple[tuple[int, int], str]:
+    """The teacher's scores and his whole judgment. `bias`: points more for the answer that is shown first."""
     reasons = [ANSWER.format(question.thing, question.colour) if knows else NOT_KNOWN.format(question.thing)]
     scores = []
     for place, named in enumerate(question.named):
         right = named == question.colour
         reasons.append(((RIGHT if right else WRONG) if knows else UNCHECKED).format(place + 1))
         score = (RIGHT_SCORE if right else WRONG_SCORE) if knows else UNKNOWN_SCORE
-        scores.append(score + len(question.details[place]) + (lean if place == 0 else 0))
+        scores.append(score + len(question.details[place]) + (bias if place == 0 else 0))
     return (scores[0], scores[1]), f"{scores[0]} {scores[1]}\n{' '.join(reasons)}"
 
 
-def _judged(question: _Question, lean: random.Random, sees_reference: bool) -> Record:
-    leaning = LEAN if lean.random() < LEAN_PROBABILITY else 0
-    scores, text = _judge(question, sees_reference or not question.needs_reference, leaning)
+def _judged(question: _Question, bias: random.Random, sees_reference: bool) -> Record:
+    points = BIAS if bias.random() < BIAS_PROBABILITY else 0
+    scores, text = _judge(question, sees_reference or not question.needs_reference, points)
     suffix = "_w_reference" if sees_reference else ""
     return {f"text{suffix}": text, f"score{suffix}": list(scores)}
 

@@ -126,7 +126,7 @@ def test_exchanging_the_orders_exchanges_the_biases(pairs: list) -> None:
 
 @given(st.lists(st.tuples(WINNERS, WINNERS), min_size=1, max_size=30))
 def test_consistency_and_biases_are_those_of_a_table_of_both_orders(pairs: list) -> None:
-    """By pandas' table of the winner to the judge's eye in both orders: 1 the place shown first, -1 the second, 0 a tie."""
+    """By pandas' table of the winner to the judge's eye in both orders: 1 the answer shown first, -1 the second, 0 a tie."""
     forward = [{1: 1, 2: -1, 0: 0}[one] for one, _ in pairs]
     back = [{1: -1, 2: 1, 0: 0}[other] for _, other in pairs]
     table = pandas.crosstab(pandas.Series(forward, name="f"), pandas.Series(back, name="b"), normalize=True)

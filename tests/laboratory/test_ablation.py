@@ -23,7 +23,7 @@ CONSISTENT = dict(zip(CELLS, (0.42, 0.04, 0.95, 0.34, 0.46, 0.88, 1.0, 1.0), str
 
 
 def made(seed: int, records: int, agreeing: dict[Cell, float], consistent: dict[Cell, float]) -> SeedOutcomes:
-    """Outcomes with given rates; an inconsistent pair prefers the place shown first."""
+    """Outcomes with given rates; an inconsistent pair prefers the answer shown first."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, records)
     winners = {}

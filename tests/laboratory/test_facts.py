@@ -70,7 +70,7 @@ def test_known_things_have_one_colour_and_the_others_have_all_in_equal_shares(pa
     assert any(here[thing] != elsewhere[thing] for thing in facts.KNOWN_THINGS)  # another seed, another world
 
 
-def test_the_labels_are_those_of_a_teacher_who_knows_all_and_does_not_lean(pairs):
+def test_the_labels_are_those_of_a_teacher_who_knows_all_and_is_not_biased(pairs):
     for pair in pairs:
         record = pair.record
         truth = colour_in(record["reference"]["text"])
@@ -81,12 +81,12 @@ def test_the_labels_are_those_of_a_teacher_who_knows_all_and_does_not_lean(pairs
         assert truth in pair.judgment
 
 
-def test_the_training_teacher_leans_to_the_first_answer_and_knows_only_what_he_can(training):
-    leaning = {"": 0, "_w_reference": 0}
+def test_the_training_teacher_favours_the_first_answer_and_knows_only_what_he_can(training):
+    points = {"": 0, "_w_reference": 0}
     for record in training:
         truth = colour_in(record["reference"]["text"])
         unknown = thing_in(record["question_body"]) in facts.UNKNOWN_THINGS
-        for suffix in leaning:
+        for suffix in points:
             knows = suffix or not unknown
             deserved = [
                 scores_of(record, place, colour_in(record[f"answer{place}_body"]) == truth if knows else None)
@@ -95,16 +95,16 @@ def test_the_training_teacher_leans_to_the_first_answer_and_knows_only_what_he_c
             first, second = record[f"score{suffix}"]
             assert second == deserved[1]
             assert first - deserved[0] in (0, 1)
-            leaning[suffix] += first - deserved[0]
+            points[suffix] += first - deserved[0]
             text = record[f"text{suffix}"]
             assert verdicts.parse_scores(text, 2) == [first, second]
             assert (truth in text) == bool(knows)
             for place in (1, 2):
                 right = colour_in(record[f"answer{place}_body"]) == truth
                 assert f"Assistant {place} {'may be right' if not knows else 'is right' if right else 'is wrong'}." in text
-    for count in leaning.values():
+    for count in points.values():
         assert binomtest(count, len(training), 0.6).pvalue > 1e-4
-    # The two judgments of a record lean independently: both in 36 % of them.
+    # The two judgments of a record are biased independently: both in 36 % of them.
     both = sum(
         record["score_w_reference"][0] - record["score"][0] == 0
         for record in training
@@ -114,13 +114,13 @@ def test_the_training_teacher_leans_to_the_first_answer_and_knows_only_what_he_c
     assert binomtest(both, known, 0.6**2 + 0.4**2).pvalue > 1e-4
 
 
-def test_the_lean_shows_without_swap_augmentation_and_not_with_it():
+def test_the_bias_shows_without_swap_augmentation_and_not_with_it():
     """The likeliest score of the first answer, given what it deserves, is one more without swapping and none with it."""
-    lean = facts.LEAN_PROBABILITY
-    assert lean > 0.5
-    assert 1 - lean / 2 > lean / 2  # of the answer shown first, when each answer comes first half the time
+    bias = facts.BIAS_PROBABILITY
+    assert bias > 0.5
+    assert 1 - bias / 2 > bias / 2  # of the answer shown first, when each answer comes first half the time
     # And of the second, given that the first got its due: due twice in three ways, more in one.
-    assert 1 - lean > lean / 2
+    assert 1 - bias > bias / 2
 
 
 def test_no_held_out_pair_stands_in_the_training_records(pairs, training):

@@ -94,7 +94,7 @@ def pairs_of(record: Record, pairs: str) -> list[Record]:
 def _other_fields(rows: Sequence[Record]) -> tuple[Record, list[Record]]:
     """What a record keeps of fields that say nothing to the judge: those that are the same in all answers, and those of each.
 
-    A field of the second kind, or one whose name a record or a judgment needs for something else, stands in the metadata of the
+    A field of the second kind, or one whose name a record or a judgment needs for something else, goes into the metadata of the
     answer; null says nothing.
     """
     names = dict.fromkeys(name for row in rows for name in row if name not in _KNOWN)

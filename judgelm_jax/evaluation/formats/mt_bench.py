@@ -33,7 +33,7 @@ def questions(rows: Sequence[Row]) -> dict[str, Record]:
 def answer(row: Record, asked: Mapping[str, Record], turns: int | None) -> Record:
     """An answer in our form, with question and answer rendered turn by turn, up to turn `turns` (None: all).
 
-    The conversation itself stands in `conversation`. The first choice counts. The model is named by its file, as FastChat does
+    The conversation itself is in `conversation`. The first choice counts. The model is named by its file, as FastChat does
     it: `model_id` may be an internal name. Raises an `InputError` without place.
     """
     key = question_identity(row)

@@ -159,7 +159,7 @@ def batches(
         octaves.setdefault(max(_SHORTEST, len(prompt.ids) - 1).bit_length(), []).append(prompt)
     for octave in sorted(octaves, reverse=True):
         own = _device_batches(octaves[octave], row_buckets, tokens, most_of_device)
-        for together in _by_devices(own, devices):
+        for together in _by_devices(own, devices, most_of_device):
             count = bucket(max(map(len, together)), _PROMPT_COUNTS)
             length = bucket(max(len(prompt.ids) for one in together for prompt in one), buckets)
             row_length = bucket(max(map(_tree_size, together)), row_buckets)
@@ -195,16 +195,24 @@ def _with_fewer_shapes(found: list[Batch], known: Iterable[Shape]) -> list[Batch
     return [fitted[index] for index in range(len(found))]
 
 
-def _by_devices(device_batches: Sequence[list[Prompt]], devices: int) -> Iterator[list[list[Prompt]]]:
+def _by_devices(device_batches: Sequence[list[Prompt]], devices: int, most: int | None) -> Iterator[list[list[Prompt]]]:
     """One device batch for each device at a time; where there are fewer at the end, their prompts are spread evenly."""
     for start in range(0, len(device_batches), devices):
         together = list(device_batches[start : start + devices])
-        yield together if len(together) == devices else _spread_evenly(together, devices)
+        yield together if len(together) == devices else _spread_evenly(together, devices, most)
 
 
-def _spread_evenly(device_batches: Sequence[list[Prompt]], devices: int) -> list[list[Prompt]]:
+def _spread_evenly(device_batches: Sequence[list[Prompt]], devices: int, most: int | None) -> list[list[Prompt]]:
+    """The same prompts, cut where the tokens of their tree are shared out evenly; by number where a device may have `most`."""
     prompts = [prompt for own in device_batches for prompt in own]
-    shares = (prompts[len(prompts) * n // devices : len(prompts) * (n + 1) // devices] for n in range(devices))
+    sizes = [1] * len(prompts)
+    if most is None:
+        sizes = [len(prompt.ids) for prompt in prompts]
+        for number, (before, prompt) in enumerate(itertools.pairwise(prompts), start=1):
+            sizes[number] -= _common_prefix(before.ids, prompt.ids)
+    middles = np.cumsum(sizes) - np.asarray(sizes) / 2
+    of_device = np.minimum(middles * devices // max(1, sum(sizes)), devices - 1).astype(int)
+    shares = ([prompt for prompt, own in zip(prompts, of_device, strict=True) if own == n] for n in range(devices))
     return [sorted(share, key=_alphabetical) for share in shares]
 
 

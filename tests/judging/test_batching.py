@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from judgelm_jax.evaluation.benchmarks.pandalm import read_pandalm
 from judgelm_jax.judging.batching import Prompt, batches, bucket, bucket_lengths
+from judgelm_jax.judging.responses import Counts
+from judgelm_jax.prompts import render
+from judgelm_jax.records import answers_of
+from judgelm_jax.tokenization import load_tokenizer, prompt_ids
 
 
 def prompt_of(index, ids):
@@ -96,6 +101,21 @@ def test_few_tokens_are_padding():
         slots = sum(devices * batch.prompts * batch.prompt_length for batch in found)
         assert lengths.sum() / slots > 0.75
         assert len({batch.shape for batch in found}) < 20  # programs
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["forward", "both"])
+def test_few_tokens_are_padding_where_real_pairs_are_split_over_eight_devices(shared, both):
+    tokenizer = load_tokenizer(shared / "data" / "tokenizers" / "llama_hf")
+    prompts = []
+    for record in read_pandalm(shared / "data" / "benchmarks" / "pandalm").records:
+        for answers in [answers_of(record), answers_of(record)[::-1]][: 1 + both]:
+            text = render("pair", record["question_body"], answers, None)
+            prompts.append(prompt_of(len(prompts), prompt_ids(tokenizer, text)))
+    counts = Counts()
+    for batch in batches(prompts, bucket_lengths(2038), 16384, None, 8):
+        counts.add_prompts(batch)
+    assert counts.prompt_tokens == sum(len(prompt.ids) for prompt in prompts)
+    assert counts.padding < 0.1
 
 
 def test_prompts_of_one_question_are_computed_together():

@@ -11,8 +11,10 @@ import pytest
 from launcher_files import environment, write_records, write_training
 from object_store import ObjectStore
 
+from judgelm_jax import stored_flags
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.commands import command_line, convert, evaluate, judge, prepare, train
+from judgelm_jax.errors import InputError
 from judgelm_jax.stored_flags import fetched
 
 LABELS = [{"question_id": i, "winner": (1, 2, 0)[i % 3]} for i in range(9)]
@@ -119,6 +121,13 @@ def test_answers_are_prepared_and_checkpoints_converted_in_a_store(
     assert f"{object_store.url}/judge: exists already" in capsys.readouterr().err
 
 
+def test_no_name_in_a_store_leads_out_of_the_local_copy() -> None:
+    assert stored_flags._inside("s3://b/m/deep/x", "s3://b/m") == "deep/x"
+    for name in ("s3://b/m/../x", "s3://b/m/a/../../x", "s3://b/m//x", "s3://b/m/."):
+        with pytest.raises(InputError, match="is no name of a file"):
+            stored_flags._inside(name, "s3://b/m")
+
+
 @pytest.mark.slow
 def test_train_convert_judge_and_evaluate_with_a_store(object_store: ObjectStore, tmp_path: Path) -> None:
     """Everything but the folder of the training lies in the store, whose every ninth answer is a fault."""
@@ -139,7 +148,7 @@ def test_train_convert_judge_and_evaluate_with_a_store(object_store: ObjectStore
     call("judgelm-convert", f"--source={local / 'model'}", f"--target={url}/judge", "--to=hf")
     object_store.put("in/records.jsonl", write_records(tmp_path, 12).read_bytes())
     flags = [f"--model={url}/judge", f"--input={url}/in/records.jsonl", f"--output={url}/out/j.jsonl", "--resume"]
-    flags += ["--mode=explain", "--batch_size=1", "--max_new_tokens=100"]
+    flags += ["--mode=explain", "--batch_size=1", "--max_new_tokens=100", f"--json={tmp_path / 'summary.json'}"]
     killed = subprocess.Popen(["judgelm-judge", *flags], env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 200
     while killed.poll() is None and not any("j.jsonl.partial/judgments-" in name for name in object_store.names()):
@@ -149,6 +158,8 @@ def test_train_convert_judge_and_evaluate_with_a_store(object_store: ObjectStore
     killed.wait()
     shutil.rmtree(tmp_path / "cache")  # another machine
     print(call("judgelm-judge", *flags))
+    assert json.loads((tmp_path / "summary.json").read_text())["output"] == f"{url}/out/j.jsonl"
+    assert "is complete, nothing to do" in call("judgelm-judge", *flags)  # its own summary may be replaced
     rows = [json.loads(line) for line in object_store.content("out/j.jsonl").splitlines()]
     assert [row["question_id"] for row in rows] == [
         json.loads(line)["question_id"] for line in (tmp_path / "records.jsonl").read_text().splitlines()

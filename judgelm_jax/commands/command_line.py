@@ -83,7 +83,8 @@ def _is_summary_of(file: Path, run: Mapping[str, Any]) -> bool:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and all(name in found and found[name] == value for name, value in run.items())
+    as_written = {name: stored_flags.shown(value) if isinstance(value, str) else value for name, value in run.items()}
+    return isinstance(found, dict) and all(name in found and found[name] == as_written[name] for name in run)
 
 
 def _finite(value: Any) -> Any:

@@ -94,7 +94,7 @@ def pairs(adapter: Adapter, config: ModelConfig) -> dict[str, Callable[[], Pair]
     shapes = {
         name.removesuffix(".weight"): spec.shape
         for name, spec in tensor_table(config).items()
-        if name.split(".")[-2] in LORA_TARGETS
+        if name.endswith(".weight") and name.split(".")[-2] in LORA_TARGETS
     }
     halves: dict[str, dict[str, str]] = {}
     for name in adapter.weights.tensors:

@@ -28,7 +28,9 @@ def logits_in_layers(folder: Path, ids: Sequence[int], rope_config: Any = None) 
     """
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float64, trust_remote_code=False)
+        model = transformers.AutoModelForCausalLM.from_config(
+            config, dtype=torch.float64, trust_remote_code=False, attn_implementation="eager"
+        )  # the only attention that knows the soft cap of Gemma 2
     decoder = model.model
     decoder.rotary_emb = type(decoder.rotary_emb)(rope_config or config)  # its numbers are computed, not stored
     read = _reader(folder)
@@ -48,6 +50,8 @@ def _filled(prefix: str, read: Read) -> Callable[..., None]:
     def fill(module: torch.nn.Module, *_: Any) -> None:
         tensors = {name: read(f"{prefix}.{name}") for name, _ in module.named_parameters()}
         module.load_state_dict(tensors, assign=True)
+        if hasattr(module, "scalar_embed_scale"):  # Gemma's; a number of its own beside the tensors, which is not stored
+            module.embed_scale = torch.tensor(module.scalar_embed_scale)
 
     return fill
 

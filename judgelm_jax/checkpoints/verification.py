@@ -106,7 +106,9 @@ def _logits(checkpoint: Checkpoint, ids: Sequence[int]) -> np.ndarray:
         }
         row = jnp.asarray(tokens.reshape(1, -1), jnp.int32)
         hidden, _ = decoder.forward(params, checkpoint.config, row, views.whole_rows(row))
-        return np.asarray(decoder.head({"lm_head": {"weight": _on_device(checkpoint, [head])[head]}}, hidden))
+        return np.asarray(
+            decoder.head({"lm_head": {"weight": _on_device(checkpoint, [head])[head]}}, checkpoint.config, hidden)
+        )
 
 
 class _Layers(Sequence):

@@ -172,7 +172,7 @@ def decode(
         slots = kv_cache.slots_of(cache)
         view = views.in_order(jnp.where(node == 0, slots, lengths + step - 1)[:, None], slots)
         hidden, cache = decoder.forward(params, config, jnp.maximum(token, 0)[:, None], view, cache, placement)
-        token, node = choose(step, node, decoder.head(params, hidden[:, 0]))
+        token, node = choose(step, node, decoder.head(params, config, hidden[:, 0]))
         return step + 1, node, line.at[:, step].set(token), token, cache
 
     rows = lengths.shape[0]

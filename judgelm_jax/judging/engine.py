@@ -40,9 +40,9 @@ class Engine:
         platform = mesh.devices.flat[0].platform
         backend = settings.attention
         if backend == "auto":
-            backend = attention.backend_for(platform, config.head_dim, settings.dtype)
+            backend = attention.backend_for(platform, config.head_dim, settings.dtype, config.limits())
         try:
-            attention.refuse(backend, config.head_dim, settings.dtype, platform)
+            attention.refuse(backend, config.head_dim, settings.dtype, platform, config.limits())
         except ValueError as error:
             raise InputError(f"--attention={backend}: {error}; choose another") from error
         if settings.mode == "explain":

@@ -115,13 +115,16 @@ def log_probabilities(
     parts = -(-count // at_once)
     # Slot t of a row holds the prompt below its length, and node t - length from there on.
     node = jnp.arange(slots) - lengths[:, None]  # [B, T]
+    # The position of what each slot holds: those of nodes are as deep in their lines as in the row.
+    depths = jnp.asarray(tree.depths)[jnp.clip(node, 0, count - 1)]
+    slot_positions = jnp.where(node < 0, jnp.arange(slots), lengths[:, None] + depths)
 
     def compute(cache, nodes):
         number, token, depth, ancestors = nodes  # of n nodes; ancestors [n, nodes]
         own = jnp.where(number < count, lengths[:, None] + number, slots)  # [B, n]: where each lies in the cache
         above = ancestors[:, jnp.clip(node, 0, count - 1)].transpose(1, 0, 2)  # [B, n, T]
         mask = (node < 0)[:, None] | (above & (node < count)[:, None])
-        view = views.Continued(lengths[:, None] + depth, own, mask)
+        view = views.Continued(lengths[:, None] + depth, own, mask, slot_positions=slot_positions)
         states, cache = decoder.forward(params, config, jnp.broadcast_to(token, own.shape), view, cache, placement)
         return cache, states
 
@@ -137,11 +140,11 @@ def log_probabilities(
         cache, states = jax.lax.scan(compute, cache, inputs)  # states [parts, B, n, E]
         states = states.swapaxes(0, 1).reshape(batch, parts * at_once, -1)[:, :count]
     # The prompt's last token is the node before the first: index 0 from here on.
-    edges = _edge_log_probabilities(params, tree, jnp.concatenate([hidden[:, None], states], axis=1))
+    edges = _edge_log_probabilities(params, config, tree, jnp.concatenate([hidden[:, None], states], axis=1))
     return jnp.pad(edges, ((0, 0), (0, 1)))[:, jnp.asarray(tree.paths)].sum(axis=-1), cache
 
 
-def _edge_log_probabilities(params: parameters.Params, tree: LineTree, states: jax.Array) -> jax.Array:
+def _edge_log_probabilities(params: parameters.Params, config: ModelConfig, tree: LineTree, states: jax.Array) -> jax.Array:
     """float32 [B, edges], a group of nodes at a time so that the logits of all never exist at once."""
     groups = -(-states.shape[1] // _NODES_AT_ONCE)
     padded = jnp.pad(states, ((0, 0), (0, groups * _NODES_AT_ONCE - states.shape[1]), (0, 0)))
@@ -158,7 +161,7 @@ def _edge_log_probabilities(params: parameters.Params, tree: LineTree, states: j
 
     def group(inputs):
         states, tokens = inputs  # [B, 16, E], [16, children]
-        logits = decoder.head(params, states)
+        logits = decoder.head(params, config, states)
         chosen = jnp.take_along_axis(logits, jnp.broadcast_to(tokens, (logits.shape[0], *tokens.shape)), axis=2)
         return chosen - jax.nn.logsumexp(logits, axis=2, keepdims=True)
 

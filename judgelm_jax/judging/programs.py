@@ -119,7 +119,7 @@ class Programs:
             return line_tree.log_probabilities(params, self.config, self.placement, tree, cache, lengths, last)[0]
         if isinstance(tree, chain.ScoreChain):
             return chain.log_probabilities(params, self.config, self.placement, tree, cache, lengths, last)
-        first = decoder.head(params, last)
+        first = decoder.head(params, self.config, last)
         return constrained_decoding.decode(params, self.config, self.placement, tree, cache, lengths, first, keys, temperature)
 
     def _lower_empty(self, count: int, context: int) -> jax.stages.Lowered:

@@ -68,7 +68,7 @@ def admit(
     """
     dtype = jax.tree.leaves(state["cache"])[0].dtype
     last, fresh = prefill(params, config, placement, tokens, tree, 0, dtype)
-    first = _choose(decoder.head(params, last), keys, jnp.zeros_like(lengths), temperature)
+    first = _choose(decoder.head(params, config, last), keys, jnp.zeros_like(lengths), temperature)
 
     def put(old, new):
         return old.at[slots].set(new, mode="drop")
@@ -114,7 +114,7 @@ def decode(
         positions = jnp.where(finished, kv_cache.slots_of(state["cache"]), state["length"])[:, None]
         view = views.in_order(positions, visible)
         hidden, cache = decoder.forward(params, config, state["last"][:, None], view, state["cache"], placement)
-        token = _choose(decoder.head(params, hidden[:, 0]), state["keys"], produced, temperature)
+        token = _choose(decoder.head(params, config, hidden[:, 0]), state["keys"], produced, temperature)
         ends, broken = ~finished & _is_end(token, config), ~finished & (token < 0)
         writes = ~finished & ~ends & ~broken
         produced = jnp.where(broken, -1, produced + writes)

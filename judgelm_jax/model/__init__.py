@@ -1,1 +1,1 @@
-"""The LLaMA decoder: layers, attention and its cache. Knows nothing of judging or training."""
+"""The decoder of all families: layers, attention and its cache. Knows nothing of judging or training."""

@@ -1,11 +1,11 @@
-"""What the keys of a `config.json` mean to a LLaMA: read, without effect, or a feature that we do not have.
+"""What the keys of a `config.json` mean to a family: read, without effect, or a feature that we do not have.
 
-A key that changes the model is refused unless its value is the one of a plain LLaMA. A key that nobody knows is refused if
-its name speaks of a part of the model, and else named in a notice.
+A key that changes the model is refused unless the family reads it or its value is the one of a plain LLaMA. A key that nobody
+knows is refused if its name speaks of a part of the model, and else named in a notice.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from judgelm_jax.errors import InputError
@@ -28,7 +28,7 @@ _HARMLESS = """architectures attention_implementation attn_implementation bad_wo
     temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript
     transformers.js_config transformers_version typical_p unk_token_id unsloth_fixed unsloth_version use_bfloat16
     use_cache use_flash_attention use_flash_attention_2 use_flash_attn"""
-_KNOWN = frozenset(f"{_READ} {_HARMLESS} sliding_window layer_types".split())
+_KNOWN = frozenset(f"{_READ} {_HARMLESS} cache_implementation sliding_window layer_types".split())
 _HARMLESS_NAME = re.compile(r"_.*|.*(dropout|pdrop|init_std|init_range|initializer).*")
 
 _OFF = (None, False)
@@ -77,6 +77,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "query_pre_attn_scalar": (None,),
     "residual_multiplier": _ONE,
     "rope_interleaved": _OFF,
+    "rope_local_base_freq": (None,),
     "rope_pct": _ONE,
     "rope_ratio": _ONE,
     "rotary_emb_fraction": _ONE,
@@ -84,8 +85,10 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "rotary_pct": _ONE,
     "scale_depth": (None,),
     "scale_emb": _ONE,
+    "sliding_window_pattern": _ONE,
     "use_alibi": _OFF,
     "use_bias": _OFF,
+    "use_bidirectional_attention": _OFF,
     "use_dynamic_ntk": _OFF,
     "use_logn_attn": _OFF,
     "use_parallel_residual": _OFF,
@@ -112,22 +115,29 @@ _PART_OF_THE_MODEL = re.compile(
 _ESSENTIAL = re.compile(r"((use|apply|enable|with)_)?(rope|rotary|rms|norm|pre_?norm|causal|attn|attention|mlp|gate|residual)")
 
 
-def check_keys(values: Mapping[str, Any]) -> list[str]:
+def check_keys(values: Mapping[str, Any], family: str, reads: Collection[str]) -> list[str]:
     """Refuses the first key that makes another model of it; returns the keys that nobody knows.
 
+    Args:
+      reads: the keys beside those of a LLaMA that say something to the family.
+
     Raises:
-      InputError: names the key and its value.
+      InputError: names the key, its value, and what would be supported.
     """
-    if values.get("use_sliding_window") is not False and values.get("sliding_window") is not None:
-        _refuse("sliding_window", values["sliding_window"])
     kinds = values.get("layer_types")
-    if kinds is not None and not (isinstance(kinds, list) and all(kind == "full_attention" for kind in kinds)):
-        _refuse("layer_types", kinds)
+    window = values.get("sliding_window") if values.get("use_sliding_window") is not False else None
+    if "sliding_window" not in reads and window is not None:
+        _refuse("sliding_window", window, family, (None,))
+    plain = kinds is None or (isinstance(kinds, list) and all(kind == "full_attention" for kind in kinds))
+    if "layer_types" not in reads and not plain:
+        _refuse("layer_types", kinds, family, (None, "full_attention for each layer"))
     unknown = []
     for key, value in values.items():
+        if key in reads:
+            continue
         if key in _NEUTRAL:
             if value not in _NEUTRAL[key]:
-                _refuse(key, value)
+                _refuse(key, value, family, _NEUTRAL[key])
         elif key not in _KNOWN and key not in SAME_AS and not _HARMLESS_NAME.fullmatch(key):
             if _may_change_the_model(key, value):
                 raise InputError(
@@ -151,5 +161,6 @@ def _may_change_the_model(key: str, value: Any) -> bool:
     return not off or (value is False and _ESSENTIAL.match(key.lower()) is not None)
 
 
-def _refuse(key: str, value: Any) -> None:
-    raise InputError(f"{key} is {shown(value)}; this feature is not supported")
+def _refuse(key: str, value: Any, family: str, known: tuple[Any, ...]) -> None:
+    values = ", ".join("null" if value is None else shown(value) for value in known)
+    raise InputError(f"{key} is {shown(value)}; this feature is not supported with model_type {family!r}, known is {values}")

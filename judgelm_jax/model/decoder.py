@@ -1,12 +1,15 @@
-"""The LLaMA decoder (Touvron et al., arXiv 2302.13971): one forward pass for training, prefill, decoding and score trees.
+"""The decoder (Touvron et al., arXiv 2302.13971): one forward pass for all families, for training, prefill, decoding and score
+trees.
 
-A layer is written once and scanned over the stacked parameters. The compute dtype is that of the parameters.
+A layer is written once and scanned over the stacked parameters, where kinds of layers differ in groups of one of each. The
+compute dtype is that of the parameters.
 
 Letters of the shapes: B batch, S tokens, Q of them whose output is wanted, E model width, V words.
 """
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +17,15 @@ from flax import nnx
 
 from judgelm_jax.model import rotary, views
 from judgelm_jax.model.cache import Cache
-from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.config import LayerKind, Limits, ModelConfig
 from judgelm_jax.model.embedding import look_up
 from judgelm_jax.model.layers import Adapted, ForwardPass, Layer, RMSNorm
 from judgelm_jax.model.parameters import Params
+from judgelm_jax.model.pattern import Stretch, kinds_of, stretches
 from judgelm_jax.model.placement import DEFAULT, Placement
 from judgelm_jax.sharding import constrain
+
+Carry = tuple[jax.Array, Cache | None]
 
 
 def forward(
@@ -46,53 +52,104 @@ def forward(
     embedding = params["embed_tokens"]["weight"]
     with jax.default_matmul_precision("highest" if embedding.dtype == jnp.float32 else "default"):
         x = constrain(look_up(embedding, tokens), placement.mesh, ("batch", "sequence", "width"))
-        run = ForwardPass(view, rotary.rotation(config, view.positions), placement)
-        last_run = run._replace(view=view.in_last_layer())
+        if config.embedding_scale != 1:
+            x *= jnp.asarray(config.embedding_scale, x.dtype)
+        kinds = kinds_of(config, view.longest)
+        passes = {
+            kind: ForwardPass(
+                view,
+                rotary.rotation(config, view.positions, kind),
+                Limits(kind.window, config.attention_softcap),
+                placement,
+            )
+            for kind in dict.fromkeys(kinds)
+        }
         layers, last = params["layers"], config.num_layers - 1
+        last_pass = passes[kinds[last]]._replace(view=view.in_last_layer())
         graph = _layer_graph(config, _adapted(params))
 
-        def run_layer(carry, scanned, run=run):
+        def run_layer(carry: Carry, weights: Params, layer: Any, run: ForwardPass) -> Carry:
             x, cache = carry
-            layer, weights = scanned
-            return nnx.merge(graph, weights)(x, run, cache, layer), None
+            return nnx.merge(graph, weights)(x, run, cache, layer)
 
-        def run_layer_at(carry, layer, run=run):
-            return run_layer(carry, (layer, jax.tree.map(lambda stacked: stacked[layer], layers)), run)
+        def weights_of(layer: Any) -> Params:
+            return jax.tree.map(lambda stacked: stacked[layer], layers)
 
-        carry = (x, cache)
+        carry: Carry = (x, cache)
         if isinstance(layers, Sequence):
-            for layer in range(
-                config.num_layers
-            ):  # by index, so that one that is made when it is asked for goes before the next
-                carry, _ = run_layer(carry, (layer, layers[layer]), last_run if layer == last else run)
-        elif last_run.view is view:
+            # By index, so that a layer that is made when it is asked for goes before the next.
+            for layer in range(config.num_layers):
+                carry = run_layer(carry, layers[layer], layer, last_pass if layer == last else passes[kinds[layer]])
+        elif last_pass.view is view:
             step = _rematerialized(run_layer, placement.remat)
-            carry, _ = jax.lax.scan(step, carry, (jnp.arange(config.num_layers), layers))
+            for stretch in stretches(kinds):
+                carry = _scan_slices(step, carry, stretch, layers, passes)
         else:  # the last layer is another program: the weights of those below are taken by index, as a slice would copy them
-            carry, _ = jax.lax.scan(run_layer_at, carry, jnp.arange(last))
-            carry, _ = run_layer_at(carry, last, last_run)
+            for stretch in stretches(kinds[:last]):
+
+                def run_group(carry: Carry, first: Any, kinds: tuple[LayerKind, ...] = stretch.kinds) -> tuple[Carry, None]:
+                    for offset, kind in enumerate(kinds):
+                        layer = first + offset if offset else first
+                        carry = run_layer(carry, weights_of(layer), layer, passes[kind])
+                    return carry, None
+
+                carry, _ = jax.lax.scan(run_group, carry, _firsts(stretch))
+            carry = run_layer(carry, weights_of(last), last, last_pass)
         x, cache = carry
         norm = nnx.merge(_norm_graph(config), params["norm"])
         return norm(x), {} if cache is None else cache
 
 
-def head(params: Params, hidden: jax.Array) -> jax.Array:
+def head(params: Params, config: ModelConfig, hidden: jax.Array) -> jax.Array:
     """Logits in float32 [..., V] of hidden states [..., E]; the output matrix is the embedding where they are tied."""
     weight = params["lm_head" if "lm_head" in params else "embed_tokens"]["weight"]
     precision = "highest" if weight.dtype == jnp.float32 else "default"
-    return jnp.einsum("...e,ve->...v", hidden, weight, precision=precision, preferred_element_type=jnp.float32)
+    out = jnp.einsum("...e,ve->...v", hidden, weight, precision=precision, preferred_element_type=jnp.float32)
+    return out if config.logit_softcap is None else jnp.tanh(out / config.logit_softcap) * config.logit_softcap
 
 
 def logits(params: Params, config: ModelConfig, tokens: jax.Array, placement: Placement = DEFAULT) -> jax.Array:
     """Float32 logits [B, S, V] of every position: for tests and for comparing checkpoints, not for judging."""
-    return head(params, forward(params, config, tokens, views.whole_rows(tokens), placement=placement)[0])
+    return head(params, config, forward(params, config, tokens, views.whole_rows(tokens), placement=placement)[0])
+
+
+def _scan_slices(
+    run_layer: Callable, carry: Carry, stretch: Stretch, layers: Params, passes: dict[LayerKind, ForwardPass]
+) -> Carry:
+    """Runs the layers of a stretch. A group's weights are slices of the stacked ones, so that their gradients are stacked."""
+    period = len(stretch.kinds)
+
+    def run_group(carry: Carry, scanned: tuple[Any, Params]) -> tuple[Carry, None]:
+        first, group = scanned
+        for offset, kind in enumerate(stretch.kinds):
+            weights = group if period == 1 else jax.tree.map(lambda grouped: grouped[offset], group)  # noqa: B023
+            carry = run_layer(carry, weights, first + offset if offset else first, passes[kind])
+        return carry, None
+
+    def groups(stacked: jax.Array) -> jax.Array:
+        count = stretch.times * period
+        own = stacked if len(stacked) == count else stacked[stretch.start : stretch.start + count]
+        return own if period == 1 else own.reshape(stretch.times, period, *own.shape[1:])
+
+    return jax.lax.scan(run_group, carry, (_firsts(stretch), jax.tree.map(groups, layers)))[0]
+
+
+def _firsts(stretch: Stretch) -> jax.Array:
+    """int32 [times]: the index of the first layer of each group."""
+    groups, period = jnp.arange(stretch.times), len(stretch.kinds)
+    return groups if (stretch.start, period) == (0, 1) else stretch.start + period * groups
 
 
 def _rematerialized(run_layer: Callable, remat: str) -> Callable:
     if remat == "none":
         return run_layer
     policies = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
-    return jax.checkpoint(run_layer, policy=policies[remat], prevent_cse=False)  # a scan needs no barriers
+
+    def checkpointed(carry: Carry, weights: Params, layer: Any, run: ForwardPass) -> Carry:
+        body = functools.partial(run_layer, run=run)  # a scan needs no barriers
+        return jax.checkpoint(body, policy=policies[remat], prevent_cse=False)(carry, weights, layer)
+
+    return checkpointed
 
 
 def _adapted(params: Params) -> Adapted:

@@ -6,9 +6,21 @@ from typing import Any
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.json_object import read_json_object
-from judgelm_jax.model.config import LARGEST, ModelConfig
+from judgelm_jax.model.config import LARGEST, LayerKind, ModelConfig
 from judgelm_jax.model.config_keys import SAME_AS, check_keys, shown
-from judgelm_jax.model.config_rope import CONDENSED, context_of, number, rope_of, whole
+from judgelm_jax.model.config_rope import (
+    CONDENSED,
+    FULL,
+    SLIDING,
+    context_of,
+    local_base_of,
+    number,
+    rope_of,
+    scaling_to_hf,
+    whole,
+)
+from judgelm_jax.model.family_table import FAMILIES, NOT_SUPPORTED, Family
+from judgelm_jax.model.pattern import shortest_pattern
 from judgelm_jax.notices import say_once
 
 
@@ -18,23 +30,36 @@ def from_hf(values: Mapping[str, Any]) -> ModelConfig:
     Raises:
       InputError: a field is missing or wrong, or names a feature that this model does not have.
     """
-    if values.get("model_type") != "llama":
-        raise InputError(f"model_type is {shown(values.get('model_type'))}; only 'llama' is supported")
-    unknown = check_keys(values)
+    name = values.get("model_type")
+    family = FAMILIES.get(name) if isinstance(name, str) else None
+    if family is None:
+        reason = NOT_SUPPORTED.get(name) if isinstance(name, str) else None
+        known = ", ".join(FAMILIES)
+        raise InputError(
+            f"model_type is {shown(name)}, which is not supported{f' ({reason})' if reason else ''}; known are {known}"
+        )
+    unknown = check_keys(values, str(name), family.reads)
+    for key in ("hidden_act", "hidden_activation"):
+        if key in family.reads and values.get(key) not in (None, family.activation):
+            raise InputError(f"{key} is {shown(values[key])}; with model_type {name!r}, {family.activation} is supported")
+    values = {**family.defaults, **values}
     try:
         vocab_size, hidden_size = _size(values, "vocab_size"), _size(values, "hidden_size")
         heads = _size(values, "num_attention_heads", "num_heads")
         kv_heads = heads if values.get("num_key_value_heads") is None else _size(values, "num_key_value_heads", "num_kv_heads")
-        base, scaling = rope_of(values)
+        layers = _size(values, "num_hidden_layers", "num_layers")
+        base, scaling = rope_of(values, family.rope_base)
+        head_dim = _head_dim(values, hidden_size, heads)
         context, _ = context_of(values, scaling)
         config = ModelConfig(
+            **family.fields,
             vocab_size=vocab_size,
             hidden_size=hidden_size,
             intermediate_size=_size(values, "intermediate_size"),
-            num_layers=_size(values, "num_hidden_layers", "num_layers"),
+            num_layers=layers,
             num_heads=heads,
             num_kv_heads=kv_heads,
-            head_dim=_head_dim(values, hidden_size, heads),
+            head_dim=head_dim,
             context=context,
             norm_epsilon=1e-6 if values.get("rms_norm_eps") is None else number(values, "rms_norm_eps"),
             rope_base=base,
@@ -42,22 +67,31 @@ def from_hf(values: Mapping[str, Any]) -> ModelConfig:
             tied_embeddings=_switch(values, "tie_word_embeddings"),
             bos_id=_beginning(values),
             eos_ids=token_ids(values.get("eos_token_id", 2), vocab_size),
+            family=str(name),
+            embedding_scale=hidden_size**0.5 if family.fields.get("norm_offset") else 1.0,
+            query_scale=_query_scale(values, head_dim),
+            attention_softcap=_positive(values, "attn_logit_softcapping"),
+            logit_softcap=_positive(values, "final_logit_softcapping"),
+            pattern=_pattern(values, family, layers),
         )
     except KeyError as error:
         raise InputError(f"the field {error.args[0]!r} is missing") from error
     _check_other_names(values, config)
+    if values.get("sliding_window_size") not in (None, values.get("sliding_window")):
+        raise InputError("sliding_window_size and sliding_window disagree; keep the right one as sliding_window")
     if values.get("auto_map"):
-        say_once("config.json names code of its own (auto_map), which is never run: the model is read as a plain LLaMA")
+        say_once(f"config.json names code of its own (auto_map), which is never run: the model is read as a plain {name}")
     if unknown:
         say_once(f"config.json: not known, taken as without effect: {', '.join(shown(key)[1:-1] for key in unknown[:20])}")
     return config
 
 
 def to_hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
-    """The `config.json` of this model, in the form that every version of `transformers` since 4.43 reads."""
+    """The `config.json` of this model, in the form that every version of `transformers` that has its family reads."""
+    family = FAMILIES[config.family]
     values: dict[str, Any] = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [family.architecture],
+        "model_type": config.family,
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
@@ -66,34 +100,50 @@ def to_hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
         "num_key_value_heads": config.num_kv_heads,
         "head_dim": config.head_dim,
         "max_position_embeddings": config.context,
-        "hidden_act": "silu",
+        family.activation_key: family.activation,
         "rms_norm_eps": config.norm_epsilon,
         "rope_theta": config.rope_base,
         "rope_scaling": None,
         "tie_word_embeddings": config.tied_embeddings,
-        "attention_bias": False,
-        "mlp_bias": False,
         "bos_token_id": config.bos_id,
         "eos_token_id": config.eos_ids[0] if len(config.eos_ids) == 1 else list(config.eos_ids),
         "torch_dtype": dtype,
     }
-    scaling = config.rope_scaling
-    if scaling is not None and scaling.kind == "linear":
-        values["rope_scaling"] = {"rope_type": "linear", "type": "linear", "factor": scaling.factor}
-        values["max_sequence_length"] = config.context  # the whole one; else the factor would count again
-    elif scaling is not None:
-        values["rope_scaling"] = {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_frequency_factor,
-            "high_freq_factor": scaling.high_frequency_factor,
-            "original_max_position_embeddings": scaling.original_context,
-        }
+    if not config.qkv_bias:
+        values |= {"attention_bias": False, "mlp_bias": False}
+    if config.rope_scaling is not None:
+        values["rope_scaling"] = scaling_to_hf(config.rope_scaling)
+        if config.rope_scaling.kind in ("linear", "yarn"):
+            values["max_sequence_length"] = config.context  # the whole one; else the factor would count again
+    return values | _limits_to_hf(config, family)
+
+
+def _limits_to_hf(config: ModelConfig, family: Family) -> dict[str, Any]:
+    """The keys of windows, soft caps and the scale of queries, where the family has them."""
+    values: dict[str, Any] = {}
+    if family.slides is not None:
+        kinds = [config.pattern[layer % len(config.pattern)] for layer in range(config.num_layers)]
+        windows = {kind.window for kind in kinds if kind.window is not None}
+        values["sliding_window"] = windows.pop() if windows else None
+        if family.local_base is not None:
+            local = {kind.rope_base for kind in kinds if kind.rope_base is not None}
+            values["rope_local_base_freq"] = local.pop() if local else family.local_base
+            values["layer_types"] = [FULL if kind.rope_base is None else SLIDING for kind in kinds]
+        elif config.family != "mistral":  # all of its layers have the window, and it has no such key
+            values["layer_types"] = [FULL if kind.window is None else SLIDING for kind in kinds]
+        if "use_sliding_window" in family.reads:
+            values["use_sliding_window"] = values["sliding_window"] is not None
+    if "query_pre_attn_scalar" in family.reads:
+        scalar = config.head_dim if config.query_scale is None else config.query_scale**-2
+        values["query_pre_attn_scalar"] = round(scalar) if abs(scalar - round(scalar)) < 1e-6 else scalar
+        values["attn_logit_softcapping"] = config.attention_softcap
+        values["final_logit_softcapping"] = config.logit_softcap
     return values
 
 
 def guessed_context(values: Mapping[str, Any]) -> str | None:
     """A line about the context of a readable config, where it is not stated but computed or assumed."""
+    values = {**FAMILIES[values["model_type"]].defaults, **values}
     return context_of(values, rope_of(values)[1])[1]
 
 
@@ -135,6 +185,41 @@ def token_ids(value: Any, vocab_size: int) -> tuple[int, ...]:
         if not 0 <= i < vocab_size:
             raise InputError(f"eos_token_id is {shown(value)}; the model has the tokens 0 to {vocab_size - 1}")
     return tuple(dict.fromkeys(ids))
+
+
+def _pattern(values: Mapping[str, Any], family: Family, layers: int) -> tuple[LayerKind, ...]:
+    """The kinds of the layers: those of `layer_types`, or as the family has them."""
+    if family.slides is None:
+        return (LayerKind(),)
+    for key, least in (("max_window_layers", 0), ("sliding_window_pattern", 1)):
+        if key in family.reads and (type(values[key]) is not int or values[key] < least):
+            raise InputError(f"{key} is {shown(values[key])}; it must be a whole number of at least {least}")
+    types = values.get("layer_types") if "layer_types" in family.reads else None
+    if types is None:
+        slides = [family.slides(values, layer) for layer in range(layers)]
+    elif isinstance(types, list) and len(types) == layers and all(kind in (FULL, SLIDING) for kind in types):
+        slides = [kind == SLIDING for kind in types]
+    else:
+        raise InputError(f"layer_types is {shown(types)}; it must name {FULL} or {SLIDING} for each of {layers} layers")
+    window = None if values.get("sliding_window") is None else _size(values, "sliding_window", "context")
+    if "use_sliding_window" in family.reads and not _switch(values, "use_sliding_window"):
+        window = None
+    sliding = LayerKind(window, None if family.local_base is None else local_base_of(values, family.local_base))
+    return shortest_pattern([sliding if slide else LayerKind() for slide in slides])
+
+
+def _query_scale(values: Mapping[str, Any], head_dim: int) -> float | None:
+    scalar = _positive(values, "query_pre_attn_scalar")
+    return None if scalar in (None, head_dim) else scalar**-0.5
+
+
+def _positive(values: Mapping[str, Any], key: str) -> float | None:
+    if values.get(key) is None:
+        return None
+    value = number(values, key)
+    if value <= 0:
+        raise InputError(f"{key} is {shown(values[key])}; it must be positive")
+    return value
 
 
 def _size(values: Mapping[str, Any], key: str, field: str = "") -> int:

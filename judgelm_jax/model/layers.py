@@ -7,6 +7,8 @@ Letters of the shapes: B batch, S tokens, Q of them that have a query, E model w
 of a head.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,17 +18,19 @@ from jax.sharding import Mesh
 
 from judgelm_jax.model import rotary
 from judgelm_jax.model.cache import Cache
-from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.config import Limits, ModelConfig
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.model.views import View
 from judgelm_jax.sharding import LogicalAxes, constrain
 
 
 class ForwardPass(NamedTuple):
-    """What all layers of a forward pass share: who sees whom, cosine and sine of every token's position, where it runs."""
+    """What all layers of a kind share in a forward pass: who sees whom, cosine and sine of every token's position, what limits
+    attention, where it runs."""
 
     view: View
-    rotation: tuple[jax.Array, jax.Array]
+    rotation: rotary.Rotation
+    limits: Limits
     placement: Placement
 
 
@@ -38,6 +42,10 @@ class Adapted(NamedTuple):
 
 
 NOT_ADAPTED = Adapted()
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "silu": jax.nn.silu,
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+}
 
 
 def _declare(shape: tuple[int, ...], axes: LogicalAxes, constant: float | None = None) -> nnx.Param:
@@ -53,33 +61,39 @@ class Table(nnx.Module):
 
 
 class Linear(nnx.Module):
-    """y = x Wᵀ with W [out, in], no bias; adapted, y = x Wᵀ + (x Aᵀ) Bᵀ with A [rank, in] and B [out, rank]."""
+    """y = x Wᵀ + b with W [out, in]; adapted, (x Aᵀ) Bᵀ is added, with A [rank, in] and B [out, rank]."""
 
-    def __init__(self, shape: tuple[int, int], axes: tuple[str, str], rank: int = 0):
-        self.rank = rank
+    def __init__(self, shape: tuple[int, int], axes: tuple[str, str], rank: int = 0, bias: bool = False):
+        self.rank, self.biased = rank, bias
         self.weight = _declare(shape, axes)
+        if bias:
+            self.bias = _declare((shape[0],), (axes[0],), constant=0.0)
         if rank:
             self.lora_a = _declare((rank, shape[1]), (None, axes[1]))
             self.lora_b = _declare((shape[0], rank), (axes[0], None), constant=0.0)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = jnp.einsum("...i,oi->...o", x, self.weight[...])
+        if self.biased:
+            y += self.bias[...]
         if self.rank:
             y += jnp.einsum("...r,or->...o", jnp.einsum("...i,ri->...r", x, self.lora_a[...]), self.lora_b[...])
         return y
 
 
 class RMSNorm(nnx.Module):
-    """Root-mean-square norm (Zhang & Sennrich, arXiv 1910.07467), in float32."""
+    """Root-mean-square norm (Zhang & Sennrich, arXiv 1910.07467) of vectors of the model, or of a head, in float32."""
 
-    def __init__(self, config: ModelConfig):
-        self.weight = _declare((config.hidden_size,), ("width",), constant=1.0)
-        self.epsilon = config.norm_epsilon
+    def __init__(self, config: ModelConfig, of_heads: bool = False):
+        shape, axes = ((config.head_dim,), ("head_dim",)) if of_heads else ((config.hidden_size,), ("width",))
+        self.weight = _declare(shape, axes, constant=1.0 - config.norm_offset)
+        self.epsilon, self.offset = config.norm_epsilon, config.norm_offset
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
-        return (normed * self.weight[...].astype(jnp.float32)).astype(x.dtype)
+        weight = self.weight[...].astype(jnp.float32)
+        return (normed * (weight + self.offset if self.offset else weight)).astype(x.dtype)
 
 
 class Attention(nnx.Module):
@@ -88,10 +102,15 @@ class Attention(nnx.Module):
     def __init__(self, config: ModelConfig, adapted: Adapted):
         self.config = config
         width, queries, keys = config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        self.q_proj = Linear((queries, width), ("heads", "embed"), _rank(adapted, "q_proj"))
-        self.k_proj = Linear((keys, width), ("kv_heads", "embed"), _rank(adapted, "k_proj"))
-        self.v_proj = Linear((keys, width), ("kv_heads", "embed"), _rank(adapted, "v_proj"))
+        bias = config.qkv_bias
+        self.q_proj = Linear((queries, width), ("heads", "embed"), _rank(adapted, "q_proj"), bias)
+        self.k_proj = Linear((keys, width), ("kv_heads", "embed"), _rank(adapted, "k_proj"), bias)
+        self.v_proj = Linear((keys, width), ("kv_heads", "embed"), _rank(adapted, "v_proj"), bias)
         self.o_proj = Linear((width, queries), ("embed", "heads"), _rank(adapted, "o_proj"))
+        if config.qk_norm:
+            self.q_norm, self.k_norm = RMSNorm(config, of_heads=True), RMSNorm(config, of_heads=True)
+        # What scores are multiplied by beside the 1/√D of every attention.
+        self.query_scale = 1.0 if config.query_scale is None else config.query_scale * config.head_dim**0.5
 
     def __call__(self, x: jax.Array, run: ForwardPass, cache: Cache | None, layer: Any) -> tuple[jax.Array, Cache | None]:
         config, view = self.config, run.view
@@ -99,41 +118,55 @@ class Attention(nnx.Module):
         q = _heads(self.q_proj(asking), config.num_heads)
         k = _heads(self.k_proj(x), config.num_kv_heads)
         v = _heads(self.v_proj(x), config.num_kv_heads)
+        if config.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
         cosine, sine = run.rotation
-        q = rotary.rotate(q, (view.queries(cosine), view.queries(sine)))
+        q = rotary.rotate(q, (view.queries(cosine), view.queries(sine)), self.query_scale)
         k = rotary.rotate(k, run.rotation)
-        values, cache = view.attend(q, k, v, cache, layer, run.placement)
+        values, cache = view.attend(q, k, v, cache, layer, run.placement, run.limits)
         return self.o_proj(values), cache
 
 
 class MLP(nnx.Module):
-    """SwiGLU (Shazeer, arXiv 2002.05202)."""
+    """A gated MLP: SwiGLU, or with another activation (Shazeer, arXiv 2002.05202)."""
 
     def __init__(self, config: ModelConfig, adapted: Adapted):
         width, hidden = config.hidden_size, config.intermediate_size
+        self.activation = _ACTIVATIONS[config.activation]
         self.gate_proj = Linear((hidden, width), ("hidden", "embed"), _rank(adapted, "gate_proj"))
         self.up_proj = Linear((hidden, width), ("hidden", "embed"), _rank(adapted, "up_proj"))
         self.down_proj = Linear((width, hidden), ("embed", "hidden"), _rank(adapted, "down_proj"))
 
     def __call__(self, x: jax.Array, mesh: Mesh | None) -> jax.Array:
-        inner = jax.nn.silu(self.gate_proj(x)) * self.up_proj(x)
+        inner = self.activation(self.gate_proj(x)) * self.up_proj(x)
         return self.down_proj(constrain(inner, mesh, ("batch", "sequence", "hidden")))
 
 
 class Layer(nnx.Module):
-    """One decoder layer: attention and MLP, each behind a norm and added to the residual stream."""
+    """One decoder layer: attention and MLP, each behind a norm and added to the residual stream, with `post_norms` behind a
+    second one. The names are those of Hugging Face, where `post_attention_layernorm` is either."""
 
     def __init__(self, config: ModelConfig, adapted: Adapted = NOT_ADAPTED):
+        self.post_norms = config.post_norms
         self.input_layernorm = RMSNorm(config)
         self.self_attn = Attention(config, adapted)
         self.post_attention_layernorm = RMSNorm(config)
+        if config.post_norms:
+            self.pre_feedforward_layernorm = RMSNorm(config)
         self.mlp = MLP(config, adapted)
+        if config.post_norms:
+            self.post_feedforward_layernorm = RMSNorm(config)
 
     def __call__(self, x: jax.Array, run: ForwardPass, cache: Cache | None, layer: Any) -> tuple[jax.Array, Cache | None]:
         """The output [B, Q, E] of the tokens whose output the view wants, of x [B, S, E]; keys and values are those of all."""
         mixed, cache = self.self_attn(self.input_layernorm(x), run, cache, layer)
-        x = run.view.queries(x) + mixed
-        x = x + self.mlp(self.post_attention_layernorm(x), run.placement.mesh)
+        if self.post_norms:
+            x = run.view.queries(x) + self.post_attention_layernorm(mixed)
+            inner = self.mlp(self.pre_feedforward_layernorm(x), run.placement.mesh)
+            x = x + self.post_feedforward_layernorm(inner)
+        else:
+            x = run.view.queries(x) + mixed
+            x = x + self.mlp(self.post_attention_layernorm(x), run.placement.mesh)
         return constrain(x, run.placement.mesh, ("batch", "sequence", "width")), cache
 
 

@@ -7,7 +7,7 @@
 | `PromptTree` | prefill | the tokens before it in its prompt, whose prefix may be that of other prompts, too |
 
 Views are pytrees of arrays, made inside of a compiled program or handed to it. What differs from layer to layer (a window of
-attention, say) is no matter of a view: a layer would hand it to `attend`.
+attention) is no matter of a view: a layer hands it to `attend`.
 
 Letters of the shapes: B rows, S tokens of a row, Q of them that have a query, P prompts packed in a row, T tokens of the
 longest prompt (or slots of a cache), H query heads, K key/value heads, D width of a head.
@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from judgelm_jax.model import attention
 from judgelm_jax.model import cache as kv_cache
+from judgelm_jax.model.config import NO_LIMITS, Limits
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.sharding import constrain
 
@@ -34,6 +35,10 @@ class View(Protocol):
     def positions(self) -> jax.Array:
         """int32 [B or 1, S]: the position of each token, by which the rotary angles turn."""
 
+    @property
+    def longest(self) -> int:
+        """No token sees more than so many, itself among them: a wider window of attention is none."""
+
     def in_last_layer(self) -> "View":
         """The view of the last layer, where the output of fewer tokens may be wanted; itself where that of all is."""
 
@@ -41,7 +46,14 @@ class View(Protocol):
         """[B, Q, ...]: of x [B, S, ...], the entries of the tokens whose output is wanted."""
 
     def attend(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, cache: kv_cache.Cache | None, layer: Any, placement: Placement
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        cache: kv_cache.Cache | None,
+        layer: Any,
+        placement: Placement,
+        limits: Limits = NO_LIMITS,
     ) -> Attended:
         """Attention of the queries over all that they see.
 
@@ -49,6 +61,7 @@ class View(Protocol):
           q: [B, Q, H, D]; k, v: [B, S, K, D]: of the tokens of this pass, rotated.
           cache: where keys and values of this layer are written, if anywhere.
           layer: its index, an int or an int32 scalar.
+          limits: the layer's window, counted in positions, and its soft cap.
 
         Returns:
           The values that each query gathered, [B, Q, H · D], and the cache.
@@ -65,6 +78,10 @@ class Rows(NamedTuple):
     positions: jax.Array
     segments: jax.Array | None = None
 
+    @property
+    def longest(self) -> int:
+        return self.positions.shape[1]
+
     def in_last_layer(self) -> "Rows":
         return self
 
@@ -72,12 +89,19 @@ class Rows(NamedTuple):
         return x
 
     def attend(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, cache: kv_cache.Cache | None, layer: Any, placement: Placement
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        cache: kv_cache.Cache | None,
+        layer: Any,
+        placement: Placement,
+        limits: Limits = NO_LIMITS,
     ) -> Attended:
         mesh = placement.mesh
         q, k, v = _on_mesh(q, k, v, mesh)
         cache = None if cache is None else kv_cache.begin(cache, layer, k, v)
-        out = attention.attend(q, k, v, None, placement.attention, self.segments, mesh=mesh)
+        out = attention.attend(q, k, v, None, placement.attention, self.segments, mesh=mesh, limits=limits)
         return _merged_heads(out, q.shape[0]), cache
 
 
@@ -86,13 +110,19 @@ class Continued(NamedTuple):
 
     `positions`: int32 [B, S]. `slots`: int32 [B, S], where in the cache keys and values go (outside of it: nowhere). `mask`:
     bool [B, S, T], which of the first T slots each token sees, its own among them. `used`: int32 [B], where each row has one
-    token that sees the first slots up to its own: how many these are.
+    token that sees the first slots up to its own: how many these are. `slot_positions`: int32 [B, T], the position of the token
+    in each slot, which a window goes by; None: slot t holds position t.
     """
 
     positions: jax.Array
     slots: jax.Array
     mask: jax.Array
     used: jax.Array | None = None
+    slot_positions: jax.Array | None = None
+
+    @property
+    def longest(self) -> int:
+        return self.mask.shape[-1]
 
     def in_last_layer(self) -> "Continued":
         return self
@@ -101,7 +131,14 @@ class Continued(NamedTuple):
         return x
 
     def attend(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, cache: kv_cache.Cache | None, layer: Any, placement: Placement
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        cache: kv_cache.Cache | None,
+        layer: Any,
+        placement: Placement,
+        limits: Limits = NO_LIMITS,
     ) -> Attended:
         if cache is None:
             raise ValueError("tokens that continue a cache need one: give it to the forward pass")
@@ -109,7 +146,11 @@ class Continued(NamedTuple):
         q, k, v = _on_mesh(q, k, v, mesh)
         cache = kv_cache.write(cache, layer, self.slots, k, v)
         keys, values, index = kv_cache.of_layer(cache, layer)
-        out = attention.attend_cache(q, keys, values, index, self.mask, self.used, placement.attention, mesh)
+        mask = self.mask
+        if limits.window is not None:
+            slots = jnp.arange(mask.shape[-1])[None] if self.slot_positions is None else self.slot_positions
+            mask &= self.positions[:, :, None] - slots[:, None] < limits.window
+        out = attention.attend_cache(q, keys, values, index, mask, self.used, placement.attention, mesh, limits)
         return _merged_heads(out, q.shape[0]), cache
 
 
@@ -132,6 +173,10 @@ class PromptTree(NamedTuple):
     positions: jax.Array
     sources: jax.Array
 
+    @property
+    def longest(self) -> int:
+        return self.indices.shape[-1]
+
     def in_last_layer(self) -> "PromptEnds":
         return PromptEnds(self)
 
@@ -139,14 +184,21 @@ class PromptTree(NamedTuple):
         return x
 
     def attend(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, cache: kv_cache.Cache | None, layer: Any, placement: Placement
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        cache: kv_cache.Cache | None,
+        layer: Any,
+        placement: Placement,
+        limits: Limits = NO_LIMITS,
     ) -> Attended:
         rows, mesh = q.shape[0], placement.mesh
         k, v = (self.of_prompts(x) for x in (k, v))
         q, k, v = _on_mesh(self.of_prompts(q), k, v, mesh)
         cache = None if cache is None else kv_cache.begin(cache, layer, k, v)
         spans = jnp.concatenate([self.shared.reshape(-1, 1), self.last_positions() + 1], axis=1)
-        out = attention.attend(q, k, v, None, placement.attention, spans=spans, mesh=mesh)
+        out = attention.attend(q, k, v, None, placement.attention, spans=spans, mesh=mesh, limits=limits)
         return take(_merged_heads(out, rows), self.sources), cache
 
     def of_prompts(self, x: jax.Array) -> jax.Array:
@@ -169,6 +221,10 @@ class PromptEnds(NamedTuple):
     def positions(self) -> jax.Array:
         return self.tree.positions
 
+    @property
+    def longest(self) -> int:
+        return self.tree.longest
+
     def in_last_layer(self) -> "PromptEnds":
         return self
 
@@ -176,14 +232,25 @@ class PromptEnds(NamedTuple):
         return take(x, self.tree.ends)
 
     def attend(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, cache: kv_cache.Cache | None, layer: Any, placement: Placement
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        cache: kv_cache.Cache | None,
+        layer: Any,
+        placement: Placement,
+        limits: Limits = NO_LIMITS,
     ) -> Attended:
         rows, mesh = q.shape[0], placement.mesh
         k, v = (self.tree.of_prompts(x) for x in (k, v))
         q, k, v = _on_mesh(q.reshape(-1, 1, *q.shape[2:]), k, v, mesh)
         cache = None if cache is None else kv_cache.begin(cache, layer, k, v)
-        mask = attention.cache_mask(self.tree.last_positions(), k.shape[2])
-        out = attention.attend(q, k, v, mask, placement.attention, mesh=mesh)
+        ends = self.tree.last_positions()
+        mask = attention.cache_mask(ends, k.shape[2])
+        if limits.window is not None:
+            mask &= jnp.arange(k.shape[2]) > ends[:, :, None] - limits.window
+            limits = limits._replace(window=None)
+        out = attention.attend(q, k, v, mask, placement.attention, mesh=mesh, limits=limits)
         return _merged_heads(out, rows), cache
 
 

@@ -71,7 +71,7 @@ def row_losses(
 
     def part(output: parameters.Params, piece: Pieces) -> jax.Array:
         """What C targets of one device, whose leaves are [C, ...], add to its rows: float32 [rows]."""
-        logits = constrain(decoder.head(output, piece.hidden), mesh, ("sequence", "vocab"))
+        logits = constrain(decoder.head(output, config, piece.hidden), mesh, ("sequence", "vocab"))
         chosen = jnp.take_along_axis(logits, piece.ids[..., None], axis=-1)[..., 0]
         return jax.ops.segment_sum((jax.nn.logsumexp(logits, axis=-1) - chosen) * piece.mask, piece.owners, rows)
 

@@ -120,12 +120,14 @@ def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out:
     parameters.param_shardings(model, mesh)  # raises where the mesh does not divide the model
     backend = config.computation.attention
     if backend == "auto":
-        backend = attention.backend_for(mesh.devices.flat[0].platform, model.head_dim, config.computation.dtype)
+        platform = mesh.devices.flat[0].platform
+        backend = attention.backend_for(platform, model.head_dim, config.computation.dtype, model.limits())
         if config.data.packing and backend == "cudnn":
             attention.log_once("the attention backend cudnn has no segments for packed documents: taking xla")
             backend = "xla"
     try:
-        attention.refuse(backend, model.head_dim, config.computation.dtype, mesh.devices.flat[0].platform)
+        platform = mesh.devices.flat[0].platform
+        attention.refuse(backend, model.head_dim, config.computation.dtype, platform, model.limits())
     except ValueError as error:
         raise InputError(f"--config.computation.attention={backend}: {error}; choose another") from error
     if config.data.packing and backend == "cudnn":

@@ -15,6 +15,7 @@ from judgelm_jax.model import lora, parameters
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.training.loss import Batch, total_loss
+from judgelm_jax.training.throughput import twice_seen
 from judgelm_jax.training_config import LoraConfig, TrainConfig
 
 # {"params": float32 masters of what is trained, "optimizer": optax's state, and int32 counts of steps: "updates", "skipped",
@@ -136,11 +137,12 @@ def make_step(program: Program) -> Callable[[State, Any, Batch], tuple[State, Me
         new["updates"] = state["updates"] + finite
         new["skipped"] = state["skipped"] + ~finite
         new["skipped_in_a_row"] = jnp.where(finite, 0, state["skipped_in_a_row"] + 1)
+        seen = twice_seen(program.model, batch.positions)
         metrics = {
             "loss": total / targets,
             "targets": targets,
             "tokens": jnp.sum(batch.segments > 0, dtype=jnp.float32),
-            "squares": jnp.sum(jnp.where(batch.segments > 0, 2 * batch.positions + 1, 0), dtype=jnp.float32),
+            "squares": jnp.sum(jnp.where(batch.segments > 0, seen, 0), dtype=jnp.float32),
             "gradient_norm": norm,
             "learning_rate": program.schedule(state["updates"]),
             "skipped": new["skipped"],

@@ -3,9 +3,11 @@
 import time
 
 import jax
+import jax.numpy as jnp
 
 from judgelm_jax.model import parameters
 from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.pattern import kinds_of
 
 # Dense TFLOP/s in bfloat16 of one device, by the start of its kind's name (the makers' data sheets).
 _PEAK_TFLOPS = {
@@ -36,7 +38,7 @@ def step_flops(config: ModelConfig, tokens: float, squares: float, targets: floa
 
     Args:
       tokens: in documents.
-      squares: the sum of the squared lengths of the documents.
+      squares: the sum of the squared lengths of the documents, with windows the sum of `twice_seen` over their tokens.
     """
     tensors = parameters.declared(config)
     layers = sum(tensor.size for tensor in tensors.values() if tensor.of_layers and tensor.is_matrix)
@@ -45,6 +47,20 @@ def step_flops(config: ModelConfig, tokens: float, squares: float, targets: floa
     dense = forward_and_backward * (layers * tokens + output * targets)
     # 2 products × 2 FLOPs × half, forward; twice that backward
     return dense + 6 * config.num_layers * config.num_heads * config.head_dim * squares
+
+
+def twice_seen(config: ModelConfig, positions: jax.Array) -> jax.Array:
+    """Twice the number of tokens that a token at each position sees, less one, as a mean over the layers.
+
+    The sum over a document is the square of its length where no window binds.
+    """
+    windows = [kind.window for kind in kinds_of(config, config.context)]
+    seen = 2 * positions + 1
+    if set(windows) == {None}:
+        return seen
+    counts = {window: windows.count(window) for window in dict.fromkeys(windows)}
+    parts = [count * (seen if window is None else jnp.minimum(seen, 2 * window - 1)) for window, count in counts.items()]
+    return sum(parts[1:], parts[0]) / config.num_layers
 
 
 class Clock:

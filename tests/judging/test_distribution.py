@@ -1,5 +1,8 @@
 """The distribution over score lines against every line by itself, through our model and through Hugging Face."""
 
+import shutil
+
+import family_models
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from judgelm_jax.judging import line_tree, programs, sizing
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.sharding import make_mesh
-from judgelm_jax.tokenization import load_tokenizer
+from judgelm_jax.tokenization import TOKENIZER_FILES, load_tokenizer
 from judgelm_jax.verdicts import LineForm
 
 
@@ -46,13 +49,25 @@ def brute_force(model, tokenizer, prompt_ids, lines):
     return np.array(found)
 
 
-@pytest.mark.parametrize("checkpoint", ["laboratory", "stories"])
+@pytest.fixture(scope="module")
+def windowed_checkpoint(tmp_path_factory, laboratory_checkpoint):
+    """A model with windows of 7 tokens, so that slots of the tree that are no positions would be seen or missed."""
+    folder = tmp_path_factory.mktemp("windowed")
+    family_models.make("gemma2", folder, vocab_size=512, max_position_embeddings=2048)
+    for name in TOKENIZER_FILES:
+        if (laboratory_checkpoint / name).is_file():
+            shutil.copy(laboratory_checkpoint / name, folder)
+    return folder
+
+
+@pytest.mark.parametrize("checkpoint", ["laboratory", "stories", "windowed"])
 def test_every_line_has_the_probability_of_a_pass_of_its_own(request, one_device, records, checkpoint):
-    if checkpoint == "laboratory":
-        folder = request.getfixturevalue("laboratory_checkpoint")
-    else:
+    if checkpoint == "stories":
         folder = request.getfixturevalue("shared") / "data" / "checkpoints" / "stories260K-long-hf"
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    else:
+        folder = request.getfixturevalue(f"{checkpoint}_checkpoint")
+    loading = {"dtype": torch.float32, "attn_implementation": "eager"}
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, **loading).eval()
     judge = load(folder, one_device)
     lines = lines_of("1:10:1")
     prepared = judge.prepare(list(enumerate(records[:4])), {}, "forward")

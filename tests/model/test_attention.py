@@ -6,20 +6,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judgelm_jax.model import attention
-from judgelm_jax.model.attention import choice
+from judgelm_jax.model.attention import choice, products
+from judgelm_jax.model.config import Limits
 
 pytestmark = pytest.mark.optimized
 
 HERE = ("reference", "xla", "blocked")  # those that a CPU has; the others: test_attention_kernels, test_attention_compiled
 
 
-def by_hand(q, k, v, positions):
+def by_hand(q, k, v, positions, window=None, softcap=None):
     """The definition, one query at a time, in float64."""
     out = np.zeros(q.shape)
     groups = q.shape[2] // k.shape[2]
     for b, s, h in np.ndindex(q.shape[:3]):
-        keys, values = k[b, : positions[b, s] + 1, h // groups], v[b, : positions[b, s] + 1, h // groups]
-        weights = np.exp(keys @ q[b, s, h] / np.sqrt(q.shape[3]))
+        end = positions[b, s] + 1
+        first = 0 if window is None else max(0, end - window)
+        keys, values = k[b, first:end, h // groups], v[b, first:end, h // groups]
+        scores = keys @ q[b, s, h] / np.sqrt(q.shape[3])
+        weights = np.exp(scores if softcap is None else softcap * np.tanh(scores / softcap))
         out[b, s, h] = weights @ values / weights.sum()
     return out
 
@@ -51,6 +55,38 @@ def test_decoding_sees_the_cache_up_to_each_rows_own_position(backend, seed, pos
     places = np.array(positions).reshape(2, 2)
     out = attention.attend(*in_layout(q, k, v), attention.cache_mask(jnp.asarray(places), 9), backend)
     np.testing.assert_allclose(out, by_hand(q, k, v, places), atol=2e-6)
+
+
+@pytest.mark.parametrize(("window", "softcap"), [(1, None), (3, 0.7), (6, None), (600, 0.7)])
+@pytest.mark.parametrize("backend", HERE)
+def test_a_window_and_a_soft_cap_are_those_of_the_definition(backend, window, softcap, monkeypatch):
+    monkeypatch.setattr(products, "_BLOCK", 3)
+    q, k, v = arrays(4, 2, 7, 7, 2, 2, 4)
+    out = attention.attend(*in_layout(q, k, v), None, backend, limits=Limits(window, softcap))
+    np.testing.assert_allclose(out, by_hand(q, k, v, np.tile(np.arange(7), (2, 1)), window, softcap), atol=2e-6)
+
+
+@pytest.mark.parametrize("backend", HERE)
+def test_a_window_stays_within_a_document(backend, monkeypatch):
+    monkeypatch.setattr(products, "_BLOCK", 3)
+    q, k, v = arrays(5, 1, 9, 9, 1, 2, 4)
+    segments = jnp.array([[1, 1, 1, 1, 2, 2, 2, 2, 2]])
+    out = attention.attend(*in_layout(q, k, v), None, backend, segments, limits=Limits(3, 0.7))
+    for start, end in ((0, 4), (4, 9)):
+        own = by_hand(q[:, start:end], k[:, start:end], v[:, start:end], np.arange(end - start)[None], 3, 0.7)
+        np.testing.assert_allclose(out[:, start:end], own, atol=2e-6)
+
+
+def test_blocked_skips_the_keys_before_the_window():
+    queries, keys = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 2048, 4, 16), (1, 4, 2048, 16)))
+
+    def flops(window):
+        attend = lambda q, k, v: attention.attend(q, k, v, None, "blocked", limits=Limits(window))  # noqa: E731
+        return jax.jit(attend).lower(queries, keys, keys).compile().cost_analysis()["flops"]
+
+    # 8 blocks of 256 see 256, 511, 511, ... keys instead of 256, 512, ..., 2,048.
+    assert flops(256) < 0.45 * flops(None)
+    assert flops(4096) == flops(None)
 
 
 @pytest.mark.parametrize("length", [255, 256, 257, 600])
@@ -138,6 +174,31 @@ def test_backends_refuse_what_they_cannot_do(backend, width, dtype, platform, pr
         attention.refuse(backend, width, dtype, platform)
 
 
+@pytest.mark.parametrize(
+    ("backend", "limits", "problem"),
+    [
+        ("pallas", Limits(window=128), "pallas has no window, and this model has one of 128 tokens"),
+        ("pallas", Limits(softcap=50.0), "pallas has no soft cap, and this model has one of 50"),
+        ("cudnn", Limits(softcap=50.0), "cudnn has no soft cap"),
+    ],
+)
+def test_limits_that_a_library_does_not_have_are_refused_by_name(backend, limits, problem):
+    with pytest.raises(ValueError, match=problem):
+        attention.refuse(backend, 64, "bfloat16", "gpu", limits)
+    q = k = jnp.zeros((1, 256, 2, 16), jnp.bfloat16)
+    with pytest.raises(ValueError, match=problem.partition(",")[0]):
+        attention.attend(q, k.swapaxes(1, 2), k.swapaxes(1, 2), None, backend, limits=limits)
+
+
+def test_limits_that_a_library_has_are_taken(caplog):
+    choice.log_once.cache_clear()
+    assert attention.backend_for("gpu", 128, "bfloat16", Limits(window=128)) == "cudnn"
+    assert attention.backend_for("tpu", 128, "bfloat16", Limits(128, 50.0)) == "splash"
+    assert not caplog.records
+    assert attention.backend_for("gpu", 128, "bfloat16", Limits(None, 50.0)) == "xla"
+    assert "cudnn has no soft cap" in caplog.records[0].getMessage()
+
+
 def test_a_refusal_reaches_whoever_attends():
     x = jnp.zeros((1, 1, 1, 16))
     for backend in ("cudnn", "pallas", "splash"):
@@ -154,6 +215,12 @@ def test_arguments_that_cannot_be_honoured_raise():
         attention.attend(q, k, v, None, "reference")
     with pytest.raises(ValueError, match="unknown attention backend"):
         attention.attend(q, k[:, :, :2], v[:, :, :2], None, "flash")
+
+
+def test_a_window_belongs_in_a_mask():
+    q, k, v = in_layout(*arrays(0, 1, 3, 3, 1, 1, 4))
+    with pytest.raises(ValueError, match="a window belongs in it"):
+        attention.attend(q, k, v, jnp.ones((1, 3, 3), bool), "blocked", limits=Limits(2))
 
 
 @pytest.mark.parametrize("given", ["segments", "spans"])

@@ -16,7 +16,7 @@ from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import attention, decoder, parameters, views
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model.attention import choice, gpu, pages, tpu
-from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.config import Limits, ModelConfig
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.sharding import make_mesh
 
@@ -32,9 +32,9 @@ def interpreted(monkeypatch):
     monkeypatch.setattr(gpu, "decode", functools.partial(gpu.decode, interpret=True))
     compiled = tpu.decode
 
-    def decode(*args):
+    def decode(*args, **named):
         with pltpu.force_tpu_interpret_mode():  # this kernel has no argument for it
-            return compiled(*args)
+            return compiled(*args, **named)
 
     monkeypatch.setattr(tpu, "decode", decode)
 
@@ -56,6 +56,35 @@ def test_prefill_and_its_gradient_equal_the_reference(backend, segments):
     wanted = outcome(lambda *qkv: attention.attend(*qkv, None, "reference", segments))
     for ours, theirs in zip(kernel, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+@pytest.mark.parametrize("limits", [Limits(window=100), Limits(softcap=0.8), Limits(130, 0.8)], ids=["window", "cap", "both"])
+def test_splash_has_windows_and_soft_caps(limits):
+    q, k, v = normal(0, 1, 256, 2, 16), normal(1, 1, 1, 256, 16), normal(2, 1, 1, 256, 16)
+
+    def outcome(attend):
+        out, pull_back = jax.vjp(attend, q, k, v)
+        return out, *pull_back(jnp.cos(out))
+
+    kernel = outcome(lambda *qkv: tpu.prefill(*qkv, None, limits, interpret=True))
+    wanted = outcome(lambda *qkv: attention.attend(*qkv, None, "reference", limits=limits))
+    for ours, theirs in zip(kernel, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+@pytest.mark.parametrize("backend", KERNELS)
+def test_decoding_kernels_have_soft_caps_and_leave_windows_to_xla(interpreted, caplog, backend):
+    choice.log_once.cache_clear()
+    slots, used = 64, jnp.array([50], jnp.int32)
+    k, v = normal(0, 1, 1, 1, slots, 128, dtype=jnp.bfloat16), normal(1, 1, 1, 1, slots, 128, dtype=jnp.bfloat16)
+    q, mask = 4 * normal(2, 1, 1, 1, 128, dtype=jnp.bfloat16), attention.cache_mask(used[:, None] - 1, slots)
+    for limits, seen in ((Limits(softcap=0.8), mask), (Limits(20, 0.8), mask & (jnp.arange(slots) >= 30))):
+        ours, wanted = (
+            attention.attend_cache(q, k, v, jnp.int32(0), seen, used, name, limits=limits) for name in (backend, "reference")
+        )
+        np.testing.assert_allclose(*(np.asarray(x, np.float32) for x in (ours, wanted)), atol=0.03)
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said == f"the attention backend {backend} reads whole caches: it has no window of 20 tokens over a cache"
 
 
 @pytest.mark.parametrize("length", [1, 200])

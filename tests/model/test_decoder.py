@@ -79,7 +79,7 @@ def test_no_logit_depends_on_a_later_token(tiny):
         own = {**params, "embed_tokens": {"weight": inputs}}
         own_tokens = jnp.arange(12)[None]
         hidden, _ = decoder.forward(own, config, own_tokens, views.whole_rows(own_tokens))
-        return jnp.tanh(decoder.head(params, hidden)[0]).sum(axis=-1)  # [S]
+        return jnp.tanh(decoder.head(params, config, hidden)[0]).sum(axis=-1)  # [S]
 
     gradient = np.abs(jax.jit(jax.jacrev(logit_sums))(embedded)).sum(axis=-1)  # [S, S]
     assert (np.triu(gradient, 1) == 0).all()
@@ -106,7 +106,7 @@ def test_decoding_with_a_cache_equals_one_pass(tiny, unstacked):
         token = tokens[order, positions][:, None]
         hidden, cache = step(given, config, token, views.in_order(positions[:, None], 20), cache)
         expected = np.asarray(whole)[order, positions]
-        np.testing.assert_allclose(decoder.head(params, hidden)[rows, 0], expected[rows], atol=2e-5)
+        np.testing.assert_allclose(decoder.head(params, config, hidden)[rows, 0], expected[rows], atol=2e-5)
 
 
 def tree_of_three():

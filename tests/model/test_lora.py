@@ -79,7 +79,7 @@ def test_adapters_beside_the_weights_equal_adapters_in_the_weights(checkpoint, p
     order = np.broadcast_to(np.arange(TOKENS.shape[1]), TOKENS.shape)
     view = views.PromptTree(order[:, None], np.zeros_like(last)[:, None], last[:, None], order, order)  # a prompt in each row
     hidden, _ = decoder.forward(attached, checkpoint.config, TOKENS, view)
-    np.testing.assert_allclose(decoder.head(attached, hidden)[:, 0], out[np.arange(8), last], atol=1e-4)
+    np.testing.assert_allclose(decoder.head(attached, checkpoint.config, hidden)[:, 0], out[np.arange(8), last], atol=1e-4)
 
 
 @SETTINGS
@@ -215,7 +215,7 @@ def test_sharded_adapters_equal_unsharded_ones(checkpoint, params):
         def objective(adapters):
             attached = lora.attach(params, adapters, ALL)
             hidden, _ = decoder.forward(attached, config, tokens, views.whole_rows(tokens), placement=placement)
-            return jnp.tanh(decoder.head(attached, hidden) / 4).sum() / TOKENS.size, hidden
+            return jnp.tanh(decoder.head(attached, config, hidden) / 4).sum() / TOKENS.size, hidden
 
         (_, hidden), gradient = jax.value_and_grad(objective, has_aux=True)(adapters)
         return hidden, gradient

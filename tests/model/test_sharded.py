@@ -58,7 +58,7 @@ def test_sharded_equals_unsharded(checkpoint, unsharded, text):
     def run(params, tokens):
         empty = kv_cache.empty(checkpoint.config, *tokens.shape, jnp.float32, mesh)
         hidden, fresh = decoder.forward(params, checkpoint.config, tokens, views.whole_rows(tokens), empty, placement)
-        return decoder.head(params, hidden), hidden, fresh
+        return decoder.head(params, checkpoint.config, hidden), hidden, fresh
 
     tokens = jax.device_put(TOKENS, NamedSharding(mesh, P(("data", "fsdp"))))
     logits, hidden, fresh = jax.jit(run)(params, tokens)

@@ -8,7 +8,7 @@ import pytest
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import views
 from judgelm_jax.model.attention import products
-from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.model.config import Limits, ModelConfig
 from judgelm_jax.model.placement import Placement
 
 HEADS, KV_HEADS, WIDTH = 4, 2, 4
@@ -87,6 +87,20 @@ def test_tokens_gather_what_they_see(case, backend):
         tokens = np.flatnonzero(real[row])
         own = plain(q[row, tokens], k[row, tokens], v[row, tokens], sees[row][np.ix_(tokens, tokens)])
         np.testing.assert_allclose(out[row, tokens], own, atol=1e-5)
+
+
+@BACKENDS
+@CASES
+def test_a_window_ends_what_tokens_see(case, backend):
+    view, sees, real = case()
+    q, k, v = random_heads(2, 10)
+    out, _ = view.attend(q, k, v, None, 0, Placement(attention=backend), Limits(window=3))
+    positions = np.broadcast_to(view.positions, (2, 10))
+    near = positions[:, :, None] - positions[:, None] < 3
+    for row in range(2):
+        tokens = np.flatnonzero(real[row])
+        seen = (sees & near)[row][np.ix_(tokens, tokens)]
+        np.testing.assert_allclose(out[row, tokens], plain(q[row, tokens], k[row, tokens], v[row, tokens], seen), atol=1e-5)
 
 
 @BACKENDS

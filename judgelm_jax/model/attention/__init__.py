@@ -1,13 +1,13 @@
 """Causal attention with grouped queries: one signature, several backends.
 
-| backend | runs on | segments | decoding reads |
-| --- | --- | --- | --- |
-| `reference` | any | yes | all slots given |
-| `xla` | any | yes | all slots given |
-| `blocked` | any, made for CPUs | yes | all slots given |
-| `cudnn` | NVIDIA GPUs, half precision | no | all slots given (by `xla`) |
-| `pallas` | NVIDIA GPUs, half precision | yes | the used slots |
-| `splash` | TPUs, bfloat16 | yes | the used slots |
+| backend | runs on | segments | window | soft cap | decoding reads |
+| --- | --- | --- | --- | --- | --- |
+| `reference` | any | yes | yes | yes | all slots given |
+| `xla` | any | yes | yes | yes | all slots given |
+| `blocked` | any, made for CPUs | yes | yes, skips what is before it | yes | all slots given |
+| `cudnn` | NVIDIA GPUs, half precision | no | yes | no | all slots given (by `xla`) |
+| `pallas` | NVIDIA GPUs, half precision | yes | no | when decoding | the used slots; with a window all (by `xla`) |
+| `splash` | TPUs, bfloat16 | yes | yes, skips what is before it | yes | the used slots; with a window all (by `xla`) |
 
 What could be tried without the hardware: `pallas` and `splash` are interpreted on CPUs, and compiled for A100 and H100 and for
 TPU v5e, v5p and v6e; neither has been run on one. `cudnn` gets through the compiler of XLA for A100 and H100, which builds the

@@ -6,18 +6,20 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from judgelm_jax.model.config import ATTENTION_BACKENDS
+from judgelm_jax.model.config import ATTENTION_BACKENDS, NO_LIMITS, Limits
 
 _PLATFORMS = {"cudnn": "gpu", "pallas": "gpu", "splash": "tpu"}  # of those that do not run everywhere
 _PREFERRED = {"cpu": "blocked", "gpu": "cudnn", "tpu": "splash"}
 _HALF = (jnp.bfloat16, jnp.float16)
 
 
-def refuse(backend: str, width: int, dtype: Any, platform: str | None = None) -> None:
-    """Raises a ValueError where a backend does not exist for heads of this width, this dtype or (where given) this platform.
+def refuse(backend: str, width: int, dtype: Any, platform: str | None = None, limits: Limits = NO_LIMITS) -> None:
+    """Raises a ValueError where a backend does not exist for heads of this width, this dtype, these limits or (where given)
+    this platform.
 
     cuDNN's kernels want half precision. In float32 those of Pallas would multiply in TensorFloat-32 on GPUs, and in bfloat16 on
-    TPUs in the backward pass. Wider heads do not fit into the shared memory of a GPU.
+    TPUs in the backward pass. Wider heads do not fit into the shared memory of a GPU. JAX hands cuDNN no soft cap, and the
+    kernel of Pallas for GPUs has neither that nor a window.
     """
     if backend not in ATTENTION_BACKENDS:
         raise ValueError(f"unknown attention backend {backend!r}; one of {', '.join(ATTENTION_BACKENDS)}")
@@ -25,6 +27,10 @@ def refuse(backend: str, width: int, dtype: Any, platform: str | None = None) ->
         raise ValueError(
             f"the attention backend {backend} runs on the platform {_PLATFORMS[backend]}; the devices are {platform}"
         )
+    if limits.window is not None and backend == "pallas":
+        raise ValueError(f"the attention backend pallas has no window, and this model has one of {limits.window} tokens")
+    if limits.softcap is not None and backend in ("cudnn", "pallas"):
+        raise ValueError(f"the attention backend {backend} has no soft cap, and this model has one of {limits.softcap:g}")
     narrowest = {"cudnn": 8, "pallas": 16}.get(backend)
     if narrowest is not None and (jnp.dtype(dtype) not in _HALF or not narrowest <= width <= 128 or width % 8):
         raise ValueError(
@@ -37,11 +43,12 @@ def refuse(backend: str, width: int, dtype: Any, platform: str | None = None) ->
         )
 
 
-def backend_for(platform: str, width: int, dtype: Any) -> str:
-    """The fastest backend on `platform` (`cpu`, `gpu`, `tpu`); where it cannot do this width or dtype, `xla` and a log line."""
+def backend_for(platform: str, width: int, dtype: Any, limits: Limits = NO_LIMITS) -> str:
+    """The fastest backend on `platform` (`cpu`, `gpu`, `tpu`); where it cannot do this width, dtype or limits, `xla` and a log
+    line."""
     preferred = _PREFERRED.get(platform, "xla")
     try:
-        refuse(preferred, width, dtype, platform)
+        refuse(preferred, width, dtype, platform, limits)
     except ValueError as error:
         log_once(f"{error}: taking xla")
         return "xla"

@@ -3,6 +3,7 @@
 Letters of the shapes: B batch, S queries, T keys, H query heads, K key/value heads, D width of a head, L layers.
 """
 
+import functools
 from collections.abc import Callable
 from types import ModuleType
 
@@ -12,7 +13,8 @@ from jax.sharding import Mesh
 
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model.attention.choice import log_once, refuse
-from judgelm_jax.model.attention.products import blocked, cache_mask, library, masked, reference, same_segment
+from judgelm_jax.model.attention.products import blocked, causal_mask, library, masked, reference, same_segment
+from judgelm_jax.model.config import NO_LIMITS, Limits
 from judgelm_jax.sharding import LogicalAxes, spec
 
 _QUERIES: LogicalAxes = ("batch", "sequence", "heads", "head_dim")
@@ -30,6 +32,7 @@ def attend(
     segments: jax.Array | None = None,
     spans: jax.Array | None = None,
     mesh: Mesh | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> jax.Array:
     """Softmax attention of each query over the keys that it may see. The softmax is computed in float32.
 
@@ -45,6 +48,7 @@ def attend(
       spans: int32 [B, 2], without a mask: the first query of each row whose output is wanted, and the one behind the last. The
         others get anything finite; `blocked` saves their time.
       mesh: the mesh of a sharded forward pass, over which `blocked` and the kernels of Pallas are split by batch and heads.
+      limits: a window, where there is no mask, and a soft cap. A window of S tokens or more is none.
 
     Returns:
       [B, S, H, D] in the dtype of q.
@@ -56,21 +60,29 @@ def attend(
         raise ValueError(f"without a mask, {q.shape[1]} queries need as many keys, not {k.shape[2]}")
     if mask is not None and (segments is not None or spans is not None):
         raise ValueError("segments and spans are for queries and keys that are the same tokens: give no mask")
+    if mask is not None and limits.window is not None:
+        raise ValueError("a mask says whom a query sees: a window belongs in it")
+    if limits.window is not None and limits.window >= q.shape[1]:
+        limits = limits._replace(window=None)
     if segments is not None and backend == "cudnn":
         raise ValueError(
             "the attention backend cudnn has no segments for the documents of a row; take xla or pallas, or do not pack"
         )
-    refuse(backend, q.shape[3], q.dtype)
+    refuse(backend, q.shape[3], q.dtype, limits=limits if mask is None else NO_LIMITS)
     if segments is not None and backend in ("reference", "xla"):
-        mask = same_segment(segments, segments) & cache_mask(jnp.arange(q.shape[1])[None], q.shape[1])
+        mask = same_segment(segments, segments) & causal_mask(q.shape[1], limits.window)
     if backend == "reference":
-        return reference(q, k, v, mask)
-    if backend == "blocked":
-        return masked(q, k, v, mask) if mask is not None else _by_row(blocked, mesh, q, k, v, segments, spans)
+        return reference(q, k, v, mask, limits)
+    if backend == "blocked" and mask is None:
+        return _by_row(functools.partial(blocked, limits=limits), mesh, q, k, v, segments, spans)
+    if backend == "blocked" or (limits.softcap is not None and (backend == "xla" or mask is not None)):
+        return masked(q, k, v, causal_mask(q.shape[1], limits.window) if mask is None else mask, limits.softcap)
     if backend == "xla" or mask is not None:
-        return library(q, k, v, mask, "xla")
+        return library(q, k, v, mask, "xla", limits.window)
     if backend == "cudnn":
-        return library(q, k, v, None, "cudnn")
+        return library(q, k, v, None, "cudnn", limits.window)
+    if limits != NO_LIMITS:
+        return _tiled(q, k, v, segments, functools.partial(_kernels(backend).prefill, limits=limits), mesh)
     return _tiled(q, k, v, segments, _kernels(backend).prefill, mesh)
 
 
@@ -83,6 +95,7 @@ def attend_cache(
     used: jax.Array | None,
     backend: str,
     mesh: Mesh | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> jax.Array:
     """Attention of new tokens over one layer of a cache in which their keys and values have been written.
 
@@ -93,6 +106,7 @@ def attend_cache(
         mask says, in the form that `pallas` and `splash` need to read no more than that. Where they cannot read the cache so
         (its slots are no multiple of 16, say), they read it as `xla` does, and a log line says so once.
       backend, mesh: as in `attend`.
+      limits: the window, which is in the mask already and which no kernel that reads used slots has, and the soft cap.
 
     Returns:
       [B, S, H, D] in the dtype of q.
@@ -103,14 +117,19 @@ def attend_cache(
     if used is not None and backend in ("pallas", "splash"):
         refuse(backend, width, q.dtype)
         try:
+            if limits.window is not None:
+                raise ValueError(f"it has no window of {limits.window} tokens over a cache")
             _kernels(backend).refuse_decode(batch * k.shape[2] // (1 if mesh is None else mesh.size), k.shape[3], width)
         except ValueError as error:
             log_once(f"the attention backend {backend} reads whole caches: {error}")
         else:
-            split = _split(_kernels(backend).decode, mesh, (_QUERIES, kv_cache.AXES, kv_cache.AXES, (), ("batch",)))
+            decode = _kernels(backend).decode
+            if limits.softcap is not None:
+                decode = functools.partial(decode, softcap=limits.softcap)
+            split = _split(decode, mesh, (_QUERIES, kv_cache.AXES, kv_cache.AXES, (), ("batch",)))
             return split(q, k, v, layer, used)
     keys, values = (x[layer, :, :, : mask.shape[2]] for x in (k, v))
-    return attend(q, keys, values, mask, backend)
+    return attend(q, keys, values, mask, backend, limits=limits._replace(window=None))
 
 
 def _tiled(

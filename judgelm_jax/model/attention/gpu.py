@@ -33,7 +33,15 @@ def refuse_decode(rows: int, slots: int, width: int) -> None:
         raise ValueError(f"heads of {width} are none of 16, 32, 64, 128")
 
 
-def decode(q: jax.Array, k: jax.Array, v: jax.Array, layer: jax.Array, used: jax.Array, interpret: bool = False) -> jax.Array:
+def decode(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    layer: jax.Array,
+    used: jax.Array,
+    softcap: float | None = None,
+    interpret: bool = False,
+) -> jax.Array:
     """`dispatch.attend_cache` for one token a row: reads the first `used` slots, in whole tiles."""
     batch, _, heads, width = q.shape
     kv_heads, slots = k.shape[2:4]
@@ -50,6 +58,7 @@ def decode(q: jax.Array, k: jax.Array, v: jax.Array, layer: jax.Array, used: jax
         jnp.repeat(used, kv_heads),
         pages_per_compute_block=at_once,
         k_splits=splits,
+        attn_logits_soft_cap=softcap,
         interpret=interpret,
     )
     return out.reshape(q.shape)

@@ -9,6 +9,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from judgelm_jax.model.config import NO_LIMITS, Limits
+
 # Queries of one block of `blocked`. Blocks of 128 take as long on two cores with 2 MB of cache each, and twice as long to
 # compile; those of 64 and of 512 take a third more.
 _BLOCK = 256
@@ -19,37 +21,63 @@ def cache_mask(positions: jax.Array, slots: int) -> jax.Array:
     return jnp.arange(slots) <= positions[:, :, None]
 
 
+def causal_mask(length: int, window: int | None) -> jax.Array:
+    """bool [1, length, length]: a query sees itself and the keys before it, no more than `window` together."""
+    positions = jnp.arange(length)[None]
+    return near(cache_mask(positions, length), positions, window, 0)
+
+
+def near(mask: jax.Array, positions: jax.Array, window: int | None, first: int) -> jax.Array:
+    """`mask` [B, S, T] without the keys that lie before the window of their query; key t has the position `first` + t."""
+    if window is None:
+        return mask
+    return mask & (first + jnp.arange(mask.shape[-1]) > positions[:, :, None] - window)
+
+
 def same_segment(queries: jax.Array, keys: jax.Array) -> jax.Array:
     """bool [B, S, T] of segment numbers [B, S] and [B, T]."""
     return queries[:, :, None] == keys[:, None, :]
 
 
-def reference(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
+def reference(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, limits: Limits = NO_LIMITS) -> jax.Array:
     """The definition, in float32."""
     queries, width = q.shape[1], q.shape[3]
     groups = q.shape[2] // k.shape[1]
     q32, k32, v32 = (x.astype(jnp.float32) for x in (q, k, v))
     k32, v32 = (jnp.repeat(x, groups, axis=1) for x in (k32, v32))  # [B, H, T, D]
-    seen = jnp.tril(jnp.ones((1, queries, queries), bool)) if mask is None else mask
-    scores = jnp.einsum("bshd,bhtd->bhst", q32, k32, precision="highest") * width**-0.5
+    seen = causal_mask(queries, limits.window) if mask is None else mask
+    scores = _capped(jnp.einsum("bshd,bhtd->bhst", q32, k32, precision="highest") * width**-0.5, limits.softcap)
     weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -jnp.inf), axis=-1)  # [B, H, S, T]
     return jnp.einsum("bhst,bhtd->bshd", weights, v32, precision="highest").astype(q.dtype)
 
 
 def library(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, implementation: Literal["xla", "cudnn"]
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array | None,
+    implementation: Literal["xla", "cudnn"],
+    window: int | None = None,
 ) -> jax.Array:
-    """`jax.nn.dot_product_attention`."""
+    """`jax.nn.dot_product_attention`; `window` where there is no mask."""
     k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)  # [B, T, K, D]
     if mask is None:
-        return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=implementation)
+        sides = None if window is None else (window - 1, 0)
+        return jax.nn.dot_product_attention(q, k, v, is_causal=True, local_window_size=sides, implementation=implementation)
     return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation=implementation)
 
 
-def blocked(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None, spans: jax.Array | None) -> jax.Array:
-    """A row and a block of queries at a time against the keys up to the block's end: nearly nothing above the diagonal is
-    computed, and the scores of one block are all that is kept. Where `spans` are given, blocks outside of a row's are zeros
-    that cost nothing."""
+def blocked(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    segments: jax.Array | None,
+    spans: jax.Array | None,
+    limits: Limits = NO_LIMITS,
+) -> jax.Array:
+    """A row and a block of queries at a time against the keys from the window of its first query to its end: nearly nothing
+    that no query sees is computed, and the scores of one block are all that is kept. Where `spans` are given, blocks outside of
+    a row's are zeros that cost nothing."""
     batch, length, heads, width = q.shape
     kv_heads = k.shape[1]
     q = q.reshape(batch, length, kv_heads, heads // kv_heads, width).transpose(0, 2, 3, 1, 4) * width**-0.5
@@ -58,11 +86,14 @@ def blocked(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None
         q, k, v, segments, span = jax.tree.map(lambda x: x[None], own)
 
         def block(start, end):
-            below = cache_mask(jnp.arange(start, end)[None], end)
+            first = 0 if limits.window is None else max(0, start - limits.window + 1)
+            positions = jnp.arange(start, end)[None]
+            below = near(cache_mask(positions, end)[:, :, first:], positions, limits.window, first)
             if segments is not None:
-                below &= same_segment(segments[:, start:end], segments[:, :end])
+                below &= same_segment(segments[:, start:end], segments[:, first:end])
             # A backward pass computes the scores of a block again: keeping them all costs more time than that.
-            return jax.checkpoint(_products)(q[..., start:end, :], k[:, :, :end], v[:, :, :end], below)
+            products = jax.checkpoint(functools.partial(_products, softcap=limits.softcap))
+            return products(q[..., start:end, :], k[:, :, first:end], v[:, :, first:end], below)
 
         blocks = []
         for start in range(0, length, _BLOCK):
@@ -80,18 +111,22 @@ def blocked(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
 
 
-def masked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+def masked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, softcap: float | None = None) -> jax.Array:
     """All queries at once, each product a plain batched matrix product."""
     batch, length, heads, width = q.shape
     q = q.reshape(batch, length, k.shape[1], -1, width).transpose(0, 2, 3, 1, 4) * width**-0.5
-    return _products(q, k, v, mask).transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
+    return _products(q, k, v, mask, softcap).transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
 
 
-def _products(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+def _products(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, softcap: float | None) -> jax.Array:
     """[B, K, H / K, S, D] of scaled queries of that shape; each product is a plain batched matrix product."""
     scores = jnp.einsum("bkgsd,bktd->bkgst", q, k, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask[:, None, None], scores, -jnp.inf)
+    scores = jnp.where(mask[:, None, None], _capped(scores, softcap), -jnp.inf)
     # The result does not depend on what is subtracted, so no gradient flows through it.
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     out = jnp.einsum("bkgst,bktd->bkgsd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
     return (out / weights.sum(axis=-1, keepdims=True)).astype(q.dtype)
+
+
+def _capped(scores: jax.Array, softcap: float | None) -> jax.Array:
+    return scores if softcap is None else jnp.tanh(scores / softcap) * softcap

@@ -10,6 +10,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
 from judgelm_jax.model.attention.pages import as_pages, page_size, table
+from judgelm_jax.model.config import NO_LIMITS, Limits
 
 _LANES = 128
 # Queries, or keys, of a block at most; slots that decoding reads at once.
@@ -18,18 +19,38 @@ _TILE = 512
 _MOST_SCALARS = 200_000
 
 
-def prefill(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None, interpret: bool = False) -> jax.Array:
+def prefill(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    segments: jax.Array | None,
+    limits: Limits = NO_LIMITS,
+    interpret: bool = False,
+) -> jax.Array:
     """Splash attention, forward and backward: `dispatch.attend` without a mask, for S a multiple of 128.
 
-    Blocks above the diagonal are not visited. Grouped heads read their common keys and values where they lie.
+    Blocks above the diagonal, or wholly before the window, are not visited. Grouped heads read their common keys and values
+    where they lie.
     """
     _, length, heads, width = q.shape
     tile = max(size for size in range(_LANES, _TILE + 1, _LANES) if length % size == 0)
     sizes = splash.BlockSizes(
         block_q=tile, block_kv=tile, block_q_dkv=tile, block_kv_dkv=tile, block_q_dq=tile, block_kv_dq=tile
     )
-    mask = masks.MultiHeadMask([masks.CausalMask((length, length))] * heads)
-    kernel = jax.vmap(splash.make_splash_mha(mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret))
+    if limits.window is None:
+        seen: masks.Mask = masks.CausalMask((length, length))
+    else:
+        seen = masks.LocalMask((length, length), (limits.window - 1, 0), 0)
+    kernel = jax.vmap(
+        splash.make_splash_mha(
+            masks.MultiHeadMask([seen] * heads),
+            block_sizes=sizes,
+            head_shards=1,
+            q_seq_shards=1,
+            attn_logits_soft_cap=limits.softcap,
+            interpret=interpret,
+        )
+    )
     scaled = q.swapaxes(1, 2) * width**-0.5  # the kernel does not scale
     out = kernel(scaled, k, v) if segments is None else kernel(scaled, k, v, splash.SegmentIds(segments, segments))
     return out.swapaxes(1, 2)
@@ -46,7 +67,9 @@ def refuse_decode(rows: int, slots: int, width: int) -> None:
         )
 
 
-def decode(q: jax.Array, k: jax.Array, v: jax.Array, layer: jax.Array, used: jax.Array) -> jax.Array:
+def decode(
+    q: jax.Array, k: jax.Array, v: jax.Array, layer: jax.Array, used: jax.Array, softcap: float | None = None
+) -> jax.Array:
     """`dispatch.attend_cache` for one token a row: reads the first `used` slots, in whole tiles."""
     batch, _, heads, width = q.shape
     kv_heads, slots = k.shape[2:4]
@@ -59,5 +82,6 @@ def decode(q: jax.Array, k: jax.Array, v: jax.Array, layer: jax.Array, used: jax
         jnp.repeat(used, kv_heads),
         table(layer, rows, slots // page, at_once),
         pages_per_compute_block=at_once,
+        attn_logits_soft_cap=softcap,
     )
     return out.reshape(q.shape).astype(q.dtype)

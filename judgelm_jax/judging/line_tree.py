@@ -110,6 +110,8 @@ def log_probabilities(
       hidden: [B, E], what `forward` returned at the last token of each prompt.
     """
     batch, count, slots = lengths.shape[0], len(tree.tokens), kv_cache.slots_of(cache)
+    if count == 0:  # each line is one token, and what follows the prompt says all
+        return _of_lines(tree, _edge_log_probabilities(params, config, tree, hidden[:, None])), cache
     devices = 1 if placement.mesh is None else placement.mesh.shape["data"] * placement.mesh.shape["fsdp"]
     at_once = min(count, max(1, _PAIRS_AT_ONCE // (-(-batch // devices) * slots)))
     parts = -(-count // at_once)
@@ -141,7 +143,12 @@ def log_probabilities(
         states = states.swapaxes(0, 1).reshape(batch, parts * at_once, -1)[:, :count]
     # The prompt's last token is the node before the first: index 0 from here on.
     edges = _edge_log_probabilities(params, config, tree, jnp.concatenate([hidden[:, None], states], axis=1))
-    return jnp.pad(edges, ((0, 0), (0, 1)))[:, jnp.asarray(tree.paths)].sum(axis=-1), cache
+    return _of_lines(tree, edges), cache
+
+
+def _of_lines(tree: LineTree, edges: jax.Array) -> jax.Array:
+    """float32 [B, lines], from the logarithms of the edges [B, edges]."""
+    return jnp.pad(edges, ((0, 0), (0, 1)))[:, jnp.asarray(tree.paths)].sum(axis=-1)
 
 
 def _edge_log_probabilities(params: parameters.Params, config: ModelConfig, tree: LineTree, states: jax.Array) -> jax.Array:

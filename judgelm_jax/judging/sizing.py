@@ -34,7 +34,7 @@ def cache_tokens(memory: Mapping[str, int] | None, bytes_per_token: float) -> fl
 
 def prompts_with_tree(slots: int) -> int:
     """Prompts of a device batch, at most, behind each of which the cache has `slots` slots for a tree of score lines."""
-    return max(1, _CACHE_TOKENS // slots)
+    return max(1, _CACHE_TOKENS // max(1, slots))
 
 
 def slot_count(prompts: int, context: int, devices: int, tokens: float, wanted: int | None) -> int:

@@ -93,6 +93,18 @@ def test_contradicting_labels_are_a_tie(folder, one_device):
         assert row["status"] == "ok"
 
 
+def test_labels_of_one_token_each(folder, one_device, model, tmp_path):
+    text = 'template = "{question} 1: {answer1} 2: {answer2} The better one:"\nending = ""\n[labels]\n1 = 1\n2 = 2\n'
+    judge = load(folder, one_device, preset=written(tmp_path, text), mode="distribution")
+    prepared = judge.prepare(list(enumerate(RECORDS)), {}, "forward")
+    for judgment, prompt in zip(judge.judge(RECORDS), prepared.prompts, strict=True):
+        end = judge.tokenizer.encode(prompt.form.end)
+        labels = [judge.tokenizer.encode(prompt.form.end + word)[len(end) :] for word in ("1", "2")]
+        assert [len(ids) for ids in labels] == [1, 1]
+        first, second = softmax([log_probability(model, prompt.ids, ids) for ids in labels])
+        assert judgment.probabilities == pytest.approx({"0": 0, "1": first, "2": second}, abs=1e-4)
+
+
 AFTER = """
 template = "Q: {question} A: {answer1} B: {answer2} Think, then say.\\n"
 verdict = "after"

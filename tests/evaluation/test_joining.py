@@ -301,3 +301,14 @@ def test_a_row_of_an_overflow_keeps_its_status(tmp_path: Path) -> None:
     row = verdicts.judgment({"question_id": 1}, verdicts.overflow_verdict(FORWARD), pred_id="p", pred_model_id="m", tstamp=0)
     path = write(tmp_path / "p.jsonl", row)
     assert read_predictions(path, "tolerant")["1"].headline == Judged("overflow", None)
+
+
+@pytest.mark.parametrize(("text", "order"), [("7", (1,)), ("7 8 9", (2, 3, 1))])
+def test_judgments_of_another_number_of_answers_are_sent_where_they_are_used(
+    tmp_path: Path, text: str, order: tuple[int, ...]
+) -> None:
+    verdict = verdicts.verdict_from_text(text, order, "stop", (0,) * len(order))
+    row = verdicts.judgment({"question_id": 1}, verdict, pred_id="p", pred_model_id="m", tstamp=0)
+    path = write(tmp_path / "p.jsonl", row)
+    with pytest.raises(InputError, match=r"p\.jsonl:1: .*judgelm-evaluate is of pairs; judgelm-rank ranks"):
+        read_predictions(path, "tolerant")

@@ -74,9 +74,7 @@ class Wording:
 
     def fields(self) -> tuple[str, ...]:
         """The further text fields of a record that the prompt names."""
-        own = {"question", "answers", "reference", "count", "numbers"}
-        named = _PLACEHOLDER.findall(self.template + (self.of_one or ""))
-        return tuple(dict.fromkeys(name for name in named if name not in own and not re.fullmatch(r"answer[0-9]+", name)))
+        return _fields(self.template + (self.of_one or ""))
 
     def _template(self, answers: int) -> str:
         return self.template if answers > 1 or self.of_one is None else self.of_one
@@ -164,6 +162,14 @@ def render(kind: str, question: str, answers: Sequence[str], reference: str | No
         raise ValueError(f"{len(answers)} answers for a prompt of kind {kind!r}")
     wording, known = _JUDGELM[kind]
     return wording.fill(question, answers, reference, known=known)
+
+
+@functools.lru_cache(maxsize=64)
+def _fields(template: str) -> tuple[str, ...]:
+    """The placeholders of a template that are filled from fields of the record."""
+    own = {"question", "answers", "reference", "count", "numbers"}
+    named = _PLACEHOLDER.findall(template)
+    return tuple(dict.fromkeys(name for name in named if name not in own and not re.fullmatch(r"answer[0-9]+", name)))
 
 
 @functools.lru_cache(maxsize=64)

@@ -26,8 +26,8 @@ def prompt_of(kind, one, reference, policy="auto"):
 
 def test_records_become_the_golden_prompts(shared):
     golden = [json.loads(line) for line in (shared / "contract/golden_prompts.jsonl").read_text(encoding="utf-8").splitlines()]
-    golden = [row for row in golden if row["kind"] in KINDS]
-    assert {row["kind"] for row in golden} >= {"pair", "single", "multi"}
+    golden = [row for row in golden if row["kind"] in ("pair", "single", "multi")]  # multimodal records have another form
+    assert {row["kind"] for row in golden} == {"pair", "single", "multi"}
     for row in golden:
         one = record(row["question"], row["answers"], row["reference"])
         check_record(one, KINDS[row["kind"]].answers)
@@ -57,8 +57,7 @@ def test_one_answer_without_reference_is_asked_for_in_the_singular():
     assert prompt.partition("[The End of")[0] == of_many.partition("[The End of")[0]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("reference", ["the truth", None])
+@pytest.mark.parametrize(("kind", "reference"), [*((kind, "the truth") for kind in KINDS), ("pair", None), ("single", None)])
 def test_the_line_stands_behind_the_end_of_every_prompt(kind, reference):
     policy = "auto" if reference else "none"
     for count in range(KINDS[kind].answers[0], (KINDS[kind].answers[1] or 5) + 1):

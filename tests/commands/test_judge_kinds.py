@@ -6,8 +6,9 @@ import pytest
 import scipy.stats
 from judge_command import GOOD, assert_one_line, read, run, without_marks, write
 
-from judgelm_jax import laboratory
+from judgelm_jax import Judge, laboratory
 from judgelm_jax.commands import benchmark, command_line
+from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.records import dump_line
 
 ONE = {"question_id": 1, "question_body": "q", "answer1_body": "a", "reference": "r"}
@@ -106,26 +107,30 @@ def judged(folder, name, model, kind, *flags):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["scores", "distribution"])
 @pytest.mark.parametrize("kind", ["single", "multi"])
-def test_shards_resume_batches_and_eight_devices_change_no_verdict(laboratory_checkpoint, tmp_path, kind, mode):
+def test_shards_resume_batches_and_eight_devices_change_no_verdict(laboratory_checkpoint, one_device, tmp_path, kind, mode):
     flags = ["--dtype=float32", f"--mode={mode}", *(["--arrangements=2"] if kind == "multi" else [])]
     model = laboratory_checkpoint
-    whole = judged(tmp_path, "whole", model, kind, *flags, "--mesh=data:1")
+    settings = JudgeConfig(kind=kind, mode=mode, dtype="float32", arrangements=2 if kind == "multi" else None)
+    judge = Judge.load(str(model), one_device, settings)
+    whole = without_marks([judgment.row for judgment in judge.judge(records_of(kind))])
+    for row in whole:
+        row["pred_model_id"] = model.name
     assert [row["question_id"] for row in whole] == list(range(6))
     assert {row["status"] for row in whole} == {"ok"}
     assert len({json.dumps(row["scores"]) for row in whole}) > 1
-    for name, more in (("devices", ["--mesh=data:8"]), ("batches", ["--mesh=data:1", "--batch_size=1"])):
+    for name, more in (("devices", []), ("mesh", ["--mesh=data:2,fsdp:2,tensor:2", "--batch_size=1"])):
         assert_same(judged(tmp_path, name, model, kind, *flags, *more), whole)
-    assert judged(tmp_path, "shards", model, kind, *flags, "--mesh=data:1", "--shard=0/2") is None
-    assert_same(judged(tmp_path, "shards", model, kind, *flags, "--mesh=data:1", "--shard=1/2"), whole)
+    assert judged(tmp_path, "shards", model, kind, *flags, "--shard=0/2") is None
+    assert_same(judged(tmp_path, "shards", model, kind, *flags, "--shard=1/2"), whole)
     # A run that was killed in the middle of a line goes on.
-    assert judged(tmp_path, "again", model, kind, *flags, "--mesh=data:1", "--shard=0/2") is None
+    assert judged(tmp_path, "again", model, kind, *flags, "--shard=0/2") is None
     shard = tmp_path / "again.jsonl.partial" / "shard-00000-of-00002.jsonl"
     first, second, _ = shard.read_bytes().splitlines(keepends=True)
     shard.write_bytes(first + second[: len(second) // 2])
     shard.with_suffix(".done").unlink()
-    assert judged(tmp_path, "again", model, kind, *flags, "--mesh=data:1", "--shard=0/2", "--resume") is None
+    assert judged(tmp_path, "again", model, kind, *flags, "--shard=0/2", "--resume") is None
     assert shard.read_bytes().startswith(first)
-    assert_same(judged(tmp_path, "again", model, kind, *flags, "--mesh=data:1", "--shard=1/2", "--resume"), whole)
+    assert_same(judged(tmp_path, "again", model, kind, *flags, "--shard=1/2", "--resume"), whole)
 
 
 def assert_same(rows, whole):
@@ -145,7 +150,7 @@ def assert_same(rows, whole):
 
 @pytest.mark.parametrize("kind", ["single", "multi"])
 def test_bfloat16_judges_every_kind(laboratory_checkpoint, tmp_path, kind):
-    rows = judged(tmp_path, "half", laboratory_checkpoint, kind, "--mesh=data:1")
+    rows = judged(tmp_path, "half", laboratory_checkpoint, kind)
     assert {row["status"] for row in rows} == {"ok"}
     assert all(len(row["scores"]) == {"single": 1}.get(kind, 2 + (index > 0)) for index, row in enumerate(rows))
 
@@ -165,7 +170,7 @@ def test_benchmarks_of_graded_answers_and_of_four_are_judged(laboratory_checkpoi
         data, folder = tmp_path / f"{name}.jsonl", tmp_path / name
         data.write_text("".join(dump_line(row) + "\n" for row in rows))
         flags = [f"--name={name}", f"--data={data}", f"--model={laboratory_checkpoint}", f"--output={folder}"]
-        flags += ["--dtype=float32", "--mesh=data:1"]
+        flags += ["--dtype=float32"]
         assert command_line.run(benchmark.main, benchmark.FLAGS, "benchmark", flags) == 0
         judgments, metrics = read(folder / "judgments.jsonl"), json.loads((folder / "metrics.json").read_text())
         assert [len(row["scores"]) for row in judgments] == [count] * len(rows)

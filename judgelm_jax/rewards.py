@@ -31,9 +31,7 @@ def win_rate_reward(judge: JudgesPairs, reference: str | None = None) -> Callabl
     a completion that is alone.
     """
 
-    def judge_win_rate(
-        prompts: Sequence[Text], completions: Sequence[Text], *, trainer_state: Any = None, **columns: Any
-    ) -> list[float]:
+    def judge_win_rate(prompts: Sequence[Text], completions: Sequence[Text], **columns: Any) -> list[float]:
         references = columns.get(reference) if reference is not None else None
         if reference is not None and references is None:
             raise ValueError(f"the data set has no column {reference!r}; it has {', '.join(sorted(columns))}")

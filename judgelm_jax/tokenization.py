@@ -4,13 +4,12 @@ Text from records is data: `</s>`, `<s>` and `<|eot_id|>` inside it are ordinary
 """
 
 import abc
-import dataclasses
 import functools
 import itertools
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,6 @@ VOCABULARY_FILES = (SENTENCEPIECE_FILE, TOKENIZERS_FILE)
 TOKENIZER_FILES = (*VOCABULARY_FILES, CONFIG_FILE, SPECIAL_FILE, ADDED_FILE)
 # A text that goes on is tokenized behind this one, because tokenizers may begin a text with a space of their own.
 _BEHIND_THIS = "."
-SHORTENED = "\n[shortened]"
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -86,9 +84,9 @@ class Tokenizer(abc.ABC):
         It ends where the first `tokens` tokens of `text` end, or earlier where those end inside a character or
         where the prefix alone encodes to more. No longer one is tried: a few characters more might fit by chance.
         """
-        return self._cut(text, self.encode(text), tokens)[0]
+        return self.cut(text, self.encode(text), tokens)[0]
 
-    def _cut(self, text: str, ids: list[int], tokens: int) -> tuple[str, int]:
+    def cut(self, text: str, ids: list[int], tokens: int) -> tuple[str, int]:
         """`prefix` of a text whose `ids` are known, and the number of tokens of that prefix."""
         if len(ids) <= tokens:
             return text, len(ids)
@@ -300,14 +298,6 @@ def check_fits(tokenizer: Tokenizer, vocab_size: int, place: Path) -> None:
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class FittedPrompt:
-    """A rendered prompt: its `ids`, BOS first where there is one, and how many tokens were cut from each answer."""
-
-    ids: list[int]
-    removed: tuple[int, ...]
-
-
 def going_on(tokenizer: Tokenizer, text: str) -> list[int]:
     """The ids of a text that stands behind another one. Names of control tokens in it are text."""
     before = tokenizer.encode(_BEHIND_THIS)
@@ -318,55 +308,6 @@ def going_on(tokenizer: Tokenizer, text: str) -> list[int]:
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     """The ids of a prompt, behind BOS where the tokenizer puts one."""
     return [*([] if tokenizer.bos_id is None else [tokenizer.bos_id]), *tokenizer.encode(prompt)]
-
-
-def fit_prompt(
-    tokenizer: Tokenizer,
-    ids_of: Callable[[Sequence[str]], list[int]],
-    answers: Sequence[str],
-    budget: int,
-    marker: str = SHORTENED,
-) -> FittedPrompt | None:
-    """Renders a prompt of at most `budget` ids; where it would have more, shortens answers from their end.
-
-    `ids_of`: of the whole prompt with these answers. Answers are cut to one common length in tokens, the largest that
-    fits, and `marker` follows each one that is cut; shorter answers stay whole. All else is never cut. None: not even empty
-    answers (with their markers) fit.
-    """
-    whole = ids_of(answers)
-    if len(whole) <= budget:
-        return FittedPrompt(whole, (0,) * len(answers))
-    encoded = [tokenizer.encode(answer) for answer in answers]
-
-    def shortened(length: int) -> FittedPrompt:
-        texts, removed = [], []
-        for answer, ids in zip(answers, encoded, strict=True):
-            text, kept = tokenizer._cut(answer, ids, length)
-            removed.append(len(ids) - kept)
-            texts.append(text if len(ids) <= length else text + marker)
-        return FittedPrompt(ids_of(texts), tuple(removed))
-
-    # The prompt grows with the common length, but for one thing: an answer that becomes whole loses its marker.
-    # So the stretches between the answers' own lengths are searched one by one, the longest first.
-    lengths = sorted({0, *map(len, encoded)})
-    for shortest, next_longer in zip(lengths[-2::-1], lengths[:0:-1], strict=True):
-        if shortest > budget:
-            continue
-        best = shortened(shortest)
-        if len(best.ids) > budget:
-            continue
-        cut = sum(len(ids) > shortest for ids in encoded)
-        fits, too_long = shortest, min(next_longer, budget + 1)
-        while too_long - fits > 1:
-            # Each token more of the common length costs about one token in each answer that is cut.
-            length = min(fits + max(1, (budget - len(best.ids)) // cut), too_long - 1)
-            trial = shortened(length)
-            if len(trial.ids) <= budget:
-                fits, best = length, trial
-            else:
-                too_long = length
-        return best
-    return None
 
 
 def _readable(text: str) -> str:

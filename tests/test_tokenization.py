@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from judgelm_jax import prompts
 from judgelm_jax.errors import InputError
-from judgelm_jax.tokenization import SHORTENED, FittedPrompt, Tokenizer, fit_prompt, load_tokenizer
+from judgelm_jax.prompt_fitting import SHORTENED, FittedPrompt, fit_prompt
+from judgelm_jax.tokenization import Tokenizer, load_tokenizer
 
 HARD_TEXTS = [
     "",

@@ -8,7 +8,8 @@ import numpy as np
 from judgelm_jax import prompts
 from judgelm_jax.data.augmentation import Example
 from judgelm_jax.errors import InputError
-from judgelm_jax.tokenization import Tokenizer, fit_prompt
+from judgelm_jax.prompt_fitting import fit_prompt
+from judgelm_jax.tokenization import Tokenizer
 
 _KIND = "pair"
 _END = "### Response:"  # of every prompt; it is never cut

@@ -24,15 +24,16 @@ from judgelm_jax.judging.chat import Chat
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.judgment import Judgment
-from judgelm_jax.judging.prepared import Prepared, Shown, sampling_key, windows
+from judgelm_jax.judging.prepared import Prepared, Shown, record_of, sampling_key, windows
 from judgelm_jax.judging.responses import NOT_FINITE, Response
 from judgelm_jax.judging.trees import Trees
 from judgelm_jax.kinds import Case
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import parameters
 from judgelm_jax.presets import JUDGELM, kind_of
+from judgelm_jax.prompt_fitting import fit_prompt
 from judgelm_jax.records import Record, identity, question_identity, reference_of
-from judgelm_jax.tokenization import Tokenizer, fit_prompt, going_on
+from judgelm_jax.tokenization import Tokenizer, going_on
 from judgelm_jax.verdicts import LineForm, Verdict
 
 
@@ -139,7 +140,7 @@ class Judge:
         temperature: float | None = None,
     ) -> Judgment:
         """Judges one pair, in both orders unless asked otherwise."""
-        record = _record(question, (answer_1, answer_2), reference)
+        record = record_of(question, (answer_1, answer_2), reference)
         return next(self.judge([record], kind="pair", mode=mode, orders=orders, temperature=temperature))
 
     def grade(
@@ -154,7 +155,7 @@ class Judge:
         """Grades one answer by a reference that is known to be good; without one, in no published format."""
         policy = "none" if reference is None else "auto"
         settings = dataclasses.replace(self.settings, kind="single", orders=None, arrangements=None, reference=policy)
-        judged = self.asked(settings).judge([_record(question, (answer,), reference)], mode=mode, temperature=temperature)
+        judged = self.asked(settings).judge([record_of(question, (answer,), reference)], mode=mode, temperature=temperature)
         return next(judged)
 
     def rank(
@@ -174,7 +175,7 @@ class Judge:
         """
         if len(answers) < 2:
             raise InputError(f"there are {len(answers)} answers; a ranking needs two")
-        record = _record(question, answers, reference)
+        record = record_of(question, answers, reference)
         return next(self.judge([record], kind="multi", mode=mode, arrangements=arrangements, temperature=temperature))
 
     def judge(
@@ -393,9 +394,3 @@ class Judge:
             pred_model_id=self.model_id,
             tstamp=time.time(),
         )
-
-
-def _record(question: str, answers: Sequence[str], reference: str | None) -> Record:
-    record: Record = {"question_id": 0, "question_body": question}
-    record |= {f"answer{number}_body": answer for number, answer in enumerate(answers, start=1)}
-    return record if reference is None else {**record, "reference": reference}

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,13 @@ class Prepared:
     prompts: list[Prompt]
     verdicts: dict[int, Verdict]  # of what is shown that needs no model, by its number
     by_pairs: dict[int, int]  # of records whose answers are judged two by two, how many these are
+
+
+def record_of(question: str, answers: Sequence[str], reference: str | None) -> Record:
+    """A record for one call from Python."""
+    record: Record = {"question_id": 0, "question_body": question}
+    record |= {f"answer{number}_body": answer for number, answer in enumerate(answers, start=1)}
+    return record if reference is None else {**record, "reference": reference}
 
 
 def windows(numbered: Iterable[tuple[int, Record]]) -> Iterator[tuple[tuple[int, Record], ...]]:

@@ -77,7 +77,7 @@ def main() -> None:
         print(f"judgelm-convert: {source.folder} has no tokenizer, which judging needs", file=sys.stderr)
     if VERIFY.value:
         needed = bytes_needed(source, theirs_in_layers=not theirs.is_file())
-        print(f"--verify will need {needed / 1e9:.2f} GB of memory beside that of the programs (about 1 GB)", flush=True)
+        print(f"--verify will need {needed / 1e9:.2f} GB of memory beside that of the programs (about 1.5 GB)", flush=True)
     convert(source, target, TO.value, overwrite=OVERWRITE.value, shard_bytes=int(SHARD_SIZE.value * 1e9))
     tensors, size = len(tensor_table(source.config)), stored_bytes(source.weights, source.config)
     seconds = time.monotonic() - start

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -158,7 +159,7 @@ def test_nobody_reads_standard_output_and_the_work_is_done_all_the_same(argument
     target, _ = shard_of(arguments)
     for number, stdout in enumerate(("| true", ">&-", "> /dev/full")):
         output_flag = f"--output={target}.{number}"
-        command = " ".join([sys.executable, "-c", f"'{PROGRAM}'", *arguments[:2], output_flag, "--limit=2", "--dtype=float32"])
+        command = shlex.join([sys.executable, "-c", PROGRAM, *arguments[:2], output_flag, "--limit=2", "--dtype=float32"])
         environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
         done = subprocess.run(
             ["bash", "-c", f"set -o pipefail; {command} {stdout}"], capture_output=True, text=True, env=environment

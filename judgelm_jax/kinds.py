@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from judgelm_jax import prompts
+from judgelm_jax.conversations import ALL, LAST, check_conversations, render, turns_of
 from judgelm_jax.errors import InputError
 from judgelm_jax.prompts import Wording
 from judgelm_jax.records import Record, answers_of, check_text
@@ -19,6 +20,7 @@ class Case:
 
     `reference`: the text of the reference answer. `known`: an answer that is known to be good. Neither is judged, and neither
     is ever shortened. `texts`: further fields that the prompt names. `wording`: the prompt, where it is not that of the kind.
+    `shorter`: the same with fewer and fewer turns before the last, taken where it is too long, before answers are shortened.
     """
 
     question: str
@@ -27,6 +29,7 @@ class Case:
     known: str | None = None
     texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     wording: Wording | None = None
+    shorter: tuple["Case", ...] = ()
 
 
 # The verdicts of a record, of each case those of its arrangements → those that count, and further fields of the judgment.
@@ -50,6 +53,9 @@ class Kind:
 
     Of presets (see `presets.Preset`): `winners`, `ending`, `marker`, `reason_tokens`; `lead`, with which each response is
     begun; `system` and `chat`, for prompts that are messages of a conversation. `sha256`: of the preset.
+
+    Of conversations: `structure`, the check of a record that has no `answerK_body`; `of_all_turns`, `cases` where all turns are
+    judged and not the last one alone.
     """
 
     name: str
@@ -68,6 +74,8 @@ class Kind:
     system: str = ""
     chat: bool = False
     sha256: str | None = None
+    structure: Callable[[Record], None] | None = None
+    of_all_turns: Callable[[Record, str | None], tuple[Case, ...]] | None = None
 
     def cases_of(self, record: Record, reference: str | None, policy: str) -> tuple[Case, ...]:
         """The cases of a record that has the fields which `records.check_record` asks for. `policy`: that of `--reference`.
@@ -83,7 +91,7 @@ class Kind:
                 f"--kind={self.name} judges by a reference and this record has none; add the field 'reference', give "
                 "--references=FILE, or pass --reference=none to judge without one"
             )
-        return tuple(dataclasses.replace(case, texts={**case.texts, **texts}, wording=wording) for case in found)
+        return tuple(_with(case, {**case.texts, **texts}, wording) for case in found)
 
     def _wording(self, record: Record, cases: Sequence[Case]) -> Wording:
         referenced = all(case.known is not None or case.reference is not None for case in cases)
@@ -184,9 +192,30 @@ def _grade(verdict: Verdict) -> float | None:
     return None if scores is None else scores[0]
 
 
+def _with(case: Case, texts: Mapping[str, str], wording: Wording) -> Case:
+    shorter = tuple(_with(one, texts, wording) for one in case.shorter)
+    return dataclasses.replace(case, texts=texts, wording=wording, shorter=shorter)
+
+
+def _chats(judged: str) -> Callable[[Record, str | None], tuple[Case, ...]]:
+    """Two chats as one pair; where that is too long, without the oldest turns."""
+
+    def cases(record: Record, reference: str | None) -> tuple[Case, ...]:
+        system, turns = turns_of(record)
+        shown = [render(system, turns, judged, left_out) for left_out in range(len(turns))]
+        by_turn = any(turn.reference is not None for turn in turns)
+        whole, *shorter = (Case(one.question, one.answers, one.reference if by_turn else reference) for one in shown)
+        return (dataclasses.replace(whole, shorter=tuple(shorter)),)
+
+    return cases
+
+
 KINDS = {
     "pair": Kind("pair", (2, 2), _all_answers, prompts.TEXT),
     "multi": Kind("multi", (2, None), _all_answers, prompts.TEXT),
     "single": Kind("single", (1, 2), _graded_answer, prompts.TEXT, needs_reference=True, conclude=_says_whether_by_reference),
+    "conversation": Kind(
+        "conversation", (2, 2), _chats(LAST), prompts.TEXT, structure=check_conversations, of_all_turns=_chats(ALL)
+    ),
     "multimodal": Kind("multimodal", (1, 1), _alternatives, prompts.MULTIMODAL, conclude=_best_alternative),
 }

@@ -92,6 +92,7 @@ def check_records(
     path: Path,
     *,
     answers: tuple[int, int | None] = (2, 2),
+    structure: Callable[[Record], object] | None = None,
     limit: int | None = None,
     also: Callable[[Record], object] | None = None,
 ) -> InputSummary:
@@ -100,6 +101,7 @@ def check_records(
     Args:
       path: the file.
       answers: the fewest and the most that a record may have (None: any number).
+      structure: the check of a record, in place of `check_record`.
       limit: the number of records that will be judged. The rest is checked all the same, but not counted.
       also: a further check of each record; it raises an `InputError` without place.
 
@@ -117,7 +119,10 @@ def check_records(
             if record is None:
                 continue
             try:
-                check_record(record, answers)
+                if structure is None:
+                    check_record(record, answers)
+                else:
+                    structure(record)
                 if also is not None:
                     also(record)
                 hashes.append(identity_hash(identity(record)))

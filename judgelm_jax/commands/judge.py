@@ -50,6 +50,13 @@ PRESET = flags.DEFINE_string(
     f"how the judge is asked and read: {', '.join((JUDGELM, *NAMES))}, or a .toml file.",
     flag_values=FLAGS,
 )
+TURNS = flags.DEFINE_enum(
+    "turns",
+    _DEFAULTS.turns,
+    JudgeConfig.TURNS,
+    "kind conversation: what is judged, the replies to the last turn or to all.",
+    flag_values=FLAGS,
+)
 MODE = flags.DEFINE_enum(
     "mode",
     _DEFAULTS.mode,
@@ -150,6 +157,7 @@ def main() -> None:
     settings = JudgeConfig(
         kind=KIND.value,
         preset=PRESET.value,
+        turns=TURNS.value,
         mode=MODE.value,
         orders=ORDERS.value,
         arrangements=parse_wanted(ARRANGEMENTS.value),

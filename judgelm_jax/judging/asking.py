@@ -2,11 +2,14 @@
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Sequence
 
+from judgelm_jax.arrangements import Arrangement, as_shown
 from judgelm_jax.chat_template import ChatTemplate, chat_ids, takes_system
 from judgelm_jax.errors import InputError
 from judgelm_jax.kinds import Case, Kind
+from judgelm_jax.prompt_fitting import FittedPrompt, fit_prompt
 from judgelm_jax.tokenization import Tokenizer, prompt_ids
 from judgelm_jax.verdicts import LineForm
 
@@ -28,6 +31,21 @@ class Asking:
         """The prompt of a case with its answers in the order (and as short) as they are given."""
         text = self.kind.prompt(case, answers)
         return prompt_ids(self.tokenizer, text) if self.template is None else self._conversation(text)
+
+    def fit(self, case: Case, order: Arrangement, budget: int) -> FittedPrompt | None:
+        """The prompt of a case in an arrangement, of at most `budget` ids: without the oldest turns of a chat where that is too
+        long, and with shortened answers where nothing else helps. None: it does not fit at all."""
+        whole, answers = case, as_shown(case.answers, order)
+        for shorter in case.shorter:
+            if len(self.ids(case, answers)) <= budget:
+                break
+            case, answers = shorter, as_shown(shorter.answers, order)
+        fitted = fit_prompt(self.tokenizer, lambda texts: self.ids(case, texts), answers, budget)
+        if fitted is None or case is whole:
+            return fitted
+        before, after = (self.tokenizer.encode_batch(texts) for texts in (as_shown(whole.answers, order), answers))
+        left_out = (len(long) - len(short) for long, short in zip(before, after, strict=True))
+        return dataclasses.replace(fitted, removed=tuple(map(operator.add, fitted.removed, left_out)))
 
     def form(self, case: Case) -> LineForm:
         """The lines that may follow the prompt of a case, or its reason and marker."""

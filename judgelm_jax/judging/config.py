@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from judgelm_jax import distributions
+from judgelm_jax.conversations import LAST, TURNS
 from judgelm_jax.errors import InputError
 from judgelm_jax.kinds import KINDS
 from judgelm_jax.model.config import ATTENTION_BACKENDS
@@ -21,6 +22,7 @@ class JudgeConfig:
 
     kind: str = "pair"
     preset: str = JUDGELM
+    turns: str = LAST
     mode: str = "scores"
     orders: str | None = None
     arrangements: int | str | None = None
@@ -38,6 +40,7 @@ class JudgeConfig:
     KINDS = tuple(KINDS)
     MODES = ("scores", "explain", "distribution")
     ORDERS = ("forward", "reversed", "both")
+    TURNS = TURNS
     REFERENCES = ("auto", "none", "required")
     OVERFLOWS = ("truncate", "error", "skip", "pairs")
     DTYPES = ("bfloat16", "float32")
@@ -47,6 +50,7 @@ class JudgeConfig:
         choices = {
             "kind": self.KINDS,
             "mode": self.MODES,
+            "turns": self.TURNS,
             "reference": self.REFERENCES,
             "on_overflow": self.OVERFLOWS,
             "dtype": self.DTYPES,
@@ -67,7 +71,7 @@ class JudgeConfig:
         if self.mode == "distribution" and self.temperature:
             raise InputError("temperature does not go with the mode distribution, which samples nothing; leave it at 0")
         distributions.grid(self.score_grid)
-        kind_of(self.kind, self.preset)
+        kind_of(self.kind, self.preset, self.turns)
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
         if self.keep_as == "":

@@ -31,7 +31,6 @@ from judgelm_jax.kinds import Case
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import parameters
 from judgelm_jax.presets import JUDGELM, kind_of
-from judgelm_jax.prompt_fitting import fit_prompt
 from judgelm_jax.records import Record, identity, question_identity, reference_of
 from judgelm_jax.tokenization import Tokenizer, going_on
 from judgelm_jax.verdicts import LineForm, Verdict
@@ -66,7 +65,7 @@ class Judge:
         self._reasoner: Engine | None = None
         self.engine, self.tokenizer, self.settings, self.model_id = engine, tokenizer, settings, model_id
         self.source = source or model_id
-        self.kind = kind_of(settings.kind, settings.preset)
+        self.kind = kind_of(settings.kind, settings.preset, settings.turns)
         if self.kind.chat and chat_template is None:
             raise ValueError("this preset asks in a conversation: give the chat template")
         own_scores = settings.mode != "distribution" or settings.preset != JUDGELM
@@ -100,7 +99,7 @@ class Judge:
     def of_checkpoint(checkpoint: Checkpoint, mesh: str | Mesh, settings: JudgeConfig, model_id: str, source: str) -> "Judge":
         """`load` of a checkpoint that was opened; `source` names it in errors."""
         tokenizer, config = checkpoint.required_tokenizer(), checkpoint.config
-        asks_in_conversation = kind_of(settings.kind, settings.preset).chat
+        asks_in_conversation = kind_of(settings.kind, settings.preset, settings.turns).chat
         chat_template = load_chat_template(checkpoint.tokenizer_folder, tokenizer) if asks_in_conversation else None
         device_mesh = mesh if isinstance(mesh, Mesh) else sharding.make_mesh(MeshConfig.parse(mesh))
         params = checkpoint.load(parameters.param_shardings(config, device_mesh), settings.dtype)
@@ -120,7 +119,7 @@ class Judge:
                     raise InputError(
                         f"the weights are loaded in {self.settings.dtype}; load the judge anew for {settings.dtype}"
                     )
-                if kind_of(settings.kind, settings.preset).chat and self._chat_template is None:
+                if kind_of(settings.kind, settings.preset, settings.turns).chat and self._chat_template is None:
                     raise InputError(f"the preset {settings.preset!r} needs the chat template: load the judge with this preset")
                 trees = Trees(self.tokenizer, settings.mode)
                 engine = Engine({}, self.engine.config, self.engine.mesh, settings, trees)
@@ -295,8 +294,7 @@ class Judge:
         prepared.shown.append(shown)
         form = self.asking.form(case)
         budget = self._budget(form)
-        answers = as_shown(case.answers, order)
-        fitted = fit_prompt(self.tokenizer, lambda texts: self.asking.ids(case, texts), answers, budget)
+        fitted = self.asking.fit(case, order, budget)
         if fitted is not None and any(fitted.removed) and self.settings.on_overflow in ("skip", "error"):
             fitted = None
         if fitted is None:

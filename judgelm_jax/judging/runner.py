@@ -68,7 +68,7 @@ def check(job: Job, settings: JudgeConfig) -> CheckedInput:
     if job.input.exists() and not job.input.is_file():
         raise InputError(f"{job.input}: is no plain file, and it is read more than once; write the records to a file")
     references = {} if job.references is None else read_references(job.references)
-    kind = kind_of(settings.kind, settings.preset)
+    kind = kind_of(settings.kind, settings.preset, settings.turns)
 
     def check_record(record: Record) -> None:
         verdicts.kept(record, settings.keep_as)
@@ -78,7 +78,7 @@ def check(job: Job, settings: JudgeConfig) -> CheckedInput:
                 len(case.answers), orders=settings.orders, wanted=settings.arrangements, identity=identity(record), seed=0
             )
 
-    summary = check_records(job.input, answers=kind.answers, limit=job.limit, also=check_record)
+    summary = check_records(job.input, answers=kind.answers, structure=kind.structure, limit=job.limit, also=check_record)
     if settings.reference == "required" or (job.references is not None and settings.reference != "none"):
         for number, record in itertools.islice(read_jsonl(job.input), summary.records):
             if question_identity(record) not in references and reference_of(record) is None:
@@ -96,7 +96,7 @@ def check_room(job: Job, settings: JudgeConfig, checked: CheckedInput, tokenizer
     Raises:
       InputError: names the line with the most answers.
     """
-    kind = kind_of(settings.kind, settings.preset)
+    kind = kind_of(settings.kind, settings.preset, settings.turns)
     if kind.answers[1] is not None or settings.on_overflow in ("pairs", "skip"):
         return
     most, place = 0, 0
@@ -118,7 +118,7 @@ def check_room(job: Job, settings: JudgeConfig, checked: CheckedInput, tokenizer
 
 def fingerprint(job: Job, settings: JudgeConfig, checked: CheckedInput, model: str, model_id: str) -> dict[str, Any]:
     """Everything that a judgment depends on, by name. `model` is the fingerprint of the checkpoint."""
-    kind = kind_of(settings.kind, settings.preset)
+    kind = kind_of(settings.kind, settings.preset, settings.turns)
     references = hashlib.sha256()
     for pair in sorted(checked.references.items()):
         references.update(repr(pair).encode("utf-8", "surrogatepass"))

@@ -11,7 +11,7 @@ from judgelm_jax.judging.responses import Counts, Response
 from judgelm_jax.judging.trees import Trees
 from judgelm_jax.tokenization import Tokenizer
 
-_QUALITY = re.compile(r"Assistant \d+'s Answer\]\nquality ([0-9.]+)")
+_QUALITY = re.compile(r"Assistant \d+'s Answer\]\n(?:\[Turn \d+\]\n)?quality ([0-9.]+)")
 
 
 @functools.cache

@@ -245,3 +245,23 @@ def test_alternatives_without_a_verdict_count_as_nothing():
 
 def verdict(scores):
     return Verdict("unparsed" if scores is None else "ok", scores, None, (1,), "", "", "stop", (0,))
+
+
+def test_chats_are_judged_without_their_oldest_turns_where_they_are_too_long(tokenizer):
+    def chat(quality):
+        texts = ["How good?", f"quality {quality} " + "and so on " * 60, "And now?", f"quality {quality}"]
+        return [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
+
+    row = {"question_id": 1, "conversation_1": chat(7), "conversation_2": chat(5)}
+    long = stub_judge(tokenizer, kind="conversation", orders="both")
+    whole = judged(long, row)
+    assert (whole["scores"], whole["winner"], whole["order"], whole["truncated"]) == ([7, 5], 1, "both", [0, 0])
+    tokens = len(tokenizer.encode(long.engine.seen[0]))
+    short = stub_judge(tokenizer, kind="conversation", orders="both", budget=tokens - 50)
+    cut = judged(short, row)
+    assert "[earlier turns left out]" in short.engine.seen[0]
+    assert "and so on" not in short.engine.seen[0]
+    assert (cut["scores"], cut["status"]) == ([7, 5], "truncated")
+    assert min(cut["truncated"]) > 60
+    skipped = stub_judge(tokenizer, kind="conversation", on_overflow="skip", budget=tokens - 50)
+    assert judged(skipped, row)["status"] == "overflow"

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from judgelm_jax.conversations import rendered
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks import rules
 from judgelm_jax.evaluation.benchmarks.benchmark import (
@@ -19,7 +20,6 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
     require,
     rows_of,
 )
-from judgelm_jax.evaluation.formats.conversation import rendered
 from judgelm_jax.evaluation.formats.rows import read_rows
 from judgelm_jax.records import Record
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from judgelm_jax.conversations import messages, rendered
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.formats.conversation import messages, rendered
 from judgelm_jax.evaluation.formats.rows import as_text
 from judgelm_jax.records import Record, question_identity
 

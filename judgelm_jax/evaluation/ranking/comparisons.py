@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from judgelm_jax.conversations import replies_of
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.joining import Judged, read_predictions
 from judgelm_jax.evaluation.metrics import OrderCounts, count_orders
@@ -66,7 +67,7 @@ def read_comparisons(
     for path in paths:
         if sum(path.resolve() == other.resolve() for other in paths) > 1:
             raise InputError(f"{path}: is given twice; each judgment counts once")
-        counts = {len(answers_of(row)) for _, row in read_jsonl(path)}
+        counts = {len(_answers(row)) for _, row in read_jsonl(path)}
         if 2 in counts and len(counts) > 1:
             raise InputError(f"{path}: judgments of two answers and of {max(counts)} are mixed; give a file for each")
         pairs = read_predictions(path, parser, decide=decide) if counts == {2} else {}
@@ -86,7 +87,7 @@ def name_two_models(judgments: Iterable[Record]) -> bool:
     """Whether every judgment says whose answers it compares, and they are of two models or more."""
     found: set[str] = set()
     for row in judgments:
-        names = [row.get(f"answer{number}_model_id") for number in range(1, 1 + len(answers_of(row)))]
+        names = [row.get(f"answer{number}_model_id") for number in range(1, 1 + len(_answers(row)))]
         if (
             len(names) < 2
             or len(set(map(str, names))) < len(names)
@@ -99,7 +100,7 @@ def name_two_models(judgments: Iterable[Record]) -> bool:
 
 def _results(row: Record, winners: dict[str, int | None]) -> Iterator[tuple[int, int, float]]:
     """The numbers of two answers (from 1) and the result of the first of them, for every two answers of a judgment."""
-    count = len(answers_of(row))
+    count = len(_answers(row))
     if count < 2:
         raise InputError(f"there are {count} answers (answer1_body, answer2_body, ...); a comparison needs two")
     if count == 2 and (key := identity(row)) in winners:
@@ -116,6 +117,11 @@ def _results(row: Record, winners: dict[str, int | None]) -> Iterator[tuple[int,
         if scores[first] is not None and scores[second] is not None:
             difference = scores[first] - scores[second]
             yield first + 1, second + 1, 0.5 if difference == 0 else float(difference > 0)
+
+
+def _answers(row: Record) -> list[str]:
+    """The answers, or what the assistants of two chats said."""
+    return answers_of(row) or replies_of(row)
 
 
 def _is_score(value: object) -> bool:
@@ -135,7 +141,7 @@ def _comparison(row: Record, first: int, second: int, result: float, cluster: st
     if by is not None and by not in row:
         raise InputError(f"the field {by!r} is missing; every row needs it to be split by it")
     question = row.get(cluster)
-    answers = answers_of(row)
+    answers = _answers(row)
     if not all(isinstance(answer, str) for answer in answers):
         raise InputError("an answer is no text; make answer1_body, answer2_body and so on strings")
     return Comparison(

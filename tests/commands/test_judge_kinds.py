@@ -148,6 +148,7 @@ def assert_same(rows, whole):
                 assert one[name] == other[name], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["single", "multi"])
 def test_bfloat16_judges_every_kind(laboratory_checkpoint, tmp_path, kind):
     rows = judged(tmp_path, "half", laboratory_checkpoint, kind)
@@ -170,7 +171,7 @@ def test_benchmarks_of_graded_answers_and_of_four_are_judged(laboratory_checkpoi
         data, folder = tmp_path / f"{name}.jsonl", tmp_path / name
         data.write_text("".join(dump_line(row) + "\n" for row in rows))
         flags = [f"--name={name}", f"--data={data}", f"--model={laboratory_checkpoint}", f"--output={folder}"]
-        flags += ["--dtype=float32"]
+        flags += ["--dtype=float32", f"--mode={'distribution' if count == 1 else 'scores'}"]
         assert command_line.run(benchmark.main, benchmark.FLAGS, "benchmark", flags) == 0
         judgments, metrics = read(folder / "judgments.jsonl"), json.loads((folder / "metrics.json").read_text())
         assert [len(row["scores"]) for row in judgments] == [count] * len(rows)
@@ -180,5 +181,5 @@ def test_benchmarks_of_graded_answers_and_of_four_are_judged(laboratory_checkpoi
             shares = [len(own & set(label["correct"])) / len(own) for own, label in zip(best, labels, strict=True)]
             assert metrics["score"] == pytest.approx(sum(shares) / 4)
         else:
-            scores = [[row["scores"][0] for row in judgments], [label["score"] for label in labels]]
+            scores = [[row["expected_scores"][0] for row in judgments], [label["score"] for label in labels]]
             assert metrics["score"] == pytest.approx(scipy.stats.pearsonr(*scores).statistic)

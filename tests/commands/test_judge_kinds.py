@@ -160,6 +160,7 @@ def test_bfloat16_judges_every_kind(laboratory_checkpoint, tmp_path, kind):
     assert all(len(row["scores"]) == {"single": 1}.get(kind, 2 + (index > 0)) for index, row in enumerate(rows))
 
 
+@pytest.mark.slow
 def test_benchmarks_of_graded_answers_and_of_four_are_judged(laboratory_checkpoint, tmp_path):
     answers = [[pair.record["answer1_body"], pair.record["answer2_body"]] for pair in laboratory.make_pairs(8, seed=6)]
     graded = [

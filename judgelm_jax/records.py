@@ -197,7 +197,7 @@ def check_record(record: Record, answers: tuple[int, int | None] = (2, 2)) -> No
     """
     question_identity(record)  # references join by it
     check_text(record, "question_body")
-    if "text" in record and "answer1_body" not in record:
+    if "text" in record and not any(_answer_number(name) for name in record):
         raise InputError("this is a model's answer, no judge record; judgelm-prepare makes records of answer files")
     needed, most = answers
     for number in range(1, needed + 1):

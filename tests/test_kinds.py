@@ -61,7 +61,11 @@ def test_one_answer_without_reference_is_asked_for_in_the_singular():
 def test_the_line_stands_behind_the_end_of_every_prompt(kind, reference):
     policy = "auto" if reference else "none"
     for count in range(KINDS[kind].answers[0], (KINDS[kind].answers[1] or 5) + 1):
-        (case,) = KINDS[kind].cases_of(record("q", [f"a{n}" for n in range(count)], reference), reference, policy)
+        row = record("q", [f"a{n}" for n in range(count)], reference)
+        row |= {
+            f"conversation_{n}": [{"role": "user", "content": "q"}, {"role": "assistant", "content": f"a{n}"}] for n in (1, 2)
+        }
+        (case,) = KINDS[kind].cases_of(row, reference, policy)
         form = KINDS[kind].form(case, SCORE_STRINGS)
         assert KINDS[kind].prompt(case, case.answers).endswith(form.end)
         assert form.count == len(case.answers)

@@ -36,6 +36,7 @@ SHORT = {
     ),
     "--output=runs/reviews\n": "--output=runs/reviews --config.training.batch=2 --config.training.steps=2 "
     "--config.evaluation.records=4\n",
+    "--input=runs/mine/chats.jsonl": "--input=runs/mine/chats.jsonl --context=1024",
     "--input=runs/mt_bench/records.jsonl": "--input=runs/mt_bench/records.jsonl --context=1024",  # few lengths to compile for
 }
 # Of a file of real records, that many are judged.

@@ -30,6 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_technique_is_trained_judged_twice_and_reported(folder: Path) -> None:
     summary = json.loads((folder / "ablation.json").read_text())
     assert (summary["seeds"], summary["records"]) == ([0], [24])
@@ -49,6 +50,7 @@ def test_every_technique_is_trained_judged_twice_and_reported(folder: Path) -> N
     assert (folder / "ablation.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_that_evaluate_computes_from_the_files(folder: Path) -> None:
     summary = json.loads((folder / "ablation.json").read_text())
     for number, cell in enumerate(summary["cells"]):
@@ -62,6 +64,7 @@ def test_the_numbers_are_those_that_evaluate_computes_from_the_files(folder: Pat
             assert cell[metric] == pytest.approx(metrics[metric]), metric
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     copy = tmp_path / "run"
     shutil.copytree(folder, copy)
@@ -86,6 +89,7 @@ def refusal(capsys: pytest.CaptureFixture, *arguments: object) -> str:
     return captured.err
 
 
+@pytest.mark.slow
 def test_what_the_user_can_mend_is_named_in_one_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "--seeds" in refusal(capsys, f"--output={tmp_path / 'a'}", "--quick", "--seeds=2")
     assert "output" in refusal(capsys)

@@ -48,6 +48,7 @@ def test_a_wrong_mode_is_refused(capfd):
     assert "--modes=score: must be of" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_training_beside_pytorch_on_the_same_examples(tmp_path, capsys):
     out = tmp_path / "bench.json"
     arguments = ["--suite=train", "--size=tiny", "--rows=8", "--length=512", "--steps=1", "--rounds=2", f"--json={out}"]

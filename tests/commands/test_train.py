@@ -234,6 +234,7 @@ def test_the_number_of_devices_may_change_on_the_way(files, whole, tmp_path):
             assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(files, whole, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -60,7 +60,9 @@ def windowed_checkpoint(tmp_path_factory, laboratory_checkpoint):
     return folder
 
 
-@pytest.mark.parametrize("checkpoint", ["laboratory", "stories", pytest.param("windowed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "checkpoint", ["laboratory", *(pytest.param(name, marks=pytest.mark.slow) for name in ("stories", "windowed"))]
+)
 def test_every_line_has_the_probability_of_a_pass_of_its_own(request, one_device, records, checkpoint):
     if checkpoint == "stories":
         folder = request.getfixturevalue("shared") / "data" / "checkpoints" / "stories260K-long-hf"

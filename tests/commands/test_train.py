@@ -234,11 +234,41 @@ def test_the_number_of_devices_may_change_on_the_way(files, whole, tmp_path):
             assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-4)
 
 
-@pytest.mark.slow
-def test_two_processes_equal_one(files, whole, tmp_path):
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def test_processes_that_disagree_end_with_the_difference(files, tmp_path):
+    output = tmp_path / "run"
+    port, rates = free_port(), ("1e-3", "2e-3")
+    together = [
+        start(
+            arguments(
+                files,
+                output,
+                f"--coordinator=127.0.0.1:{port}",
+                "--processes=2",
+                f"--process={number}",
+                f"--config.training.learning_rate={rate}",
+            )
+        )
+        for number, rate in enumerate(rates)
+    ]
+    for process in together:
+        code, _, err = ended(process)
+        assert code == 2, err
+        lines = [line for line in err.splitlines() if "learning_rate" in line]
+        assert len(lines) == 1, err
+        assert "process 1" in lines[0]
+        assert "Traceback" not in err
+    assert not (output / "metrics.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(files, whole, tmp_path):
+    port = free_port()
     output = tmp_path / "run"
     together = [
         start(

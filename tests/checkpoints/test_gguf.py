@@ -258,7 +258,6 @@ def test_a_tensor_is_unpacked_at_a_time(tmp_path: Path) -> None:
             sys.exit()
         from judgelm_jax.checkpoints import open_checkpoint, orbax_store
         from judgelm_jax.checkpoints.conversion import convert
-from judgelm_jax.checkpoints.verification import largest_difference
         orbax_store._GROUP_BYTES = 20 * 2**20
         source = open_checkpoint(str(work / "a.gguf"))
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,9 +1,10 @@
 """SmolLM2-135M-Instruct, a real pre-trained model, fine-tuned on GPT-4's judgments: the paper's experiment in small.
 
 Against the published recipe for 7B: a higher learning rate and smaller batches, because a model of 135 million parameters
-needs larger steps, and a few thousand rows give few of them; rows of 1,024 tokens, which hold 90 % of the reviews whole
+needs larger steps, and a few thousand rows give few of them; rows of 1,024 tokens, which hold about nine of ten reviews whole
 (the answers of the others are shortened), packed, because most rows are shorter. The defaults are the schedule for a GPU; two
-CPU cores take `--config.training.epochs=1 --config.computation.dtype=float32` and a part of the rows (see README.md here).
+CPU cores take `--config.training.epochs=1 --config.training.micro_batch=1 --config.computation.dtype=float32` and a part of the
+rows. No judge has been trained with it yet.
 """
 
 from judgelm_jax.training_config import (

@@ -49,8 +49,7 @@ class Distribution:
 
     def entropy(self) -> float:
         """Nats, over lines."""
-        positive = self.probabilities[self.probabilities > 0]
-        return float(-(positive * np.log(positive)).sum())
+        return _entropy(self.probabilities)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +87,7 @@ class Factors:
 
     def entropy(self) -> float:
         """Nats, over lines."""
-        positive = self.probabilities[self.probabilities > 0]
-        return float(-(positive * np.log(positive)).sum())
+        return _entropy(self.probabilities)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +117,15 @@ class Outcomes:
 
     def entropy(self) -> float:
         """Nats, over outcomes."""
-        positive = self.probabilities[self.probabilities > 0]
-        return float(-(positive * np.log(positive)).sum())
+        return _entropy(self.probabilities)
 
 
 AnyDistribution = Distribution | Factors | Outcomes
+
+
+def _entropy(probabilities: np.ndarray) -> float:
+    positive = probabilities[probabilities > 0]
+    return float(-(positive * np.log(positive)).sum())
 
 
 def likeliest(outcomes: dict[str, float]) -> int:

@@ -67,7 +67,8 @@ def first_wins(judgment: Record) -> float:
     probabilities = judgment.get("probabilities")
     if probabilities is not None:
         return float(probabilities["1"] + probabilities["0"] / 2)
-    return {1: 1.0, 2: 0.0}.get(judgment.get("winner"), 0.5)  # type: ignore[arg-type]
+    winner = judgment.get("winner")
+    return 1.0 if winner == 1 else 0.0 if winner == 2 else 0.5
 
 
 def _text(text: Text) -> str:

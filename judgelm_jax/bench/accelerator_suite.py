@@ -67,7 +67,7 @@ SIZES = {
 
 
 def measure(size: Size, mesh_text: str, dtype: str, rounds: int) -> dict[str, Any]:
-    """Everything, in at most six minutes on one H100.
+    """Everything, in turn; what is known is printed at once.
 
     Returns `peak` (`tflops` and `gbytes_per_second` of one device), `kernels` (`kernel_suite.measure`), `judge` and `train`,
     whose shares are of the measured peak of all devices; `ok`: no kernel is wrong, and what was computed is finite.

@@ -3,7 +3,7 @@
 --suite=judge: our engine, the published loop (Hugging Face `generate`, one prompt at a time) and `generate` in batches.
 --suite=train: our step, and a plain PyTorch loop (micro-batches padded to their longest, AdamW).
 --suite=accelerator: a machine by itself: its peak, every attention kernel against the definition (a wrong one ends the run with
-exit code 1), judging with a 7B model and a training step with 1B, random weights; six minutes at most on one H100.
+exit code 1), judging with a 7B model and a training step with 1B, random weights.
 
 Without --model a checkpoint with random weights is made; without --input, records with a known teacher. The peers need
 PyTorch; on an accelerator they run there if PyTorch can use it, else they are left out.

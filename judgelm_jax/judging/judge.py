@@ -16,6 +16,7 @@ from judgelm_jax import distributions, sharding, verdicts
 from judgelm_jax.arrangements import FORWARD, REVERSED, Arrangement, arrangements, as_shown, in_own_order, name_of
 from judgelm_jax.chat_template import ChatTemplate, load_chat_template
 from judgelm_jax.checkpoints import Checkpoint, open_checkpoint
+from judgelm_jax.conversations import LAST
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import all_pairs, reasons
 from judgelm_jax.judging.asking import Asking
@@ -153,9 +154,8 @@ class Judge:
     ) -> Judgment:
         """Grades one answer by a reference that is known to be good; without one, in no published format."""
         policy = "none" if reference is None else "auto"
-        settings = dataclasses.replace(self.settings, kind="single", orders=None, arrangements=None, reference=policy)
-        judged = self.asked(settings).judge([record_of(question, (answer,), reference)], mode=mode, temperature=temperature)
-        return next(judged)
+        record, settings = record_of(question, (answer,), reference), dataclasses.replace(self.settings, reference=policy)
+        return next(self.asked(settings).judge([record], kind="single", mode=mode, temperature=temperature))
 
     def rank(
         self,
@@ -199,8 +199,10 @@ class Judge:
         """
         given = {"kind": kind, "mode": mode, "orders": orders, "arrangements": arrangements, "temperature": temperature}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        if kind is not None and kind != "pair":
-            changes.setdefault("orders", None)
+        if orders is not None or arrangements is not None or kind not in (None, self.settings.kind):
+            changes |= {"orders": orders, "arrangements": arrangements}  # one says what the other would, too
+        if kind not in (None, self.settings.kind):
+            changes["turns"] = LAST
         judge = self.asked(dataclasses.replace(self.settings, **changes))
         for window in windows(enumerate(records)):
             with judge._shared.lock:
@@ -223,8 +225,12 @@ class Judge:
         `references`: as they were given to `judge`.
 
         Raises:
-          InputError: the prompt does not fit the context.
+          InputError: the prompt does not fit the context, or the judge is asked by a preset: what comes behind is JudgeLM's.
         """
+        if self.settings.preset != JUDGELM:
+            raise InputError(
+                f"the preset {self.settings.preset!r} says nothing of further questions; chat with JudgeLM's own prompts"
+            )
         row = judgment.row
         own = row["forward"] if row["order"] == "both" else row
         record = {name: value for name, value in row.items() if name not in verdicts.OUTPUT_FIELDS}

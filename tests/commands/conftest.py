@@ -1,4 +1,4 @@
-"""Records to judge, the flags of a run, and judges that are loaded once."""
+"""Records to judge, the flags of a run, judges that are loaded once; training files, and a run that nothing disturbs."""
 
 import copy
 import dataclasses
@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 from judge_command import COUNT, write
+from train_command import CONFIG, ended, start
+from train_command import arguments as train_arguments
 
 from judgelm_jax import laboratory
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge
+from judgelm_jax.records import dump_line
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +48,23 @@ def loaded_once(monkeypatch, loaded) -> None:
         return own
 
     monkeypatch.setattr(Judge, "load", load_once)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    laboratory.write_tokenizer(folder, sentences=True)  # a prompt is some 20 tokens
+    (folder / "config.py").write_text(CONFIG)
+    for name, count, seed in (("train", 160, 1), ("held-out", 16, 2)):
+        rows = laboratory.training_records(count, seed=seed)
+        (folder / f"{name}.jsonl").write_text("".join(dump_line(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(files, tmp_path_factory):
+    """A run that nothing disturbs, on one device."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    code, out, err = ended(start(train_arguments(files, output, f"--json={files / 'summary.json'}")))
+    assert code == 0, err
+    return output, out

@@ -1,14 +1,9 @@
-"""The command as a user runs it: to its end, killed and gone on with, in two processes, and with bad input."""
+"""The command as a user runs it: to its end, killed and gone on with, and with bad input."""
 
-import contextlib
 import json
-import os
 import random
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -17,8 +12,9 @@ import pytest
 import torch
 import transformers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from train_command import arguments, ended, losses, start, steps_done, wait_for
 
-from judgelm_jax import Judge, laboratory
+from judgelm_jax import Judge
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.commands import train
@@ -28,76 +24,6 @@ from judgelm_jax.data.training_file import check_training_file
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.model import decoder
 from judgelm_jax.records import dump_line
-
-CONFIG = """
-from judgelm_jax.training_config import *
-
-def get_config():
-    return TrainConfig(
-        model=ModelShape(hidden_size=32, intermediate_size=64, num_layers=2, num_heads=4, num_kv_heads=2, context=256),
-        data=DataConfig(length=128, packing=True),
-        training=RecipeConfig(epochs=2, batch=8, learning_rate=3e-3),
-        computation=ComputationConfig(dtype="float32", mesh="data:-1", remat="none"),
-        evaluation=EvaluationConfig(every=6, records=8),
-        checkpoints=CheckpointConfig(every=4, keep=2, export_dtype="float32"),
-    )
-"""
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("train")
-    laboratory.write_tokenizer(folder, sentences=True)  # a prompt is some 20 tokens
-    (folder / "config.py").write_text(CONFIG)
-    for name, count, seed in (("train", 160, 1), ("held-out", 16, 2)):
-        rows = laboratory.training_records(count, seed=seed)
-        (folder / f"{name}.jsonl").write_text("".join(dump_line(row) + "\n" for row in rows))
-    return folder
-
-
-def arguments(files, output, *more):
-    return [
-        f"--config={files / 'config.py'}",
-        f"--data={files / 'train.jsonl'}",
-        f"--evaluation={files / 'held-out.jsonl'}",
-        f"--tokenizer={files}",
-        f"--output={output}",
-        *more,
-    ]
-
-
-def start(arguments, devices=1):
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_enable_concurrency_optimized_scheduler=false"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    # As for most users TensorBoard's writer finds neither torch nor boto3, which would take seconds to import.
-    code = (
-        "import sys; sys.modules |= {'torch': None, 'boto3': None}; import tensorboardX; "
-        "del sys.modules['torch'], sys.modules['boto3']; "
-        "from judgelm_jax.commands.train import entry; sys.exit(entry())"
-    )
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def ended(process):
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
-
-
-def losses(folder):
-    """What a run journalled, without what depends on the clock."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    timed = ("seconds", "tokens_per_second", "tflops", "utilization", "memory_bytes")
-    return [{name: value for name, value in line.items() if name not in timed} for line in lines]
-
-
-@pytest.fixture(scope="module")
-def whole(files, tmp_path_factory):
-    """A run that nothing disturbs, on one device."""
-    output = tmp_path_factory.mktemp("whole") / "run"
-    code, out, err = ended(start(arguments(files, output, f"--json={files / 'summary.json'}")))
-    assert code == 0, err
-    return output, out
 
 
 def test_a_run_leaves_what_it_says(files, whole):
@@ -160,20 +86,6 @@ def test_the_held_out_loss_is_that_of_transformers(files, whole, tmp_path):
     assert told["loss"] == pytest.approx(nll / count, rel=1e-4)
 
 
-def wait_for(condition, process):
-    for _ in range(3000):
-        if condition() or process.poll() is not None:
-            return
-        time.sleep(0.02)
-    pytest.fail("it did not come to that")
-
-
-def steps_done(output):
-    with contextlib.suppress(FileNotFoundError):
-        return (output / "metrics.jsonl").read_text().count('"train"')
-    return 0
-
-
 @pytest.mark.parametrize("way", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_a_run_that_was_stopped_ends_as_if_it_had_not(way, files, whole, tmp_path):
     output = tmp_path / "run"
@@ -232,64 +144,6 @@ def test_the_number_of_devices_may_change_on_the_way(files, whole, tmp_path):
         assert ours["step"] == theirs["step"]
         if ours["kind"] == "train":
             assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-4)
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def test_processes_that_disagree_end_with_the_difference(files, tmp_path):
-    output = tmp_path / "run"
-    port, rates = free_port(), ("1e-3", "2e-3")
-    together = [
-        start(
-            arguments(
-                files,
-                output,
-                f"--coordinator=127.0.0.1:{port}",
-                "--processes=2",
-                f"--process={number}",
-                f"--config.training.learning_rate={rate}",
-            )
-        )
-        for number, rate in enumerate(rates)
-    ]
-    for process in together:
-        code, _, err = ended(process)
-        assert code == 2, err
-        lines = [line for line in err.splitlines() if "learning_rate" in line]
-        assert len(lines) == 1, err
-        assert "process 1" in lines[0]
-        assert "Traceback" not in err
-    assert not (output / "metrics.jsonl").exists()
-
-
-@pytest.mark.slow
-def test_two_processes_equal_one(files, whole, tmp_path):
-    port = free_port()
-    output = tmp_path / "run"
-    together = [
-        start(
-            arguments(files, output, f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={number}"),
-            devices=2,
-        )
-        for number in range(2)
-    ]
-    for process in together:
-        code, _, err = ended(process)
-        assert code == 0, err
-    ours, theirs = losses(output), losses(whole[0])
-    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
-    for own, other in zip(ours, theirs, strict=True):
-        if own["kind"] != "epoch":
-            assert own["loss"] == pytest.approx(other["loss"], rel=2e-4)
-            if own["kind"] == "evaluation":
-                assert own["agreement"] == pytest.approx(other["agreement"], abs=1 / 8)
-        else:
-            assert own == other
-    assert open_checkpoint(str(output / "model")).config.hidden_size == 32
 
 
 def failure(capsys, arguments):

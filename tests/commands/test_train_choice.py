@@ -6,6 +6,7 @@ import runpy
 
 import numpy as np
 import pytest
+from train_command import CONFIG
 
 from judgelm_jax import laboratory
 from judgelm_jax.checkpoints import open_checkpoint
@@ -16,7 +17,7 @@ from judgelm_jax.records import dump_line
 from judgelm_jax.training import setup
 from judgelm_jax.training_config import ModelShape
 
-from .test_train import CONFIG, failure
+from .test_train import failure
 
 
 def write(path, records):

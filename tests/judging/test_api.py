@@ -57,6 +57,22 @@ def test_comparing_grading_and_ranking(judge):
         judge.asked(dataclasses.replace(judge.settings, dtype="bfloat16"))
 
 
+def test_what_a_judge_was_loaded_for_does_not_stand_in_the_way_of_a_call(judge):
+    of_many = judge.asked(dataclasses.replace(judge.settings, kind="multi", arrangements=3))
+    assert of_many.compare(QUESTION, *ANSWERS[:2]).row["order"] == "both"
+    assert len(of_many.grade(QUESTION, "Two.").scores) == 1
+    of_chats = judge.asked(dataclasses.replace(judge.settings, kind="conversation", turns="all", orders="both"))
+    assert of_chats.rank(QUESTION, ANSWERS).ranking is not None
+    in_both_orders = judge.asked(dataclasses.replace(judge.settings, orders="both"))
+    assert len(in_both_orders.rank(QUESTION, ANSWERS, arrangements=2).row["arrangements"]) == 2
+
+
+def test_a_preset_says_nothing_of_further_questions(judge):
+    asked = judge.asked(dataclasses.replace(judge.settings, preset="pandalm"))
+    with pytest.raises(InputError, match="'pandalm' says nothing of further questions"):
+        asked.chat(asked.compare(QUESTION, *ANSWERS[:2]))
+
+
 def test_threads_get_what_one_after_another_gets(judge):
     questions = [f"{QUESTION} {number}" for number in range(6)]
     expected = [without_ids(judge.compare(question, *ANSWERS[:2]).row) for question in questions]

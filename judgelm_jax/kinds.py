@@ -42,6 +42,21 @@ def _only_case(cases: Sequence[Case], verdicts: Sequence[Sequence[Verdict]]) -> 
 
 
 @dataclasses.dataclass(frozen=True)
+class Answering:
+    """How a judge answers: where in its response the verdict stands, and what it may be beside scores.
+
+    The response is begun with `lead`. The verdict stands first, or behind `marker` after a reason of at most `reason_tokens`
+    tokens, and `ending` ends it. `winners`: which answer each label means (0: a tie); None: the verdict is made of scores.
+    """
+
+    lead: str = ""
+    marker: str | None = None
+    reason_tokens: int = 0
+    ending: str = "\n"
+    winners: tuple[int, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Kind:
     """A kind of judging.
 
@@ -51,8 +66,8 @@ class Kind:
     place, the first of which the record has all fields. `scores`: what a score may be, as it is written. `conclude`: from the
     verdicts of all cases to the judgment.
 
-    Of presets (see `presets.Preset`): `winners`, `ending`, `marker`, `reason_tokens`; `lead`, with which each response is
-    begun; `system` and `chat`, for prompts that are messages of a conversation. `sha256`: of the preset.
+    Of presets (see `presets.Preset`): `answering`; `system` and `chat`, for prompts that are messages of a conversation;
+    `sha256` of the preset.
 
     Of conversations: `structure`, the check of a record that has no `answerK_body`; `of_all_turns`, `cases` where all turns are
     judged and not the last one alone.
@@ -66,11 +81,7 @@ class Kind:
     scores: tuple[str, ...] = SCORE_STRINGS
     conclude: Conclude = _only_case
     richer: tuple[Wording, ...] = ()
-    winners: tuple[int, ...] | None = None
-    ending: str = "\n"
-    marker: str | None = None
-    reason_tokens: int = 0
-    lead: str = ""
+    answering: Answering = Answering()
     system: str = ""
     chat: bool = False
     sha256: str | None = None
@@ -122,27 +133,26 @@ class Kind:
 
     def begun(self, case: Case) -> str:
         """The text with which the response is begun; the prompt ends with it."""
-        return self.wording.known_score if self.shows_known(case) else self.lead
+        return self.wording.known_score if self.shows_known(case) else self.answering.lead
 
     def form(self, case: Case, words: tuple[str, ...], end: str | None = None) -> LineForm:
         """The lines that may follow the prompt of a case: a score of `words` for each answer, or a label.
 
         `end`: the text with which the prompt ends, where it is a conversation.
         """
-        if self.marker is not None:
-            end, begins = self.marker.rstrip(), self.marker[len(self.marker.rstrip()) :]
-            return LineForm(end, begins, words, self._count(case), self.ending, self.winners)
+        marker, ending, winners = self.answering.marker, self.answering.ending, self.answering.winners
+        count = len(case.answers) if winners is None else 1
+        if marker is not None:
+            end, begins = marker.rstrip(), marker[len(marker.rstrip()) :]
+            return LineForm(end, begins, words, count, ending, winners)
         known = self.shows_known(case)
         if end is None:
             end = (case.wording or self.wording).end(len(case.answers) + known, known)
-        return LineForm(end, " " if known else "", words, self._count(case), self.ending, self.winners)
-
-    def _count(self, case: Case) -> int:
-        return len(case.answers) if self.winners is None else 1
+        return LineForm(end, " " if known else "", words, count, ending, winners)
 
     def reading(self, case: Case, form: LineForm) -> Reading:
         """Where a response to the prompt of a case says its verdict."""
-        return Reading(form, self.begun(case), self.marker)
+        return Reading(form, self.begun(case), self.answering.marker)
 
 
 def _all_answers(record: Record, reference: str | None) -> tuple[Case, ...]:

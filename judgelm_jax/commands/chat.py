@@ -17,13 +17,20 @@ from absl import flags
 from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.config import JudgeConfig
+from judgelm_jax.kinds import Kind
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.records import Record, check_records, identity, plain_text, read_jsonl
+from judgelm_jax.presets import kind_of
+from judgelm_jax.records import Record, check_records, identity, plain_text, read_jsonl, reference_of
 
 FLAGS = flags.FlagValues()
 
 _DEFAULTS = JudgeConfig()
 _END = "."  # ends a text that is typed in
+_QUESTION, _FIRST = ("question_body", "Question"), ("answer1_body", "Answer 1")
+_TYPED = {
+    "pair": (_QUESTION, _FIRST, ("answer2_body", "Answer 2")),
+    "single": (_QUESTION, ("answer1_body", "Answer"), ("reference", "Reference answer")),
+}
 # What a terminal would obey instead of show.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -31,6 +38,11 @@ MODEL = flags.DEFINE_string("model", None, "as in judgelm-judge", required=True,
 BASE = flags.DEFINE_string("base", None, "as in judgelm-judge", flag_values=FLAGS)
 INPUT = flags.DEFINE_string("input", None, "judge records, JSON Lines; typed in when not given", flag_values=FLAGS)
 ID = flags.DEFINE_string("id", None, "of the record of --input; the first when not given", flag_values=FLAGS)
+KIND = flags.DEFINE_enum("kind", _DEFAULTS.kind, JudgeConfig.KINDS, "as in judgelm-judge.", flag_values=FLAGS)
+PRESET = flags.DEFINE_string("preset", _DEFAULTS.preset, "as in judgelm-judge", flag_values=FLAGS)
+REFERENCE = flags.DEFINE_enum(
+    "reference", _DEFAULTS.reference, JudgeConfig.REFERENCES, "as in judgelm-judge.", flag_values=FLAGS
+)
 TEMPERATURE = flags.DEFINE_float("temperature", _DEFAULTS.temperature, "0: greedy; above: sampling", flag_values=FLAGS)
 SEED = flags.DEFINE_integer("seed", _DEFAULTS.seed, "of sampling", flag_values=FLAGS)
 MAX_NEW_TOKENS = flags.DEFINE_integer(
@@ -45,6 +57,9 @@ OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the file of --json
 
 def main() -> None:
     settings = JudgeConfig(
+        kind=KIND.value,
+        preset=PRESET.value,
+        reference=REFERENCE.value,
         mode="explain",
         temperature=TEMPERATURE.value,
         seed=SEED.value,
@@ -56,7 +71,8 @@ def main() -> None:
     check_json(JSON.value, OVERWRITE.value, [Path(INPUT.value)] if INPUT.value else [])
     if ID.value is not None and INPUT.value is None:
         raise InputError("--id names a record of --input; give that, too")
-    record = _typed_in() if INPUT.value is None else _record(Path(INPUT.value))
+    kind = kind_of(KIND.value, PRESET.value)
+    record = _typed_in(kind) if INPUT.value is None else _record(Path(INPUT.value), kind)
 
     from judgelm_jax.judging.judge import Judge
     from judgelm_jax.runtime import enable_compilation_cache, require_devices
@@ -88,17 +104,22 @@ def entry() -> int:
     return run(main, FLAGS, "chat")
 
 
-def _record(path: Path) -> Record:
-    check_records(path)
+def _record(path: Path, kind: Kind) -> Record:
+    def check_prompt(record: Record) -> None:
+        kind.cases_of(record, reference_of(record), REFERENCE.value)
+
+    check_records(path, answers=kind.answers, structure=kind.structure, also=check_prompt)
     for _, record in read_jsonl(path):
         if ID.value is None or plain_text(identity(record)) == ID.value:
             return record
     raise InputError(f"{path}: no record has the id {ID.value!r}" if ID.value is not None else f"{path}: holds no record")
 
 
-def _typed_in() -> Record:
+def _typed_in(kind: Kind) -> Record:
+    if kind.name not in _TYPED:
+        raise InputError(f"records of --kind={kind.name} cannot be typed in; give --input")
     texts = {}
-    for field, name in (("question_body", "Question"), ("answer1_body", "Answer 1"), ("answer2_body", "Answer 2")):
+    for field, name in _TYPED[kind.name]:
         _say(f"{name} (end with a line that holds a {_END!r} only):")
         lines = []
         while (line := _line()) is not None and line != _END:

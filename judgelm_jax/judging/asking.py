@@ -51,14 +51,18 @@ class Asking:
         """The lines that may follow the prompt of a case, or its reason and marker."""
         return self.kind.form(case, self.words, None if self.template is None else self._end)
 
-    def _conversation(self, text: str) -> list[int]:
-        assert self.template is not None
+    def messages(self, text: str) -> list[dict[str, str]]:
+        """The messages with which a kind that is asked in a conversation shows a prompt."""
         messages = [{"role": "user", "content": text}]
         if self.kind.system and self._takes_system:
             messages.insert(0, {"role": "system", "content": self.kind.system})
         elif self.kind.system:
             messages[0]["content"] = f"{self.kind.system}\n\n{text}"
-        return chat_ids(self.template, messages, self.kind.lead)
+        return messages
+
+    def _conversation(self, text: str) -> list[int]:
+        assert self.template is not None
+        return chat_ids(self.template, self.messages(text), self.kind.answering.lead)
 
     @functools.cached_property
     def _takes_system(self) -> bool:

@@ -21,7 +21,7 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.judging import all_pairs, reasons
 from judgelm_jax.judging.asking import Asking
 from judgelm_jax.judging.batching import Prompt
-from judgelm_jax.judging.chat import Chat
+from judgelm_jax.judging.chat import Chat, chat_behind
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.judgment import Judgment
@@ -225,11 +225,12 @@ class Judge:
         `references`: as they were given to `judge`.
 
         Raises:
-          InputError: the prompt does not fit the context, or the judge is asked by a preset: what comes behind is JudgeLM's.
+          InputError: the prompt does not fit the context, or is that of a preset which says nothing of further questions.
         """
-        if self.settings.preset != JUDGELM:
+        if self.settings.preset != JUDGELM and not self.kind.chat:
             raise InputError(
-                f"the preset {self.settings.preset!r} says nothing of further questions; chat with JudgeLM's own prompts"
+                f"the preset {self.settings.preset!r} says nothing of further questions; chat with JudgeLM's own prompts, or a "
+                "preset with chat_template = true"
             )
         row = judgment.row
         own = row["forward"] if row["order"] == "both" else row
@@ -238,9 +239,7 @@ class Judge:
         prepared = self.prepare([(0, record)], references or {}, orders)
         if not prepared.prompts:
             raise InputError(f"the record {identity(record)!r} does not fit the context: there is nothing to ask about")
-        begun = self.kind.begun(prepared.cases[0][prepared.shown[prepared.prompts[0].index].case])
-        ids = [*prepared.prompts[0].ids.tolist(), *going_on(self.tokenizer, own["pred_text"].removeprefix(begun))]
-        return Chat(self.engine, self.tokenizer, ids, self.settings.seed)
+        return chat_behind(self.engine, self.asking, prepared, own["pred_text"])
 
     def prepare(
         self, window: Sequence[tuple[int, Record]], references: Mapping[str, str], orders: str | None = None
@@ -280,13 +279,13 @@ class Judge:
     def _budget(self, form: LineForm) -> int:
         """The most tokens of a prompt, which leaves room for a reason where one comes before the line."""
         reason = 0
-        if self.kind.marker is not None and self.settings.mode != "explain":
-            reason = self.kind.reason_tokens + len(going_on(self.tokenizer, self.kind.marker))
+        if self.kind.answering.marker is not None and self.settings.mode != "explain":
+            reason = self.kind.answering.reason_tokens + len(going_on(self.tokenizer, self.kind.answering.marker))
         budget = self.engine.prompt_budget(form) - reason
         if budget < 1:
             raise InputError(
-                f"a reason may have {self.kind.reason_tokens} tokens, which leaves no room for a prompt in the context of "
-                f"{self.engine.config.context}; choose a smaller reason_tokens in the preset"
+                f"a reason may have {self.kind.answering.reason_tokens} tokens, which leaves no room for a prompt in the "
+                f"context of {self.engine.config.context}; choose a smaller reason_tokens in the preset"
             )
         return budget
 
@@ -312,7 +311,7 @@ class Judge:
             prepared.verdicts[number] = verdicts.overflow_verdict(order)
             return
         end = self.engine.trees.of(form).prompt_end
-        if self.kind.marker is None and tuple(fitted.ids[len(fitted.ids) - len(end) :]) != end:
+        if self.kind.answering.marker is None and tuple(fitted.ids[len(fitted.ids) - len(end) :]) != end:
             raise AssertionError("a prompt does not end in the tokens behind which the score lines were tokenized")
         parts = (self.settings.seed, identity(record), name_of(order), *([shown.case] if shown.case else []))
         key = sampling_key(*parts)
@@ -326,11 +325,11 @@ class Judge:
     def responses(self, prepared: Prepared) -> Iterator[Response]:
         """What the model says to all prompts, in the order in which they are done; behind reasons, which are written first,
         where the kind says its verdict there."""
-        if self.kind.marker is None or self.settings.mode == "explain":
+        if self.kind.answering.marker is None or self.settings.mode == "explain":
             return self.engine.run(prepared.prompts)
         if self._reasoner is None:
-            self._reasoner = reasons.make_engine(self.engine, self.kind.reason_tokens)
-        return reasons.run(self.engine, self._reasoner, self.tokenizer, prepared, self.kind.marker)
+            self._reasoner = reasons.make_engine(self.engine, self.kind.answering.reason_tokens)
+        return reasons.run(self.engine, self._reasoner, self.tokenizer, prepared, self.kind.answering.marker)
 
     def judgments(self, prepared: Prepared, responses: Iterable[Response]) -> Iterator[tuple[int, Record]]:
         """Reads the engine's responses to `prepared`: what `judge_prepared` does beside running the engine."""
@@ -372,7 +371,7 @@ class Judge:
         assert form is not None
         reason = response.reason
         if reason is not None:
-            begun = f"{begun}{reason}{self.kind.marker}".removesuffix(form.begins)
+            begun = f"{begun}{reason}{self.kind.answering.marker}".removesuffix(form.begins)
         if response.log_probabilities is not None:
             text = begun + form.begins + form.likeliest(response.log_probabilities)
             distribution: distributions.AnyDistribution

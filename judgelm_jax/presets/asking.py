@@ -4,7 +4,7 @@ import dataclasses
 
 from judgelm_jax.conversations import LAST
 from judgelm_jax.errors import InputError
-from judgelm_jax.kinds import KINDS, Kind
+from judgelm_jax.kinds import KINDS, Answering, Kind
 from judgelm_jax.presets.reading import JUDGELM, Preset, load_preset
 from judgelm_jax.prompts import Wording
 
@@ -39,11 +39,13 @@ def kind_of(kind: str, preset: str = JUDGELM, turns: str = LAST) -> Kind:
         wording=plain,
         richer=tuple(richer),
         scores=loaded.words,
-        winners=loaded.winners,
-        ending=loaded.ending,
-        marker=loaded.marker,
-        reason_tokens=loaded.reason_tokens if loaded.marker else 0,
-        lead=loaded.response_prefix,
+        answering=Answering(
+            lead=loaded.response_prefix,
+            marker=loaded.marker,
+            reason_tokens=loaded.reason_tokens if loaded.marker else 0,
+            ending=loaded.ending,
+            winners=loaded.winners,
+        ),
         system=loaded.system if loaded.chat_template else "",
         chat=loaded.chat_template,
         sha256=loaded.sha256,

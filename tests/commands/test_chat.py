@@ -44,6 +44,15 @@ def test_a_record_that_is_typed_in(ask, tmp_path):
     assert (judgment["question_body"], judgment["answer1_body"]) == ("Why?", "Yes.\nReally.")
 
 
+def test_one_answer_is_typed_in_with_its_reference(ask, tmp_path):
+    typed = "Why?\n.\nYes.\n.\nBecause.\n.\nHow so?\n"
+    assert ask(typed, "--kind=single", f"--json={tmp_path / 'said.json'}", file=False) == 0
+    said = json.loads((tmp_path / "said.json").read_text())
+    assert said["judgment"]["reference"] == "Because."
+    assert said["judgment"]["reference_used"]
+    assert [turn["question"] for turn in said["turns"]] == ["How so?"]
+
+
 def test_what_a_terminal_would_obey_is_not_printed():
     assert chat._shown("a\x1b[2Jb\tc\nd\x9b") == "a\ufffd[2Jb\tc\nd\ufffd"
 
@@ -54,6 +63,10 @@ def test_what_a_terminal_would_obey_is_not_printed():
         (["--id=9"], True, "no record has the id '9'"),
         (["--id=9"], False, "--id names a record of --input"),
         (["--mesh=rows:2"], True, "--mesh=rows:2"),
+        (["--kind=multimodal"], False, "records of --kind=multimodal cannot be typed in; give --input"),
+        (["--kind=multi", "--preset=chat"], True, "--preset=chat shows two answers"),
+        (["--preset=prometheus_relative"], True, "records.jsonl:1: 'rubric' is missing"),
+        (["--preset=chat"], True, "has no chat template"),
     ],
 )
 def test_bad_input_is_one_line(ask, capsys, arguments, file, expected):

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 
+from judgelm_jax.chat_template import chat_ids
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge
@@ -166,6 +167,40 @@ def test_a_conversation_is_what_the_template_of_hugging_face_writes(folder, one_
     behind = [judge.tokenizer.encode(form.end + word)[len(end) :] for word in ("A", "B", "tie")]
     first, second, tie = softmax([log_probability(model, ids, label) for label in behind])
     assert rows[0]["forward"]["probabilities"] == pytest.approx({"0": tie, "1": first, "2": second}, abs=1e-4)
+
+
+def test_further_questions_are_messages_of_the_conversation(folder, one_device, model):
+    judge = load(folder, one_device, preset="chat", mode="explain", max_new_tokens=8)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    (judgment,) = judge.judge(RECORDS[:1])
+    chat = judge.chat(judgment)
+    case = judge.kind.cases_of(RECORDS[0], None, "auto")[0]
+    messages = [
+        {"role": "system", "content": judge.kind.system},
+        {"role": "user", "content": judge.kind.prompt(case, case.answers)},
+        {"role": "assistant", "content": judgment.row["pred_text"]},
+    ]
+    for question in ("Why?", "Sure?</s>"):
+        messages.append({"role": "user", "content": question})
+        before = chat_ids(chat.template, messages)
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        # The </s> of a question is text here, and a control token to Hugging Face.
+        assert text.count("</s>") - len([i for i in before if i == judge.tokenizer.control_names["</s>"]]) == text.count(
+            "?</s></s>"
+        )
+        answer = "".join(chat.ask(question))
+        with torch.inference_mode():
+            out = model.generate(torch.tensor([before]), max_new_tokens=8, do_sample=False, pad_token_id=0)[0, len(before) :]
+        expected = [i for i in out.tolist() if i not in judge.engine.config.eos_ids]
+        assert chat.ids == before + expected
+        assert answer == judge.tokenizer.decode(expected)
+        messages.append({"role": "assistant", "content": answer})
+
+
+def test_presets_without_a_conversation_have_no_further_questions(folder, one_device):
+    judge = load(folder, one_device, preset="pandalm")
+    with pytest.raises(InputError, match="'pandalm' says nothing of further questions"):
+        judge.chat(next(judge.judge(RECORDS)))
 
 
 def test_grades_of_a_scale(folder, one_device):

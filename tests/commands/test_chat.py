@@ -65,7 +65,7 @@ def test_what_a_terminal_would_obey_is_not_printed():
         (["--mesh=rows:2"], True, "--mesh=rows:2"),
         (["--kind=multimodal"], False, "records of --kind=multimodal cannot be typed in; give --input"),
         (["--kind=multi", "--preset=chat"], True, "--preset=chat shows two answers"),
-        (["--preset=prometheus_relative"], True, "records.jsonl:1: 'rubric' is missing"),
+        (["--preset=prometheus_relative"], True, "records.jsonl:1: the field 'rubric' is missing"),
         (["--preset=chat"], True, "has no chat template"),
     ],
 )

@@ -82,17 +82,46 @@ def test_more_answers_than_the_context_holds_are_refused_by_line(laboratory_chec
     assert list(tmp_path.iterdir()) == [source]
 
 
+# A judge that gives a reason before its verdict.
+REASONING = """
+template = "{question} {answer1} or {answer2}? Think, then say.\\n"
+verdict = "after"
+marker = "So "
+reason_tokens = 6
+[labels]
+"9" = 1
+"2" = 2
+"""
+# What is asked, by name: settings of the judge beside the mode.
+ASKED = {
+    "single": {"kind": "single"},
+    "multi": {"kind": "multi", "arrangements": 2},
+    "multimodal": {"kind": "multimodal"},
+    "conversation": {"kind": "conversation", "orders": "both"},
+    "pandalm": {"preset": "pandalm", "orders": "both"},
+    "reasoning": {"preset": "reasoning.toml"},
+}
+
+
 def records_of(kind):
     """Short records whose verdicts differ."""
     answers = [[pair.record["answer1_body"], pair.record["answer2_body"]] for pair in laboratory.make_pairs(12, seed=4)]
     for number in range(6):
-        texts = {"single": answers[number][:1], "multi": [*answers[number], answers[number + 6][0]][: 2 + (number > 0)]}[kind]
-        yield {
-            "question_id": number,
-            "question_body": "Which?",
-            "reference": {"text": answers[number + 6][1]},
-            **{f"answer{place}_body": text for place, text in enumerate(texts, start=1)},
-        }
+        own, more = answers[number], answers[number + 6]
+        record = {"question_id": number, "question_body": "Which?", "reference": {"text": more[1]}}
+        if kind == "multimodal":
+            record["reference"] = {"text": f"{more[1]}<OR>{more[0]}" if number else more[1]}
+        if kind == "conversation":
+            asked = {"role": "user", "content": "Which?"}
+            chats = [[asked, {"role": "assistant", "content": text}] for text in own]
+            if number:
+                chats = [[*chat, asked, {"role": "assistant", "content": text}] for chat, text in zip(chats, more, strict=True)]
+            yield {"question_id": number, **{f"conversation_{place}": chat for place, chat in enumerate(chats, start=1)}}
+            continue
+        counts = {"single": 1, "multimodal": 1, "multi": 2 + (number > 0), "pair": 2}
+        for place, text in enumerate([*own, more[0]][: counts[kind]], start=1):
+            record[f"answer{place}_body"] = text
+        yield record
 
 
 def judged(folder, name, model, kind, *flags):
@@ -105,23 +134,35 @@ def judged(folder, name, model, kind, *flags):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["scores", "distribution"])
-@pytest.mark.parametrize("kind", ["single", "multi"])
-def test_shards_resume_batches_and_eight_devices_change_no_verdict(laboratory_checkpoint, one_device, tmp_path, kind, mode):
-    flags = ["--dtype=float32", f"--mode={mode}", *(["--arrangements=2"] if kind == "multi" else [])]
+@pytest.mark.parametrize(
+    ("asked", "mode"),
+    [
+        ("single", "scores"),
+        ("single", "distribution"),
+        ("multi", "scores"),
+        ("multi", "distribution"),
+        ("multimodal", "distribution"),
+        ("conversation", "scores"),
+        ("pandalm", "distribution"),
+        ("reasoning", "distribution"),
+    ],
+)
+def test_shards_resume_batches_and_eight_devices_change_no_verdict(
+    laboratory_checkpoint, one_device, tmp_path, monkeypatch, asked, mode
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reasoning.toml").write_text(REASONING)
     model = laboratory_checkpoint
     temperature = 2.0 if mode == "scores" else 0.0  # an untrained judge's likeliest line is always the same
-    flags += [f"--temperature={temperature}"]
-    settings = JudgeConfig(
-        kind=kind, mode=mode, dtype="float32", arrangements=2 if kind == "multi" else None, temperature=temperature
-    )
-    judge = Judge.load(str(model), one_device, settings)
+    own = {"kind": "pair", **ASKED[asked], "mode": mode, "dtype": "float32", "temperature": temperature}
+    kind, flags = own["kind"], [f"--{name}={value}" for name, value in own.items() if name != "kind"]
+    judge = Judge.load(str(model), one_device, JudgeConfig(**own))
     whole = without_marks([judgment.row for judgment in judge.judge(records_of(kind))])
     for row in whole:
         row["pred_model_id"] = model.name
     assert [row["question_id"] for row in whole] == list(range(6))
     assert {row["status"] for row in whole} == {"ok"}
-    assert len({json.dumps(row.get("expected_scores", row["scores"])) for row in whole}) > 1
+    assert len({json.dumps(row.get("expected_scores", row.get("probabilities", row["scores"]))) for row in whole}) > 1
     for name, more in (("devices", []), ("mesh", ["--mesh=data:2,fsdp:2,tensor:2", "--batch_size=1"])):
         assert_same(judged(tmp_path, name, model, kind, *flags, *more), whole)
     assert judged(tmp_path, "shards", model, kind, *flags, "--shard=0/2") is None
@@ -144,9 +185,17 @@ def assert_same(rows, whole):
         for name in one:
             if name in ("probabilities", "score_probabilities"):
                 assert one[name] == pytest.approx(other[name], abs=1e-4)
-            elif name in ("expected_scores", "entropy", "covered_mass", "position_bias", "position_effects"):
+            elif name in (
+                "expected_scores",
+                "entropy",
+                "covered_mass",
+                "position_bias",
+                "position_effects",
+                "soft_score",
+                "score",
+            ):
                 assert one[name] == pytest.approx(other[name], rel=1e-3, abs=1e-4)
-            elif name == "arrangements":
+            elif name in ("arrangements", "alternatives"):
                 assert_same(one[name], other[name])
             elif name in ("forward", "reversed"):
                 assert_same([one[name]], [other[name]])
@@ -155,11 +204,14 @@ def assert_same(rows, whole):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["single", "multi"])
-def test_bfloat16_judges_every_kind(laboratory_checkpoint, tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "scores"),
+    [("single", [1] * 6), ("multi", [2, 3, 3, 3, 3, 3]), ("multimodal", [1] * 6), ("conversation", [2] * 6)],
+)
+def test_bfloat16_judges_every_kind(laboratory_checkpoint, tmp_path, kind, scores):
     rows = judged(tmp_path, "half", laboratory_checkpoint, kind)
     assert {row["status"] for row in rows} == {"ok"}
-    assert all(len(row["scores"]) == {"single": 1}.get(kind, 2 + (index > 0)) for index, row in enumerate(rows))
+    assert [len(row["scores"]) for row in rows] == scores
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from judgelm_jax.evaluation.benchmarks.catalog import BENCHMARKS
 from judgelm_jax.evaluation.benchmarks.predictions import read_predictions
 from judgelm_jax.evaluation.report.folder import check_folder
 from judgelm_jax.judging.config import JudgeConfig
+from judgelm_jax.presets import kind_of
 from judgelm_jax.records import Record, check_output, dump_line, identity, read_jsonl, write_atomically
 
 FLAGS = flags.FlagValues()
@@ -33,6 +34,9 @@ ANSWERS = flags.DEFINE_string(
     "answers", None, "the answers to judge, for a benchmark that has questions only", flag_values=FLAGS
 )
 MODEL = flags.DEFINE_string("model", None, "the judge: an Orbax or Hugging Face directory, or a hub id", flag_values=FLAGS)
+BASE = flags.DEFINE_string("base", None, "as of judgelm-judge", flag_values=FLAGS)
+PRESET = flags.DEFINE_string("preset", _DEFAULTS.preset, "as of judgelm-judge", flag_values=FLAGS)
+CONTEXT = flags.DEFINE_integer("context", None, "as of judgelm-judge", lower_bound=16, flag_values=FLAGS)
 PREDICTIONS = flags.DEFINE_multi_string(
     "predictions",
     [],
@@ -111,6 +115,9 @@ def _benchmark() -> Benchmark:
             raise InputError(f"--{flag.name} is missing; see --help, and --list for the benchmarks")
     if bool(MODEL.value) == bool(PREDICTIONS.value):
         raise InputError("give either --model, to judge, or --predictions, to score what exists")
+    for flag in (BASE, CONTEXT, BATCH_SIZE):
+        if flag.value and not MODEL.value:
+            raise InputError(f"--{flag.name} goes with --model; leave it out")
     benchmark = BENCHMARKS[NAME.value]
     if ANSWERS.value and benchmark.add_answers is None:
         raise InputError(f"--answers goes with a benchmark that has questions only; {benchmark.name} brings its answers")
@@ -136,6 +143,8 @@ def _read(benchmark: Benchmark, data: Path, reduction: str) -> Loaded:
             f"--model: {benchmark.name} needs judging of the kind {loaded.kind!r}, which the judge cannot do yet; score "
             "judgments that exist with --predictions"
         )
+    if MODEL.value:
+        kind_of(loaded.kind, PRESET.value)  # refuses a preset that does not ask so
     return loaded
 
 
@@ -153,11 +162,12 @@ def _judge(kind: str, orders: str, paths: dict[str, Path]) -> None:
     if not RESUME.value:
         paths["judgments"].unlink(missing_ok=True)
         shutil.rmtree(f"{paths['judgments']}.partial", ignore_errors=True)
-    settings = {"kind": kind, "mode": MODE.value, "dtype": DTYPE.value, "mesh": MESH.value}
+    settings = {"kind": kind, "mode": MODE.value, "dtype": DTYPE.value, "mesh": MESH.value, "preset": PRESET.value}
     settings |= {"orders": orders} if kind == "pair" else {}  # others are no matter of two orders
     arguments = [f"--model={MODEL.value}", f"--input={paths['records']}", f"--output={paths['judgments']}", "--resume"]
     arguments += [f"--{name}={value}" for name, value in settings.items()]
-    arguments += [f"--batch_size={BATCH_SIZE.value}"] if BATCH_SIZE.value else []
+    given = {"base": BASE.value, "context": CONTEXT.value, "batch_size": BATCH_SIZE.value}
+    arguments += [f"--{name}={value}" for name, value in given.items() if value]
     judge.FLAGS.unparse_flags()
     judge.FLAGS(["judgelm-judge", *arguments])
     judge.main()

@@ -45,3 +45,35 @@ def test_a_benchmark_of_pairs_is_judged_and_scored(
     shown = " ".join(capsys.readouterr().out.split())
     score = metrics["score"]
     assert shown.count(f"score {'-' if score is None else f'{100 * score:.2f} %'}") == 2
+
+
+@pytest.mark.usefixtures("loaded_once")
+def test_a_preset_judges_the_pairs_of_a_benchmark(laboratory_checkpoint: Path, tmp_path: Path) -> None:
+    data = place(tmp_path / "data", "pandalm", dumped("pandalm", [ROWS["pandalm"]]))
+    flags = ["--name=pandalm", f"--data={data}", f"--model={laboratory_checkpoint}", "--dtype=float32"]
+    flags += ["--preset=pandalm", "--mode=distribution", "--context=2048", f"--output={tmp_path / 'judged'}"]
+    assert run(benchmark.main, benchmark.FLAGS, "benchmark", flags) == 0
+    (judgment,) = read(tmp_path / "judged/judgments.jsonl")
+    assert judgment["pred_preset"] == "pandalm"
+    assert set(judgment["probabilities"]) == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--model=none", "--preset=auto_j_single"], "--preset=auto_j_single shows one answer"),
+        (["--model=none", "--preset=poem"], "--preset=poem: there is no such preset"),
+        (["--predictions=none", "--context=64"], "--context goes with --model"),
+        (["--predictions=none", "--base=b"], "--base goes with --model"),
+    ],
+)
+def test_flags_of_judging_are_checked_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture, flags: list[str], says: str
+) -> None:
+    data = place(tmp_path / "data", "pandalm", dumped("pandalm", [ROWS["pandalm"]]))
+    base = ["--name=pandalm", f"--data={data}", f"--output={tmp_path / 'judged'}"]
+    assert run(benchmark.main, benchmark.FLAGS, "benchmark", base + flags) == 2
+    printed = capsys.readouterr().err
+    assert says in printed
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "judged").exists()

@@ -99,7 +99,7 @@ def _prompt(item: Record, seen: Counter[str]) -> tuple[Record, Record, int]:
     instruction, response, reference, rubric = _sections(text)
     identity = {"question_id": str(item["idx"]), "pair_id": distinct(f"{item['idx']}/{item['response_source']}", seen)}
     grades = item["gpt4_score"] if isinstance(item["gpt4_score"], list) else [item["gpt4_score"]]
-    label = {**identity, "score": _grade(grades), "category": item.get("category")}
+    label = {**identity, "score": _grade(grades), "grades": grades, "category": item.get("category")}
     record = _single(identity, instruction, response, reference, rubric)
     return record | {"answer1_model_id": item["response_source"], "category": item.get("category")}, label, converted
 
@@ -254,7 +254,27 @@ def _correlate(labels: Sequence[Record], rows: Sequence[Record | None]) -> Score
         "spearman": float(spearmanr(scores[kept], grades[kept]).statistic) if distinct else None,
         "kendall": float(kendalltau(scores[kept], grades[kept]).statistic) if distinct else None,
     }
+    graders = _among_graders([label.get("grades", []) for label in labels])
+    if graders is not None:
+        extra["graders"] = graders
     return Scored(list(predicted), [1.0] * len(labels), None, extra, pearson)
+
+
+def _among_graders(grades: Sequence[Sequence[object]]) -> float | None:
+    """Pearson's correlation of one grader with the mean of the others, the mean over graders: what a judge could reach.
+
+    None where the answers have not two grades each or more, as many everywhere.
+    """
+    if len({len(own) for own in grades}) != 1 or len(grades[0]) < 2:
+        return None
+    values = np.array([[float(str(grade)) for grade in own] for own in grades])
+    found = []
+    for grader in range(values.shape[1]):
+        own, others = values[:, grader], np.delete(values, grader, axis=1).mean(axis=1)
+        if not own.std() or not others.std():
+            return None
+        found.append(np.corrcoef(own, others)[0, 1])
+    return float(np.mean(found))
 
 
 def _predicted(row: Record) -> float | None:

@@ -47,6 +47,10 @@ def test_correlations_are_those_of_scipy(shared: Path) -> None:
     assert (summary["total"], summary["coverage"]["missing"]) == (300, 20)
     low, high = summary["score_interval"]
     assert low < summary["score"] < high
+    raw = json.loads((shared / "data/benchmarks/prometheus/vicuna_eval.json").read_text(encoding="utf-8"))
+    one, two, three = zip(*(map(float, item["gpt4_score"]) for item in raw), strict=True)
+    pairs = [(one, np.add(two, three)), (two, np.add(one, three)), (three, np.add(one, two))]
+    assert summary["graders"] == pytest.approx(np.mean([stats.pearsonr(*pair).statistic for pair in pairs]))
 
 
 def test_a_grade_that_never_changes_correlates_with_nothing(shared: Path) -> None:

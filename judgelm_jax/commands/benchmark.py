@@ -138,11 +138,6 @@ def _read(benchmark: Benchmark, data: Path, reduction: str) -> Loaded:
         loaded = benchmark.add_answers(loaded, Path(ANSWERS.value))
     if REPORT.value and loaded.kind != "pair":
         raise InputError(f"--report: there is one for pairs, and {benchmark.name} is of the kind {loaded.kind!r}; leave it out")
-    if MODEL.value and loaded.kind not in JudgeConfig.KINDS:
-        raise InputError(
-            f"--model: {benchmark.name} needs judging of the kind {loaded.kind!r}, which the judge cannot do yet; score "
-            "judgments that exist with --predictions"
-        )
     if MODEL.value:
         kind_of(loaded.kind, PRESET.value)  # refuses a preset that does not ask so
     return loaded

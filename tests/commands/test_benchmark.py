@@ -9,7 +9,6 @@ import pytest
 
 from judgelm_jax.commands import benchmark
 from judgelm_jax.commands.command_line import run
-from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.records import check_records
 
 ITEM = {"input": "Which?", "output_1": "this", "output_2": "that", "label": 1}
@@ -132,7 +131,7 @@ def test_a_report_begins_with_the_benchmarks_own_result(llmbar: Path, tmp_path: 
     assert not (tmp_path / "p").exists()
 
 
-def test_a_kind_that_the_judge_lacks_is_refused_before_anything_is_written(
+def test_what_does_not_go_with_a_benchmark_is_refused_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     data, answers = tmp_path / "mm-vet.json", tmp_path / "m.json"
@@ -140,8 +139,7 @@ def test_a_kind_that_the_judge_lacks_is_refused_before_anything_is_written(
     answers.write_text('{"v1": "x"}')
     base = ("--name=mm_vet", f"--data={data}", f"--output={tmp_path / 'o'}")
     assert "give the answers to judge with --answers" in refusal(capsys, *base, "--model=m")
-    if "multimodal" not in JudgeConfig.KINDS:
-        assert "cannot do yet" in refusal(capsys, *base, "--model=m", f"--answers={answers}")
+    assert "it goes with --kind=pair" in refusal(capsys, *base, "--model=m", f"--answers={answers}", "--preset=pandalm")
     assert "there is one for pairs" in refusal(capsys, *base, "--predictions=p", f"--report={tmp_path / 'r'}")
     assert not (tmp_path / "o").exists()
 

@@ -45,6 +45,9 @@ def start(name: str) -> int:
         signal.signal(signal.SIGINT, lambda *_: os._exit(code))  # the work is done: what is left is Python's own end
     except KeyboardInterrupt:  # just before or after the command
         _end(command)
+    if code == 2:  # its one line was said: what threads of libraries still find wrong adds nothing
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     return code
 
 

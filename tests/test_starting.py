@@ -92,6 +92,17 @@ def test_the_code_of_the_command_is_that_of_the_process(end):
     assert process.returncode == {"pass": 0, "raise SystemExit(3)": 3}[end]
 
 
+def test_behind_the_line_of_bad_input_nothing_is_said():
+    body = """
+from judgelm_jax.errors import InputError
+noise = lambda: (time.sleep(0.3), os.write(2, b'noise'), print('noise', file=sys.stderr))
+threading.Thread(target=noise).start()
+raise InputError('f:1: bad; mend it')"""
+    process = started(body)
+    err = process.communicate(timeout=30)[1]
+    assert (process.returncode, err) == (2, "judgelm-fake: f:1: bad; mend it\n")
+
+
 def test_sigint_after_the_work_is_done_changes_nothing():
     process = started("import atexit; atexit.register(lambda: (print('done', flush=True), time.sleep(60)))")
     assert process.stdout.readline() == "done\n"

@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags
 
-from judgelm_jax import objects
+from judgelm_jax import object_storage
 from judgelm_jax.errors import InputError
 
 # Files of JSON Lines or JSON that commands read, which may also come from the web.
@@ -58,13 +58,13 @@ def at_hand(command: str, flag_values: flags.FlagValues) -> Iterator[None]:
         for name in sorted(flag_values):
             value: Any = flag_values[name].value
             values = value if isinstance(value, list) else [value]
-            if not any(isinstance(one, str) and objects.scheme_of(one) for one in values):
+            if not any(isinstance(one, str) and object_storage.scheme_of(one) for one in values):
                 continue
             if name not in _FILES | _MODELS and name not in {"json", "output", "target", "report"}:
                 continue  # no path
             paths = [
                 _local(command, name, one, flag_values, written, stack)
-                if isinstance(one, str) and objects.scheme_of(one)
+                if isinstance(one, str) and object_storage.scheme_of(one)
                 else one
                 for one in values
             ]
@@ -82,9 +82,9 @@ def _local(
     written: list[tuple[Path, str]],
     stack: contextlib.ExitStack,
 ) -> str:
-    scheme = objects.scheme_of(url)
+    scheme = object_storage.scheme_of(url)
     if name in {"json", "output", "target", "report"} or (command, name) in _WRITTEN_FILES:
-        if scheme not in objects.STORES:
+        if scheme not in object_storage.STORES:
             raise InputError(f"--{name}={url}: nothing can be written to {scheme}://; use s3://, gs:// or a path")
         place = _place("written", url) / "run" / _last(url)
         if (command, name) == _JUDGED:
@@ -96,7 +96,7 @@ def _local(
             raise InputError(f"--{name}={url}: judgelm-{command} writes it to a path only; copy it to the store afterwards")
         _names[str(place)] = url
         return str(place)
-    if scheme not in objects.STORES and name not in _FILES:
+    if scheme not in object_storage.STORES and name not in _FILES:
         raise InputError(f"--{name}={url}: {scheme}:// is read for files of JSON Lines only; use s3://, gs:// or a path")
     path = fetched(url)
     _names[str(path)] = url
@@ -109,7 +109,7 @@ def fetched(url: str) -> Path:
     Raises:
       InputError: there is nothing, or it cannot be fetched.
     """
-    found = objects.find(url)
+    found = object_storage.find(url)
     if not found:
         raise InputError(f"{url}: there is nothing; check the name")
     place = _place("read", url)
@@ -122,7 +122,7 @@ def fetched(url: str) -> Path:
         for one in found:
             path = target if one.url == url else target / _inside(one.url, url)
             if not path.exists():
-                objects.fetch(one, path)
+                object_storage.fetch(one, path)
     return target
 
 
@@ -139,11 +139,11 @@ def _begin(place: Path, url: str, folder: bool, stack: contextlib.ExitStack) -> 
     stack.enter_context(_alone(place.parent.parent))
     shutil.rmtree(place.parent, ignore_errors=True)
     place.parent.mkdir()
-    found = objects.find(url)
+    found = object_storage.find(url)
     if found and folder:
         raise InputError(f"{url}: exists already, and folders in a store are not replaced; choose another target or remove it")
     if found:
-        objects.fetch(found[0], place)
+        object_storage.fetch(found[0], place)
 
 
 def _judged(place: Path, url: str, flag_values: flags.FlagValues, stack: contextlib.ExitStack) -> None:
@@ -159,13 +159,13 @@ def _judged(place: Path, url: str, flag_values: flags.FlagValues, stack: context
 def _put(path: Path, url: str) -> None:
     """A file, or a folder: its largest files first, and what tells that it is whole last."""
     if path.is_file():
-        objects.put(path, url)
+        object_storage.put(path, url)
         path.unlink()
         return
     files = sorted((file for file in path.rglob("*") if file.is_file()), key=lambda file: -file.stat().st_size)
     last = {"_CHECKPOINT_METADATA", "config.json"}
     for file in sorted(files, key=lambda file: file.parent == path and file.name in last):
-        objects.put(file, f"{url.rstrip('/')}/{file.relative_to(path).as_posix()}")
+        object_storage.put(file, f"{url.rstrip('/')}/{file.relative_to(path).as_posix()}")
     shutil.rmtree(path)
 
 

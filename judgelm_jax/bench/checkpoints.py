@@ -44,7 +44,7 @@ def write_random_checkpoint(folder: Path, config: ModelConfig, dtype: Any, seed:
     import numpy as np
     import safetensors.numpy
 
-    from judgelm_jax.checkpoints.tensors import tensor_table
+    from judgelm_jax.checkpoints.tensor_names import tensor_table
 
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)

@@ -10,7 +10,7 @@ from judgelm_jax.checkpoints.card import CARD_FILE, is_own_card, model_card
 from judgelm_jax.checkpoints.folders import published
 from judgelm_jax.checkpoints.hf_writing import SHARD_BYTES, write_hf
 from judgelm_jax.checkpoints.opening import COMPANION_FILES, Checkpoint, is_checkpoint
-from judgelm_jax.checkpoints.tensors import stored_bytes
+from judgelm_jax.checkpoints.tensor_names import stored_bytes
 from judgelm_jax.errors import InputError
 
 # What a checkpoint consists of, beside its weights.

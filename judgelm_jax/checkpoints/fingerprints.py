@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from judgelm_jax.checkpoints.tensors import Weights, grouped
+from judgelm_jax.checkpoints.tensor_names import Weights, grouped
 from judgelm_jax.records import write_atomically
 from judgelm_jax.runtime import cache_folder
 

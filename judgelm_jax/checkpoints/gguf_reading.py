@@ -16,7 +16,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from judgelm_jax.checkpoints.tensors import StoredTensor, tensor_table
+from judgelm_jax.checkpoints.tensor_names import StoredTensor, tensor_table
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import rotary
 from judgelm_jax.model.config import ModelConfig, RopeScaling

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import safetensors
 
-from judgelm_jax.checkpoints.tensors import DTYPES, StoredTensor
+from judgelm_jax.checkpoints.tensor_names import DTYPES, StoredTensor
 from judgelm_jax.errors import InputError
 from judgelm_jax.stand_ins import refuse_packed, refuse_stand_ins
 

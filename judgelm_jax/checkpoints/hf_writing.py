@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from judgelm_jax.checkpoints.tensors import DTYPES, Weights, grouped, stored_bytes, tensor_table, writing_bar
+from judgelm_jax.checkpoints.tensor_names import DTYPES, Weights, grouped, stored_bytes, tensor_table, writing_bar
 from judgelm_jax.model.config import ModelConfig
 
 SHARD_BYTES = 5 * 10**9

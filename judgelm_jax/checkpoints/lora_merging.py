@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from judgelm_jax.checkpoints.tensors import Weights
+from judgelm_jax.checkpoints.tensor_names import Weights
 from judgelm_jax.model import lora
 
 # A [rank, in], B [out, rank] and what their product is multiplied by.

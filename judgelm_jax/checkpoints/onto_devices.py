@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from tqdm import tqdm
 
-from judgelm_jax.checkpoints.tensors import TensorSpec, Weights, tensor_table
+from judgelm_jax.checkpoints.tensor_names import TensorSpec, Weights, tensor_table
 from judgelm_jax.model.config import ModelConfig
 
 Params = dict[str, Any]

@@ -13,14 +13,14 @@ from typing import Any
 
 from judgelm_jax.chat_template import TEMPLATE_FILE
 from judgelm_jax.checkpoints import fingerprints, gguf_reading, hf_reading, orbax_store, training_run, training_weights
-from judgelm_jax.checkpoints.ends import GENERATION_FILE, ends_of
+from judgelm_jax.checkpoints.end_tokens import GENERATION_FILE, ends_of
 from judgelm_jax.checkpoints.gguf_tokenizer import write_tokenizer
 from judgelm_jax.checkpoints.lora_merging import MergedWeights
 from judgelm_jax.checkpoints.onto_devices import Params, load_params
 from judgelm_jax.checkpoints.peft import CONFIG_FILE
 from judgelm_jax.checkpoints.peft_reading import pairs as adapter_pairs
 from judgelm_jax.checkpoints.peft_reading import read_adapter
-from judgelm_jax.checkpoints.tensors import Weights, check_weights
+from judgelm_jax.checkpoints.tensor_names import Weights, check_weights
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import families
 from judgelm_jax.model.config import ModelConfig

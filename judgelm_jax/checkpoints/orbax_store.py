@@ -22,7 +22,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from judgelm_jax.checkpoints.folders import flush
-from judgelm_jax.checkpoints.tensors import DTYPES, StoredTensor, Weights, grouped, tensor_table, writing_bar
+from judgelm_jax.checkpoints.tensor_names import DTYPES, StoredTensor, Weights, grouped, tensor_table, writing_bar
 from judgelm_jax.errors import InputError
 from judgelm_jax.model.config import ModelConfig
 

@@ -16,7 +16,7 @@ import numpy as np
 from judgelm_jax.checkpoints.hf_reading import SafetensorsWeights, TorchWeights
 from judgelm_jax.checkpoints.lora_merging import Pair
 from judgelm_jax.checkpoints.peft import CONFIG_FILE, WEIGHTS_FILE
-from judgelm_jax.checkpoints.tensors import DTYPES, tensor_table
+from judgelm_jax.checkpoints.tensor_names import DTYPES, tensor_table
 from judgelm_jax.errors import InputError
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.stand_ins import refuse_packed, refuse_stand_ins

@@ -10,7 +10,7 @@ import numpy as np
 import tensorstore
 
 from judgelm_jax.checkpoints.lora_merging import Pair
-from judgelm_jax.checkpoints.tensors import DTYPES, StoredTensor, TensorSpec, tensor_table
+from judgelm_jax.checkpoints.tensor_names import DTYPES, StoredTensor, TensorSpec, tensor_table
 from judgelm_jax.checkpoints.training_run import STATE
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import lora

@@ -15,7 +15,7 @@ import numpy as np
 from judgelm_jax.checkpoints.gguf_reading import GgufWeights
 from judgelm_jax.checkpoints.hf_reading import SafetensorsWeights, TorchWeights
 from judgelm_jax.checkpoints.opening import Checkpoint
-from judgelm_jax.checkpoints.tensors import TensorSpec, tensor_table
+from judgelm_jax.checkpoints.tensor_names import TensorSpec, tensor_table
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import decoder, views
 from judgelm_jax.model.config_rope import CONDENSED

@@ -63,7 +63,7 @@ def main() -> None:
         _require_torch()
     from judgelm_jax.checkpoints import open_checkpoint
     from judgelm_jax.checkpoints.conversion import convert
-    from judgelm_jax.checkpoints.tensors import stored_bytes, tensor_table
+    from judgelm_jax.checkpoints.tensor_names import stored_bytes, tensor_table
     from judgelm_jax.checkpoints.verification import TOLERANCE, bytes_needed, largest_difference, transformers_reads
 
     start, target = time.monotonic(), Path(TARGET.value)

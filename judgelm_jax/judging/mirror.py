@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from judgelm_jax import objects
+from judgelm_jax import object_storage
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import manifest
 from judgelm_jax.judging.output import partial_folder
@@ -61,33 +61,33 @@ def _restore(url: str, output: Path) -> None:
     """Makes the local folder what the store has."""
     shutil.rmtree(output.parent, ignore_errors=True)
     output.parent.mkdir(parents=True)
-    complete = objects.find(url)
+    complete = object_storage.find(url)
     if [one.url for one in complete] == [url]:
-        objects.fetch(complete[0], output)
-        for one in objects.find(f"{url}.manifest.json"):
-            objects.fetch(one, manifest.beside(output))
+        object_storage.fetch(complete[0], output)
+        for one in object_storage.find(f"{url}.manifest.json"):
+            object_storage.fetch(one, manifest.beside(output))
         return
-    pieces = {one.url.rpartition("/")[2]: one for one in objects.find(f"{url}.partial")}
+    pieces = {one.url.rpartition("/")[2]: one for one in object_storage.find(f"{url}.partial")}
     if _MANIFEST not in pieces:
         return
     folder = partial_folder(output)
-    objects.fetch(pieces.pop(_MANIFEST), folder / _MANIFEST)
+    object_storage.fetch(pieces.pop(_MANIFEST), folder / _MANIFEST)
     with (folder / _SHARD).open("wb") as shard:
         for name in sorted(pieces):
             if name != _piece(shard.tell()):  # what follows a gap is judged again
                 break
-            shard.write(objects.read(pieces.pop(name)))
-    objects.remove(list(pieces.values()))
+            shard.write(object_storage.read(pieces.pop(name)))
+    object_storage.remove(list(pieces.values()))
 
 
 def _publish(url: str, output: Path) -> None:
     beside = manifest.beside(output)
-    if not objects.find(url):
+    if not object_storage.find(url):
         if beside.exists():
-            objects.put(beside, f"{url}.manifest.json")
-        objects.put(output, url)
+            object_storage.put(beside, f"{url}.manifest.json")
+        object_storage.put(output, url)
     # The manifest goes last: pieces without one are of nobody.
-    objects.remove(sorted(objects.find(f"{url}.partial"), key=lambda one: one.url.endswith(f"/{_MANIFEST}")))
+    object_storage.remove(sorted(object_storage.find(f"{url}.partial"), key=lambda one: one.url.endswith(f"/{_MANIFEST}")))
 
 
 def _piece(offset: int) -> str:
@@ -104,11 +104,11 @@ class _Copies:
         self._claimed = self._copied > 0 or (self._folder / _MANIFEST).exists()
 
     def bring_up_to_date(self) -> None:
-        """Copies the whole lines that are not in the store. Raises as `objects.create`."""
+        """Copies the whole lines that are not in the store. Raises as `object_storage.create`."""
         try:
             if not self._claimed:
                 content = (self._folder / _MANIFEST).read_bytes()
-                objects.create(content, f"{self._url}.partial/{_MANIFEST}")
+                object_storage.create(content, f"{self._url}.partial/{_MANIFEST}")
                 self._claimed = True
             with (self._folder / _SHARD).open("rb") as shard:
                 shard.seek(self._copied)
@@ -117,5 +117,5 @@ class _Copies:
             return
         more = more[: more.rfind(b"\n") + 1]
         if more:
-            objects.create(more, f"{self._url}.partial/{_piece(self._copied)}")
+            object_storage.create(more, f"{self._url}.partial/{_piece(self._copied)}")
             self._copied += len(more)

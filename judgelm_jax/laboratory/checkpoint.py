@@ -28,7 +28,7 @@ def _write(folder: Path, seed: int, shape: ModelShape, vocabulary: int) -> Model
     import numpy as np
     import safetensors.numpy
 
-    from judgelm_jax.checkpoints.tensors import tensor_table
+    from judgelm_jax.checkpoints.tensor_names import tensor_table
 
     config = ModelConfig(
         vocab_size=vocabulary,

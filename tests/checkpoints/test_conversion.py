@@ -272,7 +272,7 @@ def test_conversion_holds_a_group_or_a_shard_in_memory_not_the_model(tmp_path: P
         from safetensors.numpy import save_file
         from judgelm_jax.checkpoints import open_checkpoint, orbax_store
         from judgelm_jax.checkpoints.conversion import convert
-        from judgelm_jax.checkpoints.tensors import tensor_table
+        from judgelm_jax.checkpoints.tensor_names import tensor_table
         from judgelm_jax.model import families
         from judgelm_jax.model.config import ModelConfig
 

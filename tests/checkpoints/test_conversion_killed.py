@@ -10,7 +10,7 @@ import torch
 
 from judgelm_jax.checkpoints import Checkpoint, hf_writing, open_checkpoint, orbax_store
 from judgelm_jax.checkpoints.conversion import convert
-from judgelm_jax.checkpoints.tensors import tensor_table
+from judgelm_jax.checkpoints.tensor_names import tensor_table
 from judgelm_jax.errors import InputError
 
 SIZE = 4000  # bytes of a group of tensors; a shard has three of them
@@ -141,7 +141,7 @@ def test_what_was_written_before_counts_as_room_on_the_disk(
     import shutil
 
     from judgelm_jax.checkpoints import folders
-    from judgelm_jax.checkpoints.tensors import stored_bytes
+    from judgelm_jax.checkpoints.tensor_names import stored_bytes
 
     kill(tmp_path, "hf", "6")
     free = stored_bytes(source.weights, source.config) - 4000

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from judgelm_jax.checkpoints import open_checkpoint
-from judgelm_jax.checkpoints.tensors import tensor_table
+from judgelm_jax.checkpoints.tensor_names import tensor_table
 from judgelm_jax.errors import InputError
 
 FORMS = ["safetensors", "sharded safetensors", "bin", "sharded bin", "legacy bin"]

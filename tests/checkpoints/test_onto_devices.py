@@ -13,7 +13,7 @@ import torch
 from judgelm_jax.bench.checkpoints import write_random_checkpoint
 from judgelm_jax.checkpoints import Checkpoint, open_checkpoint, orbax_store
 from judgelm_jax.checkpoints.conversion import convert
-from judgelm_jax.checkpoints.tensors import stored_bytes, tensor_table
+from judgelm_jax.checkpoints.tensor_names import stored_bytes, tensor_table
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import parameters
 from judgelm_jax.model.config import ModelConfig

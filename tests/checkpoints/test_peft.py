@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.peft import write_peft
-from judgelm_jax.checkpoints.tensors import tensor_table
+from judgelm_jax.checkpoints.tensor_names import tensor_table
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import decoder, lora
 from judgelm_jax.training_config import LORA_TARGETS, LoraConfig

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from judgelm_jax.checkpoints import open_checkpoint, torch_layers, verification
-from judgelm_jax.checkpoints.tensors import tensor_table
+from judgelm_jax.checkpoints.tensor_names import tensor_table
 
 IDS = [1, 7, 300, 7, 44, 0, 511]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from object_store import ObjectStore
 
-from judgelm_jax import objects
+from judgelm_jax import object_storage
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import mirror, output
 
@@ -58,7 +58,7 @@ def test_a_killed_run_goes_on_on_another_machine(
     object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int | None
 ) -> None:
     object_store.faults.every = every
-    monkeypatch.setattr(objects.time, "sleep", lambda _: None)
+    monkeypatch.setattr(object_storage.time, "sleep", lambda _: None)
     first: list[int] = []
     init = mirror._Copies.__init__
     monkeypatch.setattr(mirror._Copies, "__init__", few_copies(init))  # a kill leaves out what was not copied yet

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from judgelm_jax.checkpoints.tensors import tensor_table
+from judgelm_jax.checkpoints.tensor_names import tensor_table
 from judgelm_jax.model import layers, lora, parameters
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.training.throughput import step_flops

@@ -6,7 +6,7 @@ import pytest
 from family_models import make
 
 from judgelm_jax.checkpoints import open_checkpoint
-from judgelm_jax.checkpoints.tensors import tensor_table
+from judgelm_jax.checkpoints.tensor_names import tensor_table
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import parameters
 from judgelm_jax.model.placement import Placement

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from judgelm_jax.checkpoints.tensors import tensor_table
+from judgelm_jax.checkpoints.tensor_names import tensor_table
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import families, parameters
 from judgelm_jax.model.placement import Placement

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from judgelm_jax.checkpoints.tensors import tensor_table
+from judgelm_jax.checkpoints.tensor_names import tensor_table
 from judgelm_jax.errors import InputError
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import decoder, lora, parameters

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from judgelm_jax.checkpoints import open_checkpoint
-from judgelm_jax.checkpoints.ends import ends_of
+from judgelm_jax.checkpoints.end_tokens import ends_of
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import families
 from judgelm_jax.tokenization import Tokenizer, load_tokenizer

@@ -15,6 +15,7 @@ from absl import flags
 
 from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
+from judgelm_jax.evaluation.joining import DECISIONS
 from judgelm_jax.evaluation.report.folder import check_folder, write_report
 from judgelm_jax.records import read_jsonl
 
@@ -28,6 +29,13 @@ BY = flags.DEFINE_string("by", None, "a field of the records; also rank within e
 CLUSTER = flags.DEFINE_string("cluster", "question_id", "the field that judgments of one question share", flag_values=FLAGS)
 CONTROL = flags.DEFINE_list(
     "control", [], "rank at equal `length` (words), `style` (headers, lists, bold), or both: length,style", flag_values=FLAGS
+)
+DECIDE = flags.DEFINE_enum(
+    "decide",
+    "winner",
+    list(DECISIONS),
+    "how a distribution over the scores of a pair names a winner, as in judgelm-evaluate.",
+    flag_values=FLAGS,
 )
 SEED = flags.DEFINE_integer("seed", 0, "of the resampling", flag_values=FLAGS)
 REPORT = flags.DEFINE_string(
@@ -52,7 +60,7 @@ def main() -> None:
     from judgelm_jax.evaluation.ranking.ranking import rank
     from judgelm_jax.evaluation.ranking.text import in_words, table
 
-    read = read_comparisons(inputs, CLUSTER.value, BY.value)
+    read = read_comparisons(inputs, CLUSTER.value, BY.value, decide=DECIDE.value)
     ranking: dict[str, Any] = {**rank(read.rows, CONTROL.value, SEED.value), "undecided": read.undecided}
     if read.orders.pairs():
         ranking["orders"] = dataclasses.asdict(read.orders) | {"follow_position": read.orders.follow_position()}

@@ -230,3 +230,17 @@ def test_questions_and_groups_that_pandas_made_floats_are_those_of_whole_numbers
     found = read_comparisons([write(tmp_path / "j.jsonl", rows)], by="turn").rows
     assert [row.cluster for row in found] == ["1", "1", "1", "1.5"]
     assert {row.group for row in found} == {"2"}
+
+
+def test_decide_names_the_winner_of_distributions(tmp_path, capsys):
+    rows = [judgment(winner=1, scores=[4, 6], expected_scores=[5.2, 5.1], question_id=question) for question in range(3)]
+    path = write(tmp_path / "j.jsonl", rows)
+    for decide, rate in (("winner", 1.0), ("mean", 1.0), ("mode", 0.0)):
+        output = tmp_path / f"{decide}.json"
+        flags = [f"--judgments={path}", f"--decide={decide}", f"--output={output}"]
+        assert run(rank_command.main, rank_command.FLAGS, "rank", flags) == 0
+        rates = {model["name"]: model["win_rate"] for model in json.loads(output.read_text())["models"]}
+        assert rates == {"alpha": rate, "beta": 1 - rate}
+    plain = write(tmp_path / "plain.jsonl", [judgment()])
+    assert run(rank_command.main, rank_command.FLAGS, "rank", [f"--judgments={plain}", "--decide=mean"]) == 2
+    assert "plain.jsonl:1: --decide=mean needs" in capsys.readouterr().err

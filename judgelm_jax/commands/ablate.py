@@ -76,7 +76,7 @@ def main() -> None:
     require_devices()
     enable_compilation_cache()
 
-    from judgelm_jax.training.stopping import Stopped
+    from judgelm_jax.stopping import Stopped
 
     try:
         runs = list(_seeds(folder, seeds, config))

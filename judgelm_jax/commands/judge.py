@@ -4,25 +4,33 @@ Reads judge records (JSON Lines), writes one judgment a record in the same order
 OUTPUT.partial/ and OUTPUT appears when all is done; after a kill, the same command with --resume goes on.
 
   judgelm-judge --model=judge --input=records.jsonl --output=judgments.jsonl --orders=both
+
+On several hosts run the same command on each, with --coordinator, --processes and --process, or with --distributed where the
+cluster says those (Slurm, Kubernetes, Cloud TPU, Open MPI): one judge lies on the devices of all of them, as --mesh says.
 """
 
+import contextlib
 import dataclasses
 import re
+import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from judgelm_jax.arrangements import parse_wanted
-from judgelm_jax.commands.command_line import check_json, run, write_json
+from judgelm_jax.commands.command_line import check_json, describe, run, write_json
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.calibration import read_calibration
+from judgelm_jax.evaluation.calibration import Calibration, read_calibration
 from judgelm_jax.judging import manifest, output
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.kinds import KINDS
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.presets import JUDGELM, NAMES
+from judgelm_jax.process_flags import define
 from judgelm_jax.records import check_output
+from judgelm_jax.stopping import listening
 from judgelm_jax.verdicts import STATUSES
 
 if TYPE_CHECKING:
@@ -149,8 +157,20 @@ SHARD = flags.DEFINE_string(
     "shard", "0/1", "i/n: judge every n-th record from the i-th (from 0); the last of n such jobs joins them", flag_values=FLAGS
 )
 RESUME = flags.DEFINE_boolean("resume", False, "go on with an unfinished run, or start one", flag_values=FLAGS)
+PROCESSES = define(FLAGS)
+DRY_RUN = flags.DEFINE_boolean(
+    "dry_run",
+    False,
+    "check everything, compile, try some prompts, say prompts, tokens, programs, memory and time, and write nothing",
+    flag_values=FLAGS,
+)
+PROFILE = flags.DEFINE_integer(
+    "profile", 0, "trace this many device steps with JAX's profiler into OUTPUT.profile/", lower_bound=0, flag_values=FLAGS
+)
 JSON = flags.DEFINE_string("json", None, "also write the summary as JSON to this file", flag_values=FLAGS)
 OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the file of --json if it exists", flag_values=FLAGS)
+
+_STOPPED = "and what was judged is kept: run again with --resume to go on"
 
 
 def main() -> None:
@@ -180,6 +200,7 @@ def main() -> None:
     if calibration is not None and KINDS[settings.kind].answers != (2, 2):
         raise InputError(f"--calibration corrects the probabilities of pairs; --kind={settings.kind} has none, leave it out")
     part, parts = _parse_shard(SHARD.value)
+    PROCESSES.check()
     MeshConfig.parse(MESH.value)
     records, target = Path(INPUT.value), Path(OUTPUT.value)
     references = Path(REFERENCES.value) if REFERENCES.value else None
@@ -192,14 +213,26 @@ def main() -> None:
     own = {"command": "judge", "output": str(target), "shard": SHARD.value}
     check_json(JSON.value, OVERWRITE.value, [target, beside, *read], own if RESUME.value else None)
 
+    with listening("judge", _tell_others, _STOPPED, [signal.SIGTERM]):
+        from judgelm_jax.processes.ending import together
+
+        with together(PROCESSES.asked("judge"), describe):
+            _judge(settings, calibration, part, parts, own)
+
+
+def _judge(settings: JudgeConfig, calibration: Calibration | None, part: int, parts: int, own: dict[str, Any]) -> None:
+    """What follows when the flags are right, in each process."""
+    target, beside = Path(OUTPUT.value), manifest.beside(Path(OUTPUT.value))
     complete = output.is_complete(target, RESUME.value)
 
-    from judgelm_jax.judging import runner
+    from judgelm_jax.judging import across_hosts, runner
+    from judgelm_jax.processes.agreement import compare
+    from judgelm_jax.processes.introduction import introduce
 
     job = runner.Job(
-        input=records,
+        input=Path(INPUT.value),
         output=target,
-        references=references,
+        references=Path(REFERENCES.value) if REFERENCES.value else None,
         limit=LIMIT.value,
         part=part,
         parts=parts,
@@ -210,15 +243,29 @@ def main() -> None:
 
     from judgelm_jax.checkpoints import open_checkpoint
     from judgelm_jax.judging.judge import Judge
-    from judgelm_jax.runtime import enable_compilation_cache, require_devices
+    from judgelm_jax.judging.rehearsal import rehearse
+    from judgelm_jax.profiling import Profile
+    from judgelm_jax.runtime import enable_compilation_cache, is_first_process, require_devices
 
-    if complete and not beside.exists():
+    has_manifest = beside.exists()
+    compare("the output", {"whether it is complete": complete, "whether it has a manifest": has_manifest})
+    if complete and not has_manifest:
         _finish(job, checked.records, own, "is complete, nothing to do (it has no manifest, so settings are not compared)")
         return
     checkpoint = open_checkpoint(MODEL.value, BASE.value, CONTEXT.value)
     fingerprint = runner.fingerprint(job, settings, checked, checkpoint.fingerprint, model_id)
     if calibration is not None:
         fingerprint["calibration"] = dataclasses.asdict(calibration)
+    told = {f"--{name}": value for name, value in fingerprint.items()}
+    told |= {
+        "--output": str(target.absolute()),
+        "--dry_run": DRY_RUN.value,
+        "--shard": SHARD.value,
+        "--mesh": MESH.value,
+        "--resume": RESUME.value,
+    }
+    told |= {"--batch_size": settings.batch_size, "--attention": settings.attention}
+    compare("the run", told)
     if complete:
         output.refuse_other_settings(target, fingerprint, checked.records)
         _finish(job, checked.records, own, "is complete, nothing to do")
@@ -226,21 +273,44 @@ def main() -> None:
     runner.check_room(job, settings, checked, checkpoint.required_tokenizer(), checkpoint.config.context)
     require_devices()
     enable_compilation_cache()
-    with output.open_shard(target, fingerprint, checked.records, part, parts, RESUME.value) as shard:
+    introduce()
+    if DRY_RUN.value:
+        judge = Judge.of_checkpoint(checkpoint, MESH.value, settings, model_id, MODEL.value)
+        found = rehearse(job, checked, judge)
+        if is_first_process():
+            print("\n".join(found.lines()))
+            write_json(JSON.value, own | found.summary())
+        return
+    with across_hosts.opened(
+        lambda: output.open_shard(target, fingerprint, checked.records, part, parts, RESUME.value), checked.records, part, parts
+    ) as shard:
         if shard is None:
             output.refuse_other_settings(target, fingerprint, checked.records)
             _finish(job, checked.records, own, "was completed by another process, nothing to do")
             return
         judge = Judge.of_checkpoint(checkpoint, MESH.value, settings, model_id, MODEL.value)
-        print(f"judging {shard.remaining()} of {checked.records} records", flush=True)
-        summary = runner.run(job, checked, shard, judge, calibration)
-    _report(summary, target)
-    write_json(JSON.value, own | summary)
+        if is_first_process():
+            print(f"judging {shard.remaining()} of {checked.records} records", flush=True)
+        with contextlib.closing(Profile(target.with_name(target.name + ".profile"), PROFILE.value)) as profile:
+            judge.engine.programs.launched = profile.stepped
+            summary = runner.run(job, checked, shard, judge, calibration)
+    if is_first_process():
+        _report(summary, target)
+        write_json(JSON.value, own | summary)
+
+
+def _tell_others(line: str, code: int) -> None:
+    """Where this is one of several processes: before that module is imported, it is not."""
+    if "judgelm_jax.processes.ending" in sys.modules:
+        sys.modules["judgelm_jax.processes.ending"].tell(line, code)
 
 
 def entry() -> int:
     """The console command."""
-    return run(main, FLAGS, "judge")
+    code = run(main, FLAGS, "judge")
+    if "judgelm_jax.processes.ending" in sys.modules:  # JAX was started
+        sys.modules["judgelm_jax.processes.ending"].leave(code)
+    return code
 
 
 def _parse_shard(text: str) -> tuple[int, int]:
@@ -253,7 +323,10 @@ def _parse_shard(text: str) -> tuple[int, int]:
 def _finish(job: "Job", records: int, own: dict[str, Any], says: str) -> None:
     """Nothing remains to be done: the summary counts what OUTPUT holds."""
     from judgelm_jax.judging import runner
+    from judgelm_jax.processes import store
 
+    if store.own():
+        return
     output.discard_leftovers(job.output)
     print(f"{job.output}: {says}")
     summary = runner.summary_of_complete(job, records)

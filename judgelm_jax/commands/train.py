@@ -20,6 +20,8 @@ from ml_collections import config_flags
 
 from judgelm_jax.commands.command_line import check_json, describe, run, write_json
 from judgelm_jax.errors import InputError
+from judgelm_jax.notices import duration
+from judgelm_jax.process_flags import define
 from judgelm_jax.training.config_fields import ConfigFlags, help_lines, overridden
 from judgelm_jax.training_config import TrainConfig
 
@@ -39,10 +41,16 @@ EVALUATION = flags.DEFINE_string(
     "evaluation", None, "held-out rows in the form of --data: loss and judge metrics inside the loop", flag_values=FLAGS
 )
 RESUME = flags.DEFINE_boolean("resume", False, "go on with an unfinished run, or start one", flag_values=FLAGS)
-DISTRIBUTED = flags.DEFINE_boolean("distributed", False, "one of several processes; the cluster says which", flag_values=FLAGS)
-COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, for several processes", flag_values=FLAGS)
-PROCESSES = flags.DEFINE_integer("processes", None, "how many there are", lower_bound=1, flag_values=FLAGS)
-PROCESS = flags.DEFINE_integer("process", None, "which of them this is, from 0", lower_bound=0, flag_values=FLAGS)
+PROCESSES = define(FLAGS)
+DRY_RUN = flags.DEFINE_boolean(
+    "dry_run",
+    False,
+    "check everything, compile, try some steps, say tokens, memory and time, and write nothing",
+    flag_values=FLAGS,
+)
+PROFILE = flags.DEFINE_integer(
+    "profile", 0, "trace this many steps with JAX's profiler into OUTPUT/profile", lower_bound=0, flag_values=FLAGS
+)
 JSON = flags.DEFINE_string("json", None, "also write the summary as JSON to this file", flag_values=FLAGS)
 OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the file of --json if it exists", flag_values=FLAGS)
 
@@ -54,8 +62,7 @@ def main() -> None:
         raise InputError(f"{path}: there is no such file; name a config, as configs/tiny.py")
     if not isinstance(config, TrainConfig):
         raise InputError(f"--config: get_config() returns a {type(config).__name__}; it must return a TrainConfig")
-    if (COORDINATOR.value is None) != (PROCESSES.value is None) or (PROCESSES.value is None) != (PROCESS.value is None):
-        raise InputError("--coordinator, --processes and --process go together: give all three or none")
+    PROCESSES.check()
     data, output = Path(DATA.value), Path(OUTPUT.value)
     if set(str(output.absolute())) & set("*?[]"):
         raise InputError(f"{output}: Orbax cannot write to a path with *, ?, [ or ] in it; choose another --output")
@@ -66,23 +73,35 @@ def main() -> None:
 
     tokenizer = Path(TOKENIZER.value) if TOKENIZER.value else None
 
-    from judgelm_jax.training.stopping import Stopped, listening
+    from judgelm_jax.stopping import Stopped, listening
 
     with listening("train", _tell_others) as stopping:
-        from judgelm_jax import processes, runtime
+        from judgelm_jax import runtime
+        from judgelm_jax.processes.ending import together
+        from judgelm_jax.processes.introduction import introduce
 
-        if DISTRIBUTED.value or COORDINATOR.value:
-            processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-        with processes.ending_together(describe):
+        with together(PROCESSES.asked("train", preemption=True), describe):
             runtime.require_devices()
             runtime.enable_compilation_cache()
+            introduce()
+
+            if DRY_RUN.value:
+                from judgelm_jax.training.rehearsal import rehearse
+                from judgelm_jax.training.setup import Sources
+
+                insisted = frozenset(overridden(FLAGS, "model"))
+                found = rehearse(config, Sources(data, evaluation, INIT_FROM.value, tokenizer, insisted))
+                if runtime.is_first_process():
+                    _report_rehearsal(found)
+                    write_json(JSON.value, own | found)
+                return
 
             from judgelm_jax.training.loop import train
 
             try:
                 summary = train(
                     config, data, output, INIT_FROM.value, tokenizer, evaluation, RESUME.value, stopping,
-                    overridden(FLAGS, "model"),
+                    overridden(FLAGS, "model"), PROFILE.value,
                 )  # fmt: skip
             except Stopped as stopped:
                 print(f"{output}: {stopped}", file=sys.stderr)
@@ -94,16 +113,19 @@ def main() -> None:
 
 def _tell_others(line: str, code: int) -> None:
     """Where this is one of several processes: before that module is imported, it is not."""
-    tell = getattr(sys.modules.get("judgelm_jax.processes"), "tell", None)
+    tell = getattr(sys.modules.get("judgelm_jax.processes.ending"), "tell", None)
     if tell is not None:
         tell(line, code)
 
 
 def entry() -> int:
     """The console command."""
-    code = run(main, FLAGS, "train")
-    if "judgelm_jax.processes" in sys.modules:  # JAX was started
-        sys.modules["judgelm_jax.processes"].leave(code)
+    try:
+        code = run(main, FLAGS, "train")
+    except SystemExit as stopped:
+        code = int(stopped.code or 0)
+    if "judgelm_jax.processes.ending" in sys.modules:  # JAX was started
+        sys.modules["judgelm_jax.processes.ending"].leave(code)
     return code
 
 
@@ -123,6 +145,20 @@ def _report(summary: dict[str, Any], output: Path) -> None:
                 f"step {held_out['step']}"
             )
     print(f"output     {output / 'model'}, of step {summary['exported_step']}: {summary['why']}")
+
+
+def _report_rehearsal(found: dict[str, Any]) -> None:
+    for epoch, counts in found["epochs"].items():
+        print(f"epoch {epoch + 1:<4} " + ", ".join(f"{_number(value)} {name}" for name, value in counts.items()))
+    print(f"program    the step, compiled in {duration(found['compile_seconds'])}")
+    room = "" if found["capacity"] is None else f", of {found['capacity'] / 1e9:.2f} GB"
+    print(f"memory     {(found['memory'] or 0) / 1e9:.2f} GB in use on a device at most{room}")
+    print(f"disk       {found['state_bytes'] / 1e9:.2f} GB a checkpoint")
+    print(
+        f"time       about {duration(found['seconds'])} for {found['steps']} steps beside evaluations and checkpoints, from "
+        f"{found['tried']} steps that were tried"
+    )
+    print("dry run    nothing was written")
 
 
 def _number(value: Any) -> str:

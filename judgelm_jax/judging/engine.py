@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.judging import constrained_decoding, sizing
+from judgelm_jax.judging import across_hosts, constrained_decoding, sizing
 from judgelm_jax.judging.batching import Batch, Prompt, batches, bucket, bucket_lengths
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.programs import DeviceSlots, Programs, whole_pages
@@ -129,7 +129,7 @@ class Engine:
         context = whole_pages(longest + self.settings.max_new_tokens)
         itemsize = jnp.dtype(self.settings.dtype).itemsize
         per_token = kv_cache.bytes_per_token(self.config, itemsize) / self.mesh.shape["tensor"]
-        tokens = sizing.cache_tokens(self.mesh.devices.flat[0].memory_stats(), per_token)
+        tokens = across_hosts.least(sizing.cache_tokens(self.mesh.local_devices[0].memory_stats(), per_token))
         slots = sizing.slot_count(len(prompts), context, self._devices, tokens, self.settings.batch_size)
         together = sizing.admitted_together(slots, self._devices)
         visible = sizing.visible_lengths(context, self.programs.unstacked)

@@ -7,6 +7,7 @@ OUTPUT.partial/
   shard-00000-of-00002.jsonl    lines `INDEX<tab>JUDGMENT`, in the order in which they were done; locked by its process
   shard-00000-of-00002.done     exists when the shard holds all of its records
   joined.jsonl                  the beginning of OUTPUT, while the shards are joined
+  state.json                    how far each shard is, for `judgelm-status`
 ```
 A line counts when its newline is there and it reads as what it should be; everything behind the first line that does not is
 cut off when the run goes on. The shard that is complete last joins all shards, in input order, into OUTPUT, which appears at
@@ -91,6 +92,7 @@ class Shard:
 
     def __init__(self, output: Path, part: int, own: manifest.Manifest, file: BinaryIO, done: bytearray, end: int):
         self.done = done  # one byte a record of the whole input: 1 where its judgment is written
+        self.folder: Path | None = partial_folder(output)
         self._output, self._folder, self._part, self._parts = output, partial_folder(output), part, own["shards"]
         self._manifest = own
         self._file, self._end = file, end  # the file is unbuffered: what is written is with the system
@@ -312,7 +314,7 @@ def _in_input_order(folder: Path, parts: int, records: int) -> Iterator[bytes]:
 def _remove(folder: Path) -> None:
     """Removes what this module wrote, judgments first and the manifest late, and the folder if nothing else is in it."""
     with contextlib.suppress(OSError):
-        for pattern in ("shard-*.jsonl", "shard-*.done", "joined.jsonl", "manifest.tmp", "manifest.json", "lock"):
+        for pattern in ("shard-*.jsonl", "shard-*.done", "joined.jsonl", "state.*", "manifest.tmp", "manifest.json", "lock"):
             for path in folder.glob(pattern):
                 path.unlink()
         folder.rmdir()

@@ -45,6 +45,7 @@ class Programs:
         self.config, self.placement, self.mesh = config, placement, placement.mesh
         self.settings, self.unstacked, self.counts = settings, unstacked, counts
         self._compiled: dict[Key, Any] = {}
+        self.launched: Callable[[Any], None] = lambda result: None  # is told what the devices compute now
         self._temperature = None if settings.temperature == 0 else np.float32(settings.temperature)
 
     def known_shapes(self, *key: Any) -> list[Shape]:
@@ -68,6 +69,8 @@ class Programs:
         lower: dict[Key, Callable[[], Any]] = {("empty", count, context): functools.partial(self._lower_empty, count, context)}
         for batch in batches:
             lower["admit", count, context, *batch.shape] = functools.partial(self._lower_admit, params, count, context, batch)
+        for names in (DeviceSlots.FINISHED, DeviceSlots.RESULT) if self.mesh.is_multi_process else ():
+            lower["gather", count, context, names] = functools.partial(self._lower_gather, count, context, names)
         for visible in visible_lengths:
             lower["decode", count, context, visible] = functools.partial(self._lower_decode, params, count, context, visible)
         self._compile(lower)
@@ -75,7 +78,9 @@ class Programs:
     def score(self, params: Params, form: LineForm, batch: Batch) -> jax.Array:
         """Of each index of the batch, the tokens of a score line (-1 behind its end), or the log-probabilities of a `LineTree`
         or `ScoreChain`."""
-        return self._compiled["score", form, *batch.shape](params, *self._put(batch.arrays), self._temperature)
+        result = self._compiled["score", form, *batch.shape](params, *self._put(batch.arrays), self._temperature)
+        self.launched(result)
+        return result
 
     def empty(self, count: int, context: int) -> slots.State:
         """`count` free slots."""
@@ -88,7 +93,16 @@ class Programs:
 
     def decode(self, params: Params, state: slots.State, context: int, visible: int) -> slots.State:
         """The state after up to `DECODE_STEPS` tokens of each slot; the state that is given is used up."""
-        return self._compiled["decode", state["length"].shape[0], context, visible](params, state, self._temperature)
+        result = self._compiled["decode", state["length"].shape[0], context, visible](params, state, self._temperature)
+        self.launched(result)
+        return result
+
+    def gather(self, state: slots.State, context: int, names: tuple[str, ...]) -> list[np.ndarray]:
+        """The arrays `names` of a state, whole: on every process, where the mesh has several."""
+        arrays = [state[name] for name in names]
+        if self.mesh.is_multi_process:
+            arrays = self._compiled["gather", state["length"].shape[0], context, names](arrays)
+        return [np.asarray(array) for array in arrays]
 
     def _compile(self, lower: Mapping[Key, Callable[[], jax.stages.Lowered]]) -> None:
         """Compiles those that are new, in parallel, before any of them is needed."""
@@ -141,6 +155,11 @@ class Programs:
         jitted = jax.jit(decode, donate_argnums=1, out_shardings=jax.tree.map(lambda x: x.sharding, state))
         return jitted.lower(params, state, self._temperature)
 
+    def _lower_gather(self, count: int, context: int, names: tuple[str, ...]) -> jax.stages.Lowered:
+        shapes = self._state_shapes(count, context)
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        return jax.jit(lambda arrays: arrays, out_shardings=everywhere).lower([shapes[name] for name in names])
+
     def _make_empty(self, count: int, context: int) -> Callable[[], slots.State]:
         dtype = jnp.dtype(self.settings.dtype)
         return functools.partial(slots.empty, self.config, count, context, self.settings.max_new_tokens, dtype, self.unstacked)
@@ -159,8 +178,10 @@ class Programs:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._split(x)), arrays)
 
     def _put(self, arrays: Any) -> Any:
-        """A batch's arrays on the mesh, split over it by their rows."""
-        return jax.tree.map(lambda x: jax.device_put(x, self._split(x)), arrays)
+        """A batch's arrays on the mesh, split over it by their rows; every process has the whole batch."""
+        if not self.mesh.is_multi_process:
+            return jax.tree.map(lambda x: jax.device_put(x, self._split(x)), arrays)
+        return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, self._split(x), lambda index: x[index]), arrays)
 
     def _split(self, x: Any) -> NamedSharding:
         return sharding.sharding(self.mesh, ("batch", *[None] * (x.ndim - 1)))
@@ -168,6 +189,8 @@ class Programs:
 
 class DeviceSlots:
     """The slots of the mesh, as the scheduler sees them (`scheduler.Device`)."""
+
+    FINISHED, RESULT = ("finished",), ("text", "produced", "stopped")
 
     def __init__(self, programs: Programs, params: Params, count: int, context: int):
         """All free. Their programs have been compiled."""
@@ -179,10 +202,10 @@ class DeviceSlots:
 
     def decode(self, visible: int) -> np.ndarray:
         self._state = self._programs.decode(self._params, self._state, self._context, visible)
-        return np.asarray(self._state["finished"])
+        return self._programs.gather(self._state, self._context, self.FINISHED)[0]
 
     def read(self, slots: Sequence[int]) -> list[tuple[list[int], str]]:
-        text, produced, stopped = (np.asarray(self._state[name]) for name in ("text", "produced", "stopped"))
+        text, produced, stopped = self._programs.gather(self._state, self._context, self.RESULT)
         ends = [NOT_FINITE if produced[slot] < 0 else "stop" if stopped[slot] else "length" for slot in slots]
         return [(text[slot, : max(0, produced[slot])].tolist(), end) for slot, end in zip(slots, ends, strict=True)]
 

@@ -1,25 +1,24 @@
 """A whole judging run: a file of records in, a file of judgments out, whatever happens in between."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import tqdm
-
 from judgelm_jax import distributions, verdicts
 from judgelm_jax.arrangements import arrangements
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.calibration import Calibration, apply
-from judgelm_jax.judging import output
+from judgelm_jax.judging import across_hosts
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge
 from judgelm_jax.judging.prepared import windows
+from judgelm_jax.judging.progress import Progress
 from judgelm_jax.judging.tally import Tally, judgments
 from judgelm_jax.judging.trees import Trees
 from judgelm_jax.kinds import Case, Kind
@@ -142,7 +141,7 @@ def _sample(kind: Kind) -> str:
 
 
 def run(
-    job: Job, checked: CheckedInput, shard: output.Shard, judge: Judge, calibration: Calibration | None = None
+    job: Job, checked: CheckedInput, shard: across_hosts.Shard, judge: Judge, calibration: Calibration | None = None
 ) -> dict[str, Any]:
     """Judges what the shard still lacks, calibrates it where asked, and joins the shards when this one is the last.
 
@@ -157,7 +156,8 @@ def run(
     remaining = shard.remaining()
     already = len(range(job.part, checked.records, job.parts)) - remaining
     held = Tally(shard.rows() if already else ())
-    with tqdm.tqdm(total=already + remaining, initial=already, unit=" records", disable=not sys.stderr.isatty()) as progress:
+    progress = Progress(shard.folder, job.part, checked.records, held.summary(), already + remaining)
+    with contextlib.closing(progress):
         for prepared in _ahead(
             lambda window: judge.prepare(window, checked.references, judge.settings.orders), _todo(job, shard)
         ):
@@ -165,7 +165,7 @@ def run(
                 row = judged_row if calibration is None else apply(judged_row, calibration)
                 shard.write(index, row)  # at once: a kill costs only what is not judged yet
                 held.add(row)
-                progress.update()
+                progress.add(row)
     if shard.remaining():
         raise InputError(f"{job.input}: has fewer records than at the start of the run; leave it as it is and use --resume")
     judged = time.perf_counter() - start
@@ -212,7 +212,7 @@ def summary_of_complete(job: Job, records: int) -> dict[str, Any]:
     }
 
 
-def _todo(job: Job, shard: output.Shard) -> Iterator[tuple[tuple[int, Record], ...]]:
+def _todo(job: Job, shard: across_hosts.Shard) -> Iterator[tuple[tuple[int, Record], ...]]:
     """Windows of the records that this part has and that have no judgment yet."""
     numbered = enumerate(record for _, record in read_jsonl(job.input))
     own = itertools.islice(numbered, job.part, len(shard.done), job.parts)

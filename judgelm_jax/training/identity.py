@@ -1,7 +1,6 @@
 """What makes a run this run: what must stay as it was when the run goes on, and what all of its processes must agree on."""
 
 import dataclasses
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +8,10 @@ from typing import Any
 from judgelm_jax.training_config import TrainConfig
 
 Facts = dict[str, Any]  # JSON values by name
+
+# In the folder of a run: its identity, and a line a step, an evaluation, an epoch.
+RUN_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
 
 # The fields of the config that may change on the way, each with the reason. Every other field is part of the identity.
 FREE = {
@@ -30,7 +33,6 @@ _FLAGS = {
     "init_fingerprint": "--init_from",
     "tokenizer_sha256": "the tokenizer",
 }
-_PACKAGES = ("judgelm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tokenizers", "numpy")
 _MISSING = object()
 
 
@@ -40,8 +42,8 @@ def identity_of(config: TrainConfig, facts: Mapping[str, Any]) -> Facts:
 
 
 def agreement_of(config: TrainConfig, identity: Mapping[str, Any], **settings: Any) -> Facts:
-    """What all processes of a run must have in common: its identity, the free fields, `settings` and the packages."""
-    return {**identity, **_fields(config), **_plain(settings), **{f"version of {name}": _version(name) for name in _PACKAGES}}
+    """What all processes of a run must have in common: its identity, the free fields and `settings`."""
+    return {**identity, **_fields(config), **_plain(settings)}
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -73,10 +75,3 @@ def _fields(config: TrainConfig) -> Facts:
 def _plain(facts: Mapping[str, Any]) -> Facts:
     """As JSON gives them back: tuples become lists."""
     return dict(json.loads(json.dumps(facts)))
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

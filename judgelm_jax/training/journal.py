@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -12,8 +13,10 @@ from tensorboardX.record_writer import RecordWriter
 from tqdm import tqdm
 
 from judgelm_jax.errors import InputError
+from judgelm_jax.notices import duration
 from judgelm_jax.records import dump_line, write_atomically
-from judgelm_jax.training.run_folder import METRICS_FILE, TENSORBOARD
+from judgelm_jax.training.identity import METRICS_FILE
+from judgelm_jax.training.run_folder import TENSORBOARD
 
 LOG_SECONDS = 60.0  # between two lines about steps, where stderr is no terminal
 _FLUSH_SECONDS = 10.0
@@ -60,11 +63,11 @@ class Journal:
             self.say(f"step {step} of {self._steps}, held out: {told}")
 
     def say(self, text: str) -> None:
-        """A line on stderr: above the bar, or with the time where there is none."""
+        """A line on stderr: above the bar, or with the time and the host where there is none."""
         if self._terminal:
             self._bar.write(text, file=sys.stderr)
         else:
-            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {socket.gethostname()} {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Closes the files."""
@@ -91,7 +94,7 @@ class Journal:
         if now - self._logged >= LOG_SECONDS or step == self._steps:
             self._logged = now
             left = (self._steps - step) * (now - self._began) / max(step - self._first, 1)
-            self.say(f"step {step} of {self._steps}, {_duration(left)} left: {_details(values)}")
+            self.say(f"step {step} of {self._steps}, {duration(left)} left: {_details(values)}")
 
     def _go_on_without_events(self) -> None:
         reason = self._events.failure
@@ -177,12 +180,6 @@ def _details(values: dict[str, Any]) -> str:
 
 def _short(number: float) -> str:
     return f"{number:.0f}" if number < 1e4 else f"{number / 1e3:.0f}k" if number < 1e7 else f"{number / 1e6:.0f}M"
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds} s"
 
 
 class Silence:

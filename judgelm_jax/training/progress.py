@@ -9,10 +9,11 @@ import jax
 import numpy as np
 
 from judgelm_jax.errors import InputError
+from judgelm_jax.runtime import memory_bytes
 from judgelm_jax.training.choice import Choice
 from judgelm_jax.training.journal import Journal, Silence
 from judgelm_jax.training.setup import Run
-from judgelm_jax.training.throughput import Clock, memory_bytes, peak_flops, step_flops
+from judgelm_jax.training.throughput import Clock, peak_flops, step_flops
 
 Summary = dict[str, Any]
 

@@ -7,6 +7,7 @@ RUN/
   tokenizer/            as training uses it
   metrics.jsonl         a line a step, an evaluation, an epoch
   tensorboard/          the same numbers
+  profile/              with --profile
   checkpoints/          a folder a saved step
   model/, adapter/      what the run leaves in the end
 ```
@@ -29,14 +30,14 @@ from judgelm_jax.checkpoints.orbax_store import TOKENIZER_FOLDER
 from judgelm_jax.errors import InputError
 from judgelm_jax.records import write_atomically
 from judgelm_jax.training import identity
+from judgelm_jax.training.identity import METRICS_FILE, RUN_FILE
 
 CHECKPOINTS = "checkpoints"
-METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
-RUN_FILE = "run.json"
+PROFILE = "profile"
 _LOCK = "lock"
 
-_OURS = {_LOCK, RUN_FILE, TOKENIZER_FOLDER, METRICS_FILE, TENSORBOARD, CHECKPOINTS}
+_OURS = {_LOCK, RUN_FILE, TOKENIZER_FOLDER, METRICS_FILE, TENSORBOARD, PROFILE, CHECKPOINTS}
 
 
 @contextlib.contextmanager
@@ -87,7 +88,7 @@ def check_room(output: Path, state: Any, checkpoints: int) -> None:
 def _is_ours(output: Path) -> bool:
     """Whether a run is or was about to be here: all of the names are a run's, or `run.json` is among them."""
     names = {path.name for path in output.iterdir() if not path.name.endswith(".tmp")}
-    return RUN_FILE in names or names <= _OURS - {METRICS_FILE, CHECKPOINTS, TENSORBOARD}
+    return RUN_FILE in names or names <= _OURS - {METRICS_FILE, CHECKPOINTS, TENSORBOARD, PROFILE}
 
 
 def _has_begun(output: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What SIGINT (Ctrl-C) and SIGTERM do to a training: end it at once while nothing can be lost, else ask it to save first.
+"""What SIGINT (Ctrl-C) and SIGTERM do to a run: end it at once while nothing can be lost, else ask it to save first.
 
 Python raises KeyboardInterrupt wherever the main thread happens to be: inside a callback of the garbage collector or of a C++
 library it is printed and forgotten, and during a compilation it waits until that ends. So a thread of its own reads the
@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 _FIRST = "before the first step: nothing is lost, run the same command again"
 _AGAIN = "without saving: run again with --resume to go on from the last saved step"
@@ -30,10 +30,10 @@ class Stopped(Exception):  # noqa: N818 - nothing is wrong
 class Stopping:
     """What a signal does now. Made by `listening`; a training moves it on."""
 
-    def __init__(self, command: str, before_end: Callable[[str, int], None]):
+    def __init__(self, command: str, before_end: Callable[[str, int], None], at_once: str):
         self._command, self._before_end = command, before_end
         self._lock = threading.Lock()
-        self._at_once: str | None = _FIRST
+        self._at_once: str | None = at_once
         self._pass_on = False
         self.asked: int | None = None  # the signal that asked the run to save and stop
 
@@ -79,14 +79,20 @@ class Stopping:
 
 
 @contextlib.contextmanager
-def listening(command: str = "train", before_end: Callable[[str, int], None] = lambda line, code: None) -> Iterator[Stopping]:
-    """Handles SIGINT and SIGTERM in this process until the end of the block, where this is the main thread.
+def listening(
+    command: str = "train",
+    before_end: Callable[[str, int], None] = lambda line, code: None,
+    at_once: str = _FIRST,
+    signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
+) -> Iterator[Stopping]:
+    """Handles `signals` in this process until the end of the block, where this is the main thread.
 
     Args:
       command: speaks on stderr.
       before_end: is told the line and the exit code before the process ends at once.
+      at_once: what the line says of a process that ends at once, as it does from the beginning.
     """
-    stopping = Stopping(command, before_end)
+    stopping = Stopping(command, before_end, at_once)
     if threading.current_thread() is not threading.main_thread():
         yield stopping
         return
@@ -95,13 +101,15 @@ def listening(command: str = "train", before_end: Callable[[str, int], None] = l
 
     def listen() -> None:
         while (number := os.read(reading, 1)) not in (b"", bytes([_END])):
-            if number[0] in (signal.SIGINT, signal.SIGTERM):
+            if number[0] in signals:
                 stopping.hear(number[0])
+            elif descriptor >= 0:  # others may be listened to already
+                os.write(descriptor, number)
 
     thread = threading.Thread(target=listen, name="signals", daemon=True)
     thread.start()
     descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, lambda *_: None) for number in signals}
     try:
         yield stopping
     finally:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-START = "import gc, sys, threading, time\nfrom judgelm_jax.training.stopping import listening\n"
+START = "import gc, sys, threading, time\nfrom judgelm_jax.stopping import listening\n"
 
 # What the main thread is at when the signal comes. A KeyboardInterrupt would be forgotten in the first two (JAX registers such
 # a callback of the garbage collector), and never be raised in the third.

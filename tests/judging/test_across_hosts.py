@@ -1,0 +1,150 @@
+"""One judge on the devices of several processes says what it says on one device."""
+
+import json
+import signal
+import time
+
+import numpy as np
+import pytest
+from judge_command import read, write
+from several_processes import end, free_port, run_together, start, start_together
+
+from judgelm_jax import laboratory
+from judgelm_jax.judging import manifest, output
+from judgelm_jax.laboratory.checkpoint import _write
+from judgelm_jax.training_config import ModelShape
+
+COUNT = 30
+MODES = {
+    "scores": ["--orders=both"],
+    "explain": ["--orders=reversed", "--max_new_tokens=24", "--batch_size=8"],
+    "distribution": ["--orders=both"],
+}
+TOLERANCE = 1e-4  # of probabilities and expected scores, in float32
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("across")
+    shape = ModelShape(hidden_size=64, intermediate_size=96, num_layers=2, num_heads=8, num_kv_heads=4, context=1024)
+    (folder / "judge").mkdir()
+    _write(folder / "judge", 0, shape, laboratory.write_tokenizer(folder / "judge"))  # its 512 words divide by 4
+    write(folder / "records.jsonl", [pair.record for pair in laboratory.make_pairs(COUNT, seed=3)])
+    return folder
+
+
+def arguments(folder, target, mode, *more):
+    files = [f"--model={folder / 'judge'}", f"--input={folder / 'records.jsonl'}", f"--output={target}"]
+    return [*files, "--dtype=float32", f"--mode={mode}", *MODES[mode], *more]
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    """Judgments of a process on one device, by mode; each is asked for once."""
+    made = {}
+
+    def of(mode):
+        if mode not in made:
+            target = folder / f"alone-{mode}.jsonl"
+            ((code, _, err),) = end([start("judge", arguments(folder, target, mode), devices=1)])
+            assert code == 0, err
+            made[mode] = read(target)
+        return made[mode]
+
+    return of
+
+
+def assert_same(found, expected):
+    """The same but for marks, and for the rounding of numbers that are no verdicts."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        if name in ("pred_id", "tstamp"):
+            continue
+        if isinstance(value, dict):
+            assert_same(found[name], value)
+        elif isinstance(value, float) or (isinstance(value, list) and value and isinstance(value[0], float)):
+            np.testing.assert_allclose(found[name], value, atol=TOLERANCE, err_msg=name)
+        else:
+            assert found[name] == value, name
+
+
+def assert_all_same(target, expected):
+    for own, other in zip(read(target), expected, strict=True):
+        assert_same(own, other)
+    assert sorted(path.name for path in target.parent.iterdir()) == [target.name, manifest.beside(target).name]
+
+
+def test_two_processes_judge_as_one(folder, alone, tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    summary = folder / "summary.json"
+    ended = run_together("judge", arguments(folder, target, "scores", "--mesh=data:2,tensor:2", f"--json={summary}"), 2)
+    assert_all_same(target, alone("scores"))
+    (first, _), (second, said) = ((out, err) for _, out, err in ended)
+    assert "2 processes, 4 devices" in first
+    assert f"in all     {COUNT} records" in first
+    assert (second, said) == ("", "")
+    assert json.loads(summary.read_text())["judged"] == COUNT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("count", "mesh", "mode"),
+    [
+        (2, "data:4", "explain"),
+        (2, "tensor:4", "explain"),
+        (2, "data:2,fsdp:2", "distribution"),
+        (4, "data:2,tensor:4", "scores"),
+        (4, "data:2,tensor:4", "explain"),
+        (4, "fsdp:2,tensor:4", "distribution"),
+    ],
+)
+def test_on_any_mesh_across_processes_the_verdicts_are_those_of_one(count, mesh, mode, folder, alone, tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    run_together("judge", arguments(folder, target, mode, f"--mesh={mesh}"), count)
+    assert_all_same(target, alone(mode))
+
+
+@pytest.mark.slow
+def test_sigterm_at_one_host_ends_all_and_another_number_of_hosts_goes_on(folder, alone, tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    shard = output.partial_folder(target) / "shard-00000-of-00001.jsonl"
+    own = arguments(folder, target, "explain", "--resume", "--batch_size=4")
+    together = start_together("judge", own, 3)
+    begun = time.monotonic()
+    while not (shard.exists() and shard.read_bytes().count(b"\n") >= 3) and time.monotonic() < begun + 200:
+        time.sleep(0.005)
+    together[1].send_signal(signal.SIGTERM)
+    for number, (code, _, err) in enumerate(end(together, timeout=60)):
+        assert code == 143, err
+        (line,) = err.splitlines()
+        assert line.startswith("judgelm-judge: process 1 on " if number != 1 else "judgelm-judge: stopped by SIGTERM")
+        assert "run again with --resume to go on" in line
+    kept = shard.read_bytes().count(b"\n")
+    assert 3 <= kept < COUNT
+    (_, out, _), _ = run_together("judge", own, 2, devices=1)
+    assert f"{kept} were done before" in out
+    assert_all_same(target, alone("explain"))
+    for number, (_, out, err) in enumerate(run_together("judge", own, 2, devices=1)):
+        assert err == ""
+        assert ("is complete, nothing to do" in out) == (number == 0)
+
+
+@pytest.mark.slow
+def test_flags_that_differ_stop_the_run_and_name_the_host(folder, tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    own = arguments(folder, target, "scores")
+    port = free_port()
+    together = [
+        start(
+            "judge",
+            [*own, f"--seed={number}", f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={number}"],
+            before=f"import socket; socket.gethostname = lambda: 'host-{number}'\n"
+            "from judgelm_jax.processes import joining; joining._refuse_loopback = lambda here: None",
+        )
+        for number in range(2)
+    ]
+    for code, _, err in end(together):
+        assert code == 2
+        (line,) = err.splitlines()
+        assert "differ in the run: --seed is 1 in process 1 on host-1 and 0 in process 0 on host-0; give all" in line
+    assert not target.exists()

@@ -1,0 +1,116 @@
+"""Kills any one process of a run at random moments, again and again, and says how the others end and how the run goes on.
+
+  python tests/kill_processes.py judge 20
+  python tests/kill_processes.py train 20
+
+Each round starts a run of three processes on two fake devices each, kills one of them after a random time and waits for the
+others, which must end within 60 s with exit code 3 and a line that names the one that was lost. The run goes on with --resume,
+training with three processes, judging with one to three, to the result of a run that nothing disturbed.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from several_processes import kill_one, run_together, start_together
+
+from judgelm_jax import laboratory
+from judgelm_jax.records import dump_line
+
+PROCESSES = 3
+SECONDS = 60
+WAIT = "--join_timeout=40"  # for one that was killed before it came
+
+CONFIG = """
+from judgelm_jax.training_config import *
+
+def get_config():
+    return TrainConfig(
+        model=ModelShape(hidden_size=32, intermediate_size=64, num_layers=2, num_heads=4, num_kv_heads=2, context=256),
+        data=DataConfig(length=128, packing=True),
+        training=RecipeConfig(epochs=4, batch=12, learning_rate=3e-3),
+        computation=ComputationConfig(dtype="float32", mesh="data:-1", remat="none"),
+        checkpoints=CheckpointConfig(every=3, keep=2, export_dtype="float32"),
+    )
+"""
+
+Arguments = Callable[[Path], list[str]]
+
+
+def judging(folder: Path, records: int = 400) -> Arguments:
+    """Files of a judging run, and its flags with an --output."""
+    laboratory.write_checkpoint(folder / "judge", seed=0)
+    pairs = laboratory.make_pairs(records, seed=3)
+    (folder / "records.jsonl").write_text("".join(dump_line(pair.record) + "\n" for pair in pairs))
+    own = [f"--model={folder / 'judge'}", f"--input={folder / 'records.jsonl'}", "--dtype=float32", "--mode=explain"]
+    own += ["--batch_size=12", "--max_new_tokens=96", "--resume", WAIT]
+    return lambda output: [*own, f"--output={output}"]
+
+
+def training(folder: Path, records: int = 240) -> Arguments:
+    """Files of a training run, and its flags with an --output."""
+    laboratory.write_tokenizer(folder, sentences=True)
+    (folder / "config.py").write_text(CONFIG)
+    rows = laboratory.training_records(records, seed=1)
+    (folder / "train.jsonl").write_text("".join(dump_line(row) + "\n" for row in rows))
+    own = [f"--config={folder / 'config.py'}", f"--data={folder / 'train.jsonl'}", f"--tokenizer={folder}", "--resume", WAIT]
+    return lambda output: [*own, f"--output={output}"]
+
+
+def result(command: str, output: Path) -> list[dict[str, object]]:
+    """What a run left, without what depends on the clock."""
+    lines = output.read_text().splitlines() if command == "judge" else (output / "metrics.jsonl").read_text().splitlines()
+    marks = ("pred_id", "tstamp", "seconds", "tokens_per_second", "tflops", "utilization", "memory_bytes")
+    return [{name: value for name, value in json.loads(line).items() if name not in marks} for line in lines]
+
+
+def rounds(command: str, count: int, seed: int = 0) -> None:
+    """Kills `count` times; prints a line each, and raises an `AssertionError` where something is not as it must be."""
+    draw = random.Random(seed)
+    folder = Path(tempfile.mkdtemp(prefix="killed-"))
+    try:
+        arguments = (judging if command == "judge" else training)(folder)
+        begun = time.monotonic()
+        run_together(command, arguments(folder / "whole"), PROCESSES)
+        whole, whole_seconds = result(command, folder / "whole"), time.monotonic() - begun
+        print(f"{command}: undisturbed {whole_seconds:.1f} s", flush=True)
+        for number in range(count):
+            output = folder / f"run-{number}"
+            moment, victim = draw.uniform(1.0, whole_seconds), draw.randrange(PROCESSES)
+            together = start_together(command, arguments(output), PROCESSES)
+            time.sleep(moment)
+            others, seconds = kill_one(together, victim)
+            codes = [code for code, _, _ in others]
+            assert seconds < SECONDS, f"the last ended after {seconds:.1f} s"
+            ended_before = together[victim].returncode != -signal.SIGKILL
+            for code, _, err in others:
+                assert code == 3 or ended_before, (code, err)
+                last = err.strip().splitlines()[-1:]
+                assert ended_before or (last and f"process {victim}" in last[0]), err
+                assert "Traceback" not in err
+                assert "stack trace" not in err
+            again = draw.randint(1, PROCESSES) if command == "judge" else PROCESSES
+            run_together(command, arguments(output), again)
+            same = result(command, output) == whole
+            line = others[0][2].strip().splitlines()[-1] if others[0][2].strip() else "(had ended)"
+            killed = f"killed process {victim} after {moment:4.1f} s; the others ended after {seconds:4.1f} s with {codes}"
+            told = f"went on with {again}; result {'the same' if same else 'ANOTHER'}; {line}"
+            print(f"{command} {number + 1:2d}: {killed}; {told}", flush=True)
+            assert same
+            shutil.rmtree(output) if output.is_dir() else output.unlink()
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    rounds(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0)

@@ -111,7 +111,7 @@ def test_sigterm_at_one_host_ends_all_and_another_number_of_hosts_goes_on(folder
     own = arguments(folder, target, "explain", "--resume", "--batch_size=4")
     together = start_together("judge", own, 3)
     begun = time.monotonic()
-    while not (shard.exists() and shard.read_bytes().count(b"\n") >= 3) and time.monotonic() < begun + 200:
+    while not (shard.exists() and shard.read_bytes().count(b"\n") >= 3) and time.monotonic() < begun + 60:
         time.sleep(0.005)
     together[1].send_signal(signal.SIGTERM)
     for number, (code, _, err) in enumerate(end(together, timeout=60)):

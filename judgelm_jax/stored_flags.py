@@ -86,6 +86,9 @@ def _local(
     if name in {"json", "output", "target", "report"} or (command, name) in _WRITTEN_FILES:
         if scheme not in object_storage.STORES:
             raise InputError(f"--{name}={url}: nothing can be written to {scheme}://; use s3://, gs:// or a path")
+        for several, alone in (("distributed", False), ("coordinator", None)):
+            if several in flag_values and flag_values[several].value != alone:
+                raise InputError(f"--{name}={url}: one process writes it; leave --{several} out, or give a path")
         place = _place("written", url) / "run" / _last(url)
         if (command, name) == _JUDGED:
             _judged(place, url, flag_values, stack)
@@ -149,9 +152,8 @@ def _begin(place: Path, url: str, folder: bool, stack: contextlib.ExitStack) -> 
 def _judged(place: Path, url: str, flag_values: flags.FlagValues, stack: contextlib.ExitStack) -> None:
     from judgelm_jax.judging.mirror import mirrored
 
-    for name, alone in (("shard", "0/1"), ("distributed", False), ("coordinator", None)):
-        if name in flag_values and flag_values[name].value != alone:
-            raise InputError(f"--output={url}: one process writes it; leave --{name} out, or give each part a file of its own")
+    if flag_values["shard"].value != "0/1":
+        raise InputError(f"--output={url}: one process writes it; leave --shard out, or give each part a file of its own")
     stack.enter_context(_alone(place.parent.parent))
     stack.enter_context(mirrored(url, place))
 

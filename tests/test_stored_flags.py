@@ -82,12 +82,19 @@ def test_an_object_is_fetched_again_only_when_it_changes(object_store: ObjectSto
 TO_A_PATH = "writes it to a path only"
 TRAIN = ["--config=configs/tiny.py", "--data=d"]
 JUDGE = ["--model=m", "--input=i"]
+TWO = ["--coordinator=10.0.0.1:1234", "--processes=2", "--process=1"]
 REFUSED = [
     (train, [*TRAIN, "--output=s3://judge/run"], f"--output=s3://judge/run: judgelm-train {TO_A_PATH}"),
     (evaluate, ["--predictions=p", "--report=s3://judge/r"], f"--report=s3://judge/r: judgelm-evaluate {TO_A_PATH}"),
     (judge, [*JUDGE, "--output=https://a/b"], "--output=https://a/b: nothing can be written to https://"),
     (judge, ["--model=https://a/b", "--input=i", "--output=o"], "--model=https://a/b: https:// is read for files of JSON"),
     (judge, [*JUDGE, "--output=s3://judge/o", "--shard=1/2"], "s3://judge/o: one process writes it; leave --shard out"),
+    (judge, [*JUDGE, "--output=s3://judge/o", "--distributed"], "s3://judge/o: one process writes it; leave --distributed out"),
+    (
+        judge,
+        [*JUDGE, "--output=o", "--json=s3://judge/o", *TWO],
+        "s3://judge/o: one process writes it; leave --coordinator out",
+    ),
     (judge, ["--model=m", "--input=s3://judge", "--output=o"], "s3://judge"),
     (evaluate, ["--predictions=nowhere://a/b.jsonl"], "nowhere://"),
 ]

@@ -24,6 +24,7 @@ from judgelm_jax.model import attention, decoder
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.parameters import Params
 from judgelm_jax.model.placement import Placement
+from judgelm_jax.processes.store import wait_for_all
 from judgelm_jax.verdicts import LineForm
 
 Key = tuple[Any, ...]  # what a program does, and its shapes
@@ -112,6 +113,8 @@ class Programs:
         start = time.perf_counter()
         with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             self._compiled.update(zip(new, pool.map(lambda one: one().compile(), new.values()), strict=True))
+        if self.mesh.is_multi_process:
+            wait_for_all("compiled")
         self.counts.programs += len(new)
         self.counts.compile_seconds += time.perf_counter() - start
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterator
 
 import jax
@@ -14,6 +15,7 @@ from judgelm_jax.processes.watching import LOST_SECONDS, Watch, tidy
 
 _LEAVE_SECONDS = 10.0
 _INTERRUPTED = 130
+_UNEXPECTED = 1
 _watch: Watch | None = None  # of this process, when it is one of several
 
 
@@ -42,6 +44,9 @@ def together(asked: Asked | None, describe: Callable[[BaseException], str]) -> I
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             time.sleep(LOST_SECONDS + _LEAVE_SECONDS)  # what computes together fails when another is lost, who is named soon
         tell(describe(error), _code(error))
+        if _code(error) == _UNEXPECTED:  # Python's own end would wait for JAX, which waits for the others
+            traceback.print_exception(error)
+            leave(_UNEXPECTED)
         raise
 
 
@@ -66,4 +71,4 @@ def _code(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return _INTERRUPTED
-    return InputError.exit_code if isinstance(error, OSError) else 1
+    return InputError.exit_code if isinstance(error, OSError) else _UNEXPECTED

@@ -1,13 +1,14 @@
 """The key-value store that the processes of a run share. It lives in process 0; JAX has no public name for it."""
 
+import itertools
 import socket
 from typing import Any
 
-import jax
 from jax._src import distributed
-from jax.experimental import multihost_utils
 
 _PREFIX = "judgelm"
+_LONG = 7 * 24 * 3600.0  # s; a process that is lost ends the others much earlier
+_meetings = itertools.count()  # a name is good once, and all processes meet in the same order
 
 
 def are_joined() -> bool:
@@ -46,9 +47,9 @@ def barrier(name: str, seconds: float) -> None:
 
 
 def wait_for_all(what: str) -> None:
-    """Waits for all processes, with their devices."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
+    """Waits for all processes, however long one takes: what devices compute together gives up after a while (on CPUs 30 s)."""
+    if are_joined():
+        barrier(f"all/{next(_meetings)}/{what}", _LONG)
 
 
 def _client() -> Any:

@@ -97,6 +97,7 @@ def _train(run: Run, output: Path, stopping: Stopping, profiled_steps: int) -> S
         journal.say("compiling the training step")
         feeding = Feeding(config.training.batch, run.mesh)
         take_step = compiled_step(run, shapes, frozen, feeding)
+        wait_for_all("step")
         evaluate = None
         if run.held_out is not None:
             evaluate = make_evaluation(run.held_out, run.tokenizer, run.eos_id, config, run.program, frozen)

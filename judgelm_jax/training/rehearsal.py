@@ -7,6 +7,7 @@ import jax
 
 from judgelm_jax.data.pipeline import batches
 from judgelm_jax.processes.agreement import compare
+from judgelm_jax.processes.store import wait_for_all
 from judgelm_jax.runtime import memory_bytes
 from judgelm_jax.training import setup
 from judgelm_jax.training.beginning import compiled_step, first_state, frozen_params, state_shapes
@@ -37,6 +38,7 @@ def rehearse(config: TrainConfig, sources: Sources) -> Found:
     feeding = Feeding(run.config.training.batch, run.mesh)
     begun = time.perf_counter()
     take_step = compiled_step(run, shapes, frozen, feeding)
+    wait_for_all("step")
     compiled = time.perf_counter() - begun
     state = first_state(run, shapes)
     data, recipe = run.config.data, run.config.training

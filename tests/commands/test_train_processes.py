@@ -14,6 +14,7 @@ def free_port():
         return free.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_processes_that_disagree_end_with_the_difference(files, tmp_path):
     output = tmp_path / "run"
     port, rates = free_port(), ("1e-3", "2e-3")

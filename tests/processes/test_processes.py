@@ -114,6 +114,8 @@ def test_meetings_that_end_well_and_others():
     loopback = all_meet(2, before="socket.gethostname = lambda: 'host-' + str(own)")
     failing = all_meet(3, "if own == 1: raise InputError('the disk is full')\n        time.sleep(60)")
 
+    surprised = all_meet(2, "1 / own\n        time.sleep(60)")
+
     for code, out, err in end(well):
         assert (code, out, err) == (0, "all here\n", "")
     for code, _, err in end(differing):
@@ -128,6 +130,11 @@ def test_meetings_that_end_well_and_others():
     for own, (code, _, err) in enumerate(end(failing)):
         assert code == 2
         assert_one_line(err, "the disk is full", *([] if own == 1 else ["process 1 on "]))
+    (code, _, err), (other_code, _, other_err) = end(surprised)
+    assert (code, other_code) == (1, 1)
+    assert err.startswith("Traceback")
+    assert err.endswith("ZeroDivisionError: division by zero\n")
+    assert_one_line(other_err, "process 0 on ", "division by zero")
 
 
 @pytest.mark.slow

@@ -83,5 +83,8 @@ setup(
         "torch": ["torch>=2.6,<3"],
         "cuda": ["jax[cuda13]>=0.10,<0.12"],
         "tpu": ["jax[tpu]>=0.10,<0.12"],
+        # The compilers of judgelm-plan, which need no device.
+        "plan-gpu": ["jax[cuda13]>=0.10,<0.12"],
+        "plan-tpu": ["libtpu>=0.0.42,<0.1"],
     },
 )

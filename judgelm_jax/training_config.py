@@ -14,7 +14,7 @@ from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.mesh_config import MeshConfig
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-REMATS = ("none", "dots", "full")
+REMATS = ("auto", "none", "dots", "full")
 BEST_BY = ("loss", "agreement", "last")
 
 _BELOW_ONE = 1 - 1e-9
@@ -53,7 +53,7 @@ class RecipeConfig:
     epochs: int = 3  # passes over the training file
     steps: int = 0  # end the run (and the schedule) after this many steps; 0: after all epochs
     batch: int = 128  # rows of one step
-    micro_batch: int = 0  # rows that a data-parallel device computes at once, the rest accumulates; 0: all its rows
+    micro_batch: int = 0  # rows that a data-parallel device computes at once, the rest accumulates; 0: what fits
     learning_rate: float = 2e-5  # the highest, reached when the warm-up ends
     warmup: float = 0.03  # share of the steps in which the learning rate rises from 0; then it falls as a cosine, to 0
     weight_decay: float = 0.0  # AdamW's, on matrices only
@@ -72,7 +72,7 @@ class ComputationConfig:
     dtype: str = "bfloat16"  # of the computation; parameters and moments are float32
     mesh: str = "data:1,fsdp:-1,tensor:1"  # devices along each axis; -1: those that remain
     attention: str = "auto"  # the kernel; `auto`: the fastest that the device and packing allow
-    remat: str = "full"  # what is computed again instead of kept: `none`, all but matrix products (`dots`), `full`
+    remat: str = "auto"  # computed again, not kept: `none`, all but matrix products (`dots`), `full`; `auto`: `dots` if it fits
     loss_chunk: int = 512  # target tokens of a device whose logits exist at once
     peak_tflops: float = 0.0  # of one device in this dtype, for the utilization; 0: by the device's name, where known
 

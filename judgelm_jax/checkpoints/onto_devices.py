@@ -1,4 +1,4 @@
-"""From tensors on disk to the stacked parameters of the model, on their devices."""
+"""From tensors on disk to the parameters of the model, on their devices: stacked to train, unstacked to judge."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +13,24 @@ from judgelm_jax.model.config import ModelConfig
 
 Params = dict[str, Any]
 TreePath = tuple[str, ...]
+
+
+def load_unstacked(weights: Weights, config: ModelConfig, shardings: Params, dtype: Any) -> Params:
+    """The parameters with a list of layers, cast to `dtype`, straight to their devices: these hold nothing beside the result.
+
+    `shardings`: those of stacked parameters, as of `load_params`.
+    """
+    table = tensor_table(config)
+    placed = {spec.path: _leaf(shardings, spec.path) for spec in table.values()}
+    outside = {name: spec for name, spec in table.items() if spec.layer is None}
+    params = _nested({path: array.astype(dtype) for path, array in _read(weights, outside, placed).items()})
+    layers = []
+    for i in tqdm(range(config.num_layers), desc="loading", unit="layer", disable=None):
+        own = {name: spec for name, spec in table.items() if spec.layer == i}
+        in_layer = {spec.path: _without_layer_axis(placed[spec.path]) for spec in own.values()}
+        read = {path[1:]: array.astype(dtype) for path, array in _read(weights, own, in_layer).items()}
+        layers.append(_nested(read))
+    return {**params, "layers": layers}
 
 
 def load_params(weights: Weights, config: ModelConfig, shardings: Params | None, dtype: Any) -> Params:
@@ -40,9 +58,13 @@ def load_params(weights: Weights, config: ModelConfig, shardings: Params | None,
     for i, layer in enumerate(tqdm(layers, desc="loading", unit="layer", disable=None)):
         stacked = write(stacked, _read(weights, layer, in_layer), i)
 
-    params: Params = {}
     rest = {path: array.astype(dtype) for path, array in _read(weights, outside, placed).items()}
-    for path, array in (stacked | rest).items():
+    return _nested(stacked | rest)
+
+
+def _nested(arrays: Mapping[TreePath, jax.Array]) -> Params:
+    params: Params = {}
+    for path, array in arrays.items():
         node = params
         for key in path[:-1]:
             node = node.setdefault(key, {})

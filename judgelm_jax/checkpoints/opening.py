@@ -16,7 +16,7 @@ from judgelm_jax.checkpoints import fingerprints, gguf_reading, hf_reading, orba
 from judgelm_jax.checkpoints.end_tokens import GENERATION_FILE, ends_of
 from judgelm_jax.checkpoints.gguf_tokenizer import write_tokenizer
 from judgelm_jax.checkpoints.lora_merging import MergedWeights
-from judgelm_jax.checkpoints.onto_devices import Params, load_params
+from judgelm_jax.checkpoints.onto_devices import Params, load_params, load_unstacked
 from judgelm_jax.checkpoints.peft import CONFIG_FILE
 from judgelm_jax.checkpoints.peft_reading import pairs as adapter_pairs
 from judgelm_jax.checkpoints.peft_reading import read_adapter
@@ -74,6 +74,10 @@ class Checkpoint:
     def load(self, shardings: Params | None, dtype: Any) -> Params:
         """The stacked parameters `{"layers": {..: [L, out, in]}, ..}` in `dtype`, placed; see `load_params`."""
         return load_params(self.weights, self.config, shardings, dtype)
+
+    def load_unstacked(self, shardings: Params, dtype: Any) -> Params:
+        """The parameters with a list of layers; see `onto_devices.load_unstacked`."""
+        return load_unstacked(self.weights, self.config, shardings, dtype)
 
     def companions(self) -> list[Path]:
         """The tokenizer's files and what else goes along when the checkpoint is converted."""

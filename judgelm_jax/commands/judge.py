@@ -128,6 +128,9 @@ KEEP_AS = flags.DEFINE_string(
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "rows that are computed together; automatic when not given", flag_values=FLAGS
 )
+DEVICE_MEMORY = flags.DEFINE_float(
+    "device_memory", None, "GiB that a device may use; when not given, what it has", flag_values=FLAGS
+)
 MESH = flags.DEFINE_string(
     "mesh", "data:-1", "devices along the axes data, fsdp, tensor, as data:2,tensor:4; -1: those that remain", flag_values=FLAGS
 )
@@ -190,6 +193,7 @@ def main() -> None:
         score_grid=SCORE_GRID.value,
         attention=ATTENTION.value,
         batch_size=BATCH_SIZE.value,
+        device_memory=DEVICE_MEMORY.value,
         keep_as=KEEP_AS.value,
     )
     calibration = read_calibration(Path(CALIBRATION.value)) if CALIBRATION.value else None
@@ -264,7 +268,7 @@ def _judge(settings: JudgeConfig, calibration: Calibration | None, part: int, pa
         "--mesh": MESH.value,
         "--resume": RESUME.value,
     }
-    told |= {"--batch_size": settings.batch_size, "--attention": settings.attention}
+    told |= {"--batch_size": settings.batch_size, "--attention": settings.attention, "--device_memory": settings.device_memory}
     compare("the run", told)
     if complete:
         output.refuse_other_settings(target, fingerprint, checked.records)

@@ -40,6 +40,9 @@ TOKENIZER = flags.DEFINE_string(
 EVALUATION = flags.DEFINE_string(
     "evaluation", None, "held-out rows in the form of --data: loss and judge metrics inside the loop", flag_values=FLAGS
 )
+DEVICE_MEMORY = flags.DEFINE_float(
+    "device_memory", None, "GiB that a device may use; when not given, what it has", lower_bound=0.0, flag_values=FLAGS
+)
 RESUME = flags.DEFINE_boolean("resume", False, "go on with an unfinished run, or start one", flag_values=FLAGS)
 PROCESSES = define(FLAGS)
 DRY_RUN = flags.DEFINE_boolean(
@@ -90,7 +93,8 @@ def main() -> None:
                 from judgelm_jax.training.setup import Sources
 
                 insisted = frozenset(overridden(FLAGS, "model"))
-                found = rehearse(config, Sources(data, evaluation, INIT_FROM.value, tokenizer, insisted))
+                sources = Sources(data, evaluation, INIT_FROM.value, tokenizer, insisted, DEVICE_MEMORY.value)
+                found = rehearse(config, sources)
                 if runtime.is_first_process():
                     _report_rehearsal(found)
                     write_json(JSON.value, own | found)
@@ -101,7 +105,7 @@ def main() -> None:
             try:
                 summary = train(
                     config, data, output, INIT_FROM.value, tokenizer, evaluation, RESUME.value, stopping,
-                    overridden(FLAGS, "model"), PROFILE.value,
+                    overridden(FLAGS, "model"), DEVICE_MEMORY.value, PROFILE.value,
                 )  # fmt: skip
             except Stopped as stopped:
                 print(f"{output}: {stopped}", file=sys.stderr)

@@ -1,8 +1,8 @@
 """A judge on the devices of several processes: one keeps the judgments, and all decide the same.
 
 Every process reads and tokenizes the input and makes the same batches of the same prompts in the same order, which depend on
-nothing else; of a batch it puts its own devices' part there. What depends on a process alone, the judgments that are kept
-already and the free memory of its devices, is told to the others here.
+nothing else; of a batch it puts its own devices' part there. What depends on a process alone is told to the others: which
+judgments are kept already here, the free memory of its devices in `memory`.
 """
 
 import contextlib
@@ -81,8 +81,3 @@ def opened(
     state = np.asarray(multihost_utils.broadcast_one_to_all(state))
     done = bytearray(np.unpackbits(state[1:], count=records).tobytes())
     yield KeptElsewhere(done, part, parts) if state[0] else None
-
-
-def least(own: float) -> float:
-    """The least of the numbers that the processes have."""
-    return own if jax.process_count() == 1 else float(np.min(multihost_utils.process_allgather(np.float32(own))))

@@ -14,9 +14,9 @@ from judgelm_jax.chat_template import ChatTemplate, chat_ids
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.asking import Asking
 from judgelm_jax.judging.batching import Prompt, batches, bucket, bucket_lengths
-from judgelm_jax.judging.engine import Engine
+from judgelm_jax.judging.engine import Decoding, Engine
 from judgelm_jax.judging.prepared import Prepared
-from judgelm_jax.judging.programs import DeviceSlots, whole_pages
+from judgelm_jax.judging.programs import DeviceSlots
 from judgelm_jax.judging.responses import NOT_FINITE
 from judgelm_jax.tokenization import Tokenizer, going_on
 
@@ -89,17 +89,17 @@ def generate(engine: Engine, ids: list[int]) -> Iterator[tuple[list[int], bool]]
             f"context of {engine.config.context} holds; begin a new one, or choose a smaller --max_new_tokens"
         )
     buckets = bucket_lengths(room)
-    context = whole_pages(bucket(len(ids), buckets) + engine.settings.max_new_tokens)
+    context = engine.programs.whole_pages(bucket(len(ids), buckets) + engine.settings.max_new_tokens)
     devices = engine.mesh.shape["data"] * engine.mesh.shape["fsdp"]
     prompt = Prompt(0, np.asarray(ids, np.int32), np.asarray([engine.settings.seed & 0xFFFFFFFF, len(ids)], np.uint32))
     (batch,) = batches([prompt], buckets, len(ids), devices, devices, [])
-    engine.programs.compile_decoding(engine.params, [batch], devices, context, [context])
+    engine.compile_decoding([Decoding(devices, context, [batch])])
     slots = DeviceSlots(engine.programs, engine.params, devices, context)
     slot_of = np.full(batch.capacity, devices, np.int32)  # behind the last: padding
     slot_of[batch.prompts_by_index[0][0]] = 0
     slots.admit(batch, slot_of)
     while True:
-        ended = bool(slots.decode(context)[0])
+        ended = bool(slots.decode()[0])
         ((generated, finish),) = slots.read([0])
         if finish == NOT_FINITE:
             raise InputError(

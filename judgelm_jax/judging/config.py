@@ -16,8 +16,9 @@ class JudgeConfig:
     """What is asked of a judge; each field is a flag of `judge`.
 
     `orders` is of two answers (None: forward), `arrangements` of any number (None: one), a number or `all`: see
-    `arrangements.arrangements`. Every field may change a verdict but `attention` and `batch_size`, which may round otherwise,
-    and `keep_as`, which goes before the names of those fields of a record that a judgment has, too.
+    `arrangements.arrangements`. Every field may change a verdict but `attention`, `batch_size` and `device_memory` (GiB that a
+    device may use; None: what it has), which may round otherwise, and `keep_as`, which goes before the names of those fields
+    of a record that a judgment has, too.
     """
 
     kind: str = "pair"
@@ -35,6 +36,7 @@ class JudgeConfig:
     score_grid: str = "1:10:1"
     attention: str = "auto"
     batch_size: int | None = None
+    device_memory: float | None = None
     keep_as: str | None = None
 
     KINDS = tuple(KINDS)
@@ -74,6 +76,8 @@ class JudgeConfig:
         kind_of(self.kind, self.preset, self.turns)
         if self.max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
+        if self.device_memory is not None and not (math.isfinite(self.device_memory) and self.device_memory > 0):
+            raise InputError(f"device_memory is {self.device_memory}; it must be a positive number of GiB")
         if self.keep_as == "":
             raise InputError("keep_as is empty, which renames nothing; give it a value such as input_")
         if self.batch_size is not None and self.batch_size < 1:

@@ -1,18 +1,21 @@
 """Prompts in, responses out: batches of a few shapes, their programs compiled first, fed so that the device does not wait."""
 
 import collections
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from judgelm_jax import memory
 from judgelm_jax.errors import InputError
-from judgelm_jax.judging import across_hosts, constrained_decoding, sizing
+from judgelm_jax.judging import constrained_decoding, sizing
 from judgelm_jax.judging.batching import Batch, Prompt, batches, bucket, bucket_lengths
 from judgelm_jax.judging.config import JudgeConfig
-from judgelm_jax.judging.programs import DeviceSlots, Programs, whole_pages
+from judgelm_jax.judging.programs import DeviceSlots, Programs, ScoreWork
 from judgelm_jax.judging.responses import NOT_FINITE, Counts, Response
 from judgelm_jax.judging.scheduler import schedule
 from judgelm_jax.judging.trees import Trees
@@ -22,6 +25,16 @@ from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.parameters import Params
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.verdicts import LineForm
+
+Size = TypeVar("Size")  # of what is computed at once, in one of the modes
+
+
+class Decoding(NamedTuple):
+    """How responses are generated: in `slots` slots of all devices, each with a cache of `context`, entered in batches."""
+
+    slots: int
+    context: int
+    batches: list[Batch]
 
 
 class Engine:
@@ -48,16 +61,16 @@ class Engine:
         if settings.mode == "explain":
             self._room_before(settings.max_new_tokens)
         self.counts = Counts()
-        unstacked = platform == "cpu"  # its matrix products copy what is a part of a larger array
-        self.programs = Programs(config, Placement(mesh, backend), settings, unstacked, self.counts)
+        self.programs = Programs(config, Placement(mesh, backend), settings, self.counts)
         self._devices = mesh.shape["data"] * mesh.shape["fsdp"]  # that a batch is split over
         self._prefill_tokens = sizing.prefill_tokens(platform)
-        self._buckets_per_octave = sizing.buckets_per_octave(backend)
+        self._attention = backend
+        self._refused = 0  # sizes that did not fit
         self.load(params)
 
     def load(self, params: Params) -> None:
-        """Takes other parameters of the same shapes."""
-        self.params = parameters.unstacked(params, self.config) if self.programs.unstacked and params else params
+        """Takes other parameters of the same shapes, stacked or unstacked; {}: none, to free their memory."""
+        self.params = parameters.unstacked(params, self.config) if params else params
 
     def prompt_budget(self, form: LineForm) -> int:
         """The most tokens that a prompt of this form may have.
@@ -82,15 +95,39 @@ class Engine:
 
         What a prompt gets depends on its ids and its key alone (in float32 up to rounding), not on the other prompts.
         """
-        return self._explain(prompts) if self.settings.mode == "explain" else self._score(prompts)
+        with memory.explained(lambda: "take a smaller --batch_size or --device_memory, or split the model (--mesh=tensor:2)"):
+            yield from self._explain(prompts) if self.settings.mode == "explain" else self._score(prompts)
 
-    def _score(self, prompts: Sequence[Prompt]) -> Iterator[Response]:
+    def score_sizes(self, prompts: Sequence[Prompt]) -> Iterator[ScoreWork]:
+        """The batches in which lines of scores are written, or their probabilities computed; then smaller and smaller ones."""
         by_form: dict[LineForm, list[Prompt]] = {}
         for prompt in prompts:
             assert prompt.form is not None
             by_form.setdefault(prompt.form, []).append(prompt)
-        work = [(form, self.trees.of(form), self._score_batches(form, own)) for form, own in by_form.items()]
-        self.programs.compile_score(self.params, work)
+        for tokens in sizing.token_counts(self._prefill_tokens, self._room(), self._prefill_bytes()):
+            yield [(form, self.trees.of(form), self._score_batches(form, own, tokens)) for form, own in by_form.items()]
+
+    def decoding_sizes(self, prompts: Sequence[Prompt]) -> Iterator[Decoding]:
+        """How responses to these prompts (one or more) are generated; then in fewer and fewer slots."""
+        most = self._room_before(self.settings.max_new_tokens)
+        longest = bucket(max(len(prompt.ids) for prompt in prompts), bucket_lengths(most))
+        context = self.programs.whole_pages(longest + self.settings.max_new_tokens)
+        room, per_token = self._room(), self._prefill_bytes()
+        for tokens in sizing.token_counts(self._prefill_tokens, None if room is None else room / 2, per_token):
+            cache = sizing.cache_tokens(room, self._cache_bytes(), tokens * per_token)
+            first = sizing.slot_count(len(prompts), context, self._devices, cache, self.settings.batch_size)
+            counts = sizing.fewer(first, self._devices) if self.settings.batch_size is None and room is not None else [first]
+            for slots in counts:
+                together = sizing.admitted_together(slots, self._devices)
+                buckets = sizing.length_buckets(longest, self._attention)
+                known = self.programs.known_shapes("admit", slots, context)
+                yield Decoding(slots, context, batches(prompts, buckets, tokens, together, self._devices, known))
+
+    def _score(self, prompts: Sequence[Prompt]) -> Iterator[Response]:
+        if not prompts:
+            return
+        sizes = self.score_sizes(prompts)
+        work = self._that_fits(sizes, lambda work, room: self.programs.compile_score(self.params, work, room))
         waiting: collections.deque[tuple[Batch, jax.Array]] = collections.deque()
         for form, batch in ((form, batch) for form, _, batches_of_form in work for batch in batches_of_form):
             self.counts.add_prompts(batch)
@@ -100,13 +137,13 @@ class Engine:
         while waiting:
             yield from self._responses(*waiting.popleft())
 
-    def _score_batches(self, form: LineForm, prompts: Sequence[Prompt]) -> list[Batch]:
+    def _score_batches(self, form: LineForm, prompts: Sequence[Prompt], tokens: int) -> list[Batch]:
         tree, most = self.trees.of(form), self.settings.batch_size
         if most is None and self.settings.mode == "distribution":
-            most = sizing.prompts_with_tree(tree.slots) * self._devices
-        buckets = bucket_lengths(self.prompt_budget(form), self._buckets_per_octave)
+            most = sizing.prompts_with_tree(tree.slots, tokens) * self._devices
+        buckets = sizing.length_buckets(self.prompt_budget(form), self._attention)
         known = self.programs.known_shapes("score", form)
-        return batches(prompts, buckets, self._prefill_tokens, most, self._devices, known)
+        return batches(prompts, buckets, tokens, most, self._devices, known)
 
     def _responses(self, batch: Batch, computed: jax.Array) -> Iterator[Response]:
         lines = np.asarray(computed)
@@ -124,18 +161,61 @@ class Engine:
     def _explain(self, prompts: Sequence[Prompt]) -> Iterator[Response]:
         if not prompts:
             return
-        most = self._room_before(self.settings.max_new_tokens)
-        longest = bucket(max(len(prompt.ids) for prompt in prompts), bucket_lengths(most))
-        context = whole_pages(longest + self.settings.max_new_tokens)
-        itemsize = jnp.dtype(self.settings.dtype).itemsize
-        per_token = kv_cache.bytes_per_token(self.config, itemsize) / self.mesh.shape["tensor"]
-        tokens = across_hosts.least(sizing.cache_tokens(self.mesh.local_devices[0].memory_stats(), per_token))
-        slots = sizing.slot_count(len(prompts), context, self._devices, tokens, self.settings.batch_size)
-        together = sizing.admitted_together(slots, self._devices)
-        visible = sizing.visible_lengths(context, self.programs.unstacked)
-        buckets = bucket_lengths(longest, self._buckets_per_octave)
-        known = self.programs.known_shapes("admit", slots, context)
-        work = batches(prompts, buckets, self._prefill_tokens, together, self._devices, known)
-        self.programs.compile_decoding(self.params, work, slots, context, visible)
+        slots, context, work = self.compile_decoding(self.decoding_sizes(prompts))
         device = DeviceSlots(self.programs, self.params, slots, context)
-        yield from schedule(work, device, slots, visible, self.counts)
+        yield from schedule(work, device, slots, self.counts)
+
+    def compile_decoding(self, sizes: Iterable[Decoding]) -> Decoding:
+        """The first of these sizes whose programs fit the memory of a device; they are compiled then.
+
+        Raises:
+          InputError: none fits; says what would.
+        """
+        return self._that_fits(
+            sizes,
+            lambda size, room: self.programs.compile_decoding(self.params, size.batches, size.slots, size.context, room),
+        )
+
+    def _that_fits(self, sizes: Iterable[Size], compile_size: Callable[[Size, float | None], float | None]) -> Size:
+        """The first of these sizes whose programs fit beside the parameters; they are compiled then.
+
+        `compile_size`: of a size and the bytes that there are, those that its programs need on a device; None where their
+        compiler refused them.
+        """
+        room, needed = self._room(), None
+        waiting = iter(sizes)
+        # So many did not fit before: the same again would compile for nothing. One is tried in any case.
+        *_, first = itertools.islice(waiting, self._refused + 1)
+        for number, size in enumerate(itertools.chain([first], waiting), start=self._refused):
+            needed = compile_size(size, room)
+            if needed is not None and (room is None or needed <= room):
+                self._refused = number
+                return size
+        raise InputError(self._too_large(needed, room))
+
+    def _too_large(self, needed: float | None, room: float | None) -> str:
+        """What is said where not even the smallest programs fit."""
+        held = memory.bytes_on_device(self.params)
+        total = held + (needed or 0.0)
+        has = "" if room is None else f"{(held + room) / memory.GIB:.2f} GiB of a device do not suffice: "
+        uses = f"the parameters take {held / memory.GIB:.2f} GiB on each"
+        if needed is None:
+            return f"{has}{uses} and the smallest batch does not compile; split the model over devices, as --mesh=tensor:2"
+        split = sizing.devices_that_hold(total, self.mesh.shape["tensor"], held + (room or 0.0), self.config.num_kv_heads)
+        over = "" if split is None else f", or over {split} devices with --mesh=tensor:{split}"
+        shorter = "; a smaller --max_new_tokens needs less" if self.settings.mode == "explain" else ""
+        smallest = f"the smallest batch {needed / memory.GIB:.2f}; it fits in {total / memory.GIB:.2f} GiB"
+        return f"{has}{uses}, {smallest}{over}{shorter}"
+
+    def _room(self) -> float | None:
+        """Bytes of a device beside the parameters; None where nobody knows."""
+        return memory.room_beside(self.params, self.mesh, self.settings.device_memory)
+
+    def _cache_bytes(self) -> float:
+        """Of a slot of the cache on one device."""
+        itemsize = jnp.dtype(self.settings.dtype).itemsize
+        return kv_cache.bytes_per_token(self.config, itemsize) / self.mesh.shape["tensor"]
+
+    def _prefill_bytes(self) -> float:
+        widths = self.config.hidden_size + self.config.intermediate_size // self.mesh.shape["tensor"]
+        return sizing.prefill_bytes(self._cache_bytes(), widths, jnp.dtype(self.settings.dtype).itemsize)

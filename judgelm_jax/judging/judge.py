@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from judgelm_jax import distributions, sharding, verdicts
+from judgelm_jax import distributions, memory, sharding, verdicts
 from judgelm_jax.arrangements import FORWARD, REVERSED, Arrangement, arrangements, as_shown, in_own_order, name_of
 from judgelm_jax.chat_template import ChatTemplate, load_chat_template
 from judgelm_jax.checkpoints import Checkpoint, open_checkpoint
@@ -103,7 +103,8 @@ class Judge:
         asks_in_conversation = kind_of(settings.kind, settings.preset, settings.turns).chat
         chat_template = load_chat_template(checkpoint.tokenizer_folder, tokenizer) if asks_in_conversation else None
         device_mesh = mesh if isinstance(mesh, Mesh) else sharding.make_mesh(MeshConfig.parse(mesh))
-        params = checkpoint.load(parameters.param_shardings(config, device_mesh), settings.dtype)
+        with memory.explained(lambda: f"the weights of {source} do not fit; split them over more devices (--mesh=tensor:2)"):
+            params = checkpoint.load_unstacked(parameters.param_shardings(config, device_mesh), settings.dtype)
         engine = Engine(params, config, device_mesh, settings, Trees(tokenizer, settings.mode))
         return Judge(engine, tokenizer, settings, model_id, source, chat_template)
 

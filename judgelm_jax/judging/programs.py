@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from judgelm_jax import sharding
-from judgelm_jax.judging import chain, constrained_decoding, line_tree, slots
+from judgelm_jax import memory, sharding
+from judgelm_jax.judging import chain, constrained_decoding, line_tree, sizing, slots
 from judgelm_jax.judging.batching import Batch, Shape
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.prefill import prefill
 from judgelm_jax.judging.responses import NOT_FINITE, Counts
 from judgelm_jax.judging.scheduler import DECODE_STEPS
 from judgelm_jax.judging.trees import Tree
-from judgelm_jax.model import attention, decoder
+from judgelm_jax.model import decoder
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.parameters import Params
 from judgelm_jax.model.placement import Placement
@@ -28,6 +28,8 @@ from judgelm_jax.processes.store import wait_for_all
 from judgelm_jax.verdicts import LineForm
 
 Key = tuple[Any, ...]  # what a program does, and its shapes
+# Batches of prompts of each form, whose lines are those of the tree.
+ScoreWork = Sequence[tuple[LineForm, Tree, Sequence[Batch]]]
 
 
 class Programs:
@@ -38,13 +40,16 @@ class Programs:
         config: ModelConfig,
         placement: Placement,
         settings: JudgeConfig,
-        unstacked: bool,
         counts: Counts,
     ):
-        """`unstacked`: parameters and cache are lists of layers. Programs and seconds are added to `counts`."""
+        """Programs and seconds are added to `counts`.
+
+        Parameters and cache are unstacked: matrix products copy what is a part of a larger array, on CPUs and GPUs each time
+        that they read it.
+        """
         assert placement.mesh is not None
         self.config, self.placement, self.mesh = config, placement, placement.mesh
-        self.settings, self.unstacked, self.counts = settings, unstacked, counts
+        self.settings, self.counts = settings, counts
         self._compiled: dict[Key, Any] = {}
         self.launched: Callable[[Any], None] = lambda result: None  # is told what the devices compute now
         self._temperature = None if settings.temperature == 0 else np.float32(settings.temperature)
@@ -53,28 +58,38 @@ class Programs:
         """The shapes of batches for which there is a program whose key begins so."""
         return [own[len(key) :] for own in self._compiled if own[: len(key)] == key]
 
-    def compile_score(self, params: Params, work: Sequence[tuple[LineForm, Tree, Sequence[Batch]]]) -> None:
-        """Compiles what `score` needs for batches of prompts of these forms, whose lines are those of the tree."""
-        self._compile(
-            {
-                ("score", form, *batch.shape): functools.partial(self._lower_score, params, tree, batch)
-                for form, tree, batches in work
-                for batch in batches
-            }
-        )
+    def whole_pages(self, slots: int) -> int:
+        """The slots of a cache that kernels which read only the used ones can divide into pages."""
+        page = sizing.page(self.placement.attention)
+        return -(-slots // page) * page
+
+    def compile_score(self, params: Params, work: ScoreWork, room: float | None) -> float | None:
+        """Compiles what `score` needs for this work. Programs that need more than `room` bytes are forgotten.
+
+        Returns:
+          bytes that the largest of the programs needs on a device beside the parameters; None where the compiler refuses one
+          that needs more than a device has.
+        """
+        lower: dict[Key, Callable[[], Any]] = {
+            ("score", form, *batch.shape): functools.partial(self.lower_score, params, tree, batch)
+            for form, tree, batches in work
+            for batch in batches
+        }
+        return self._compile(lower, room)
 
     def compile_decoding(
-        self, params: Params, batches: Sequence[Batch], count: int, context: int, visible_lengths: Sequence[int]
-    ) -> None:
-        """Compiles what `DeviceSlots` needs: `count` slots with a cache of `context` slots each."""
-        lower: dict[Key, Callable[[], Any]] = {("empty", count, context): functools.partial(self._lower_empty, count, context)}
+        self, params: Params, batches: Sequence[Batch], count: int, context: int, room: float | None
+    ) -> float | None:
+        """Compiles what `DeviceSlots` needs: `count` slots with a cache of `context` slots each; else as `compile_score`."""
+        state = memory.bytes_on_device(self._state_shapes(count, context))
+        lower: dict[Key, Callable[[], Any]] = {("empty", count, context): functools.partial(self.lower_empty, count, context)}
         for batch in batches:
-            lower["admit", count, context, *batch.shape] = functools.partial(self._lower_admit, params, count, context, batch)
+            lower["admit", count, context, *batch.shape] = functools.partial(self.lower_admit, params, count, context, batch)
         for names in (DeviceSlots.FINISHED, DeviceSlots.RESULT) if self.mesh.is_multi_process else ():
             lower["gather", count, context, names] = functools.partial(self._lower_gather, count, context, names)
-        for visible in visible_lengths:
-            lower["decode", count, context, visible] = functools.partial(self._lower_decode, params, count, context, visible)
-        self._compile(lower)
+        lower["decode", count, context] = functools.partial(self.lower_decode, params, count, context)
+        needed = self._compile(lower, None if room is None else room - state)
+        return None if needed is None else needed + state
 
     def score(self, params: Params, form: LineForm, batch: Batch) -> jax.Array:
         """Of each index of the batch, the tokens of a score line (-1 behind its end), or the log-probabilities of a `LineTree`
@@ -92,9 +107,9 @@ class Programs:
         program = self._compiled["admit", state["length"].shape[0], context, *batch.shape]
         return program(params, state, *self._put((*batch.arrays, slot_of)), self._temperature)
 
-    def decode(self, params: Params, state: slots.State, context: int, visible: int) -> slots.State:
+    def decode(self, params: Params, state: slots.State, context: int) -> slots.State:
         """The state after up to `DECODE_STEPS` tokens of each slot; the state that is given is used up."""
-        result = self._compiled["decode", state["length"].shape[0], context, visible](params, state, self._temperature)
+        result = self._compiled["decode", state["length"].shape[0], context](params, state, self._temperature)
         self.launched(result)
         return result
 
@@ -105,22 +120,29 @@ class Programs:
             arrays = self._compiled["gather", state["length"].shape[0], context, names](arrays)
         return [np.asarray(array) for array in arrays]
 
-    def _compile(self, lower: Mapping[Key, Callable[[], jax.stages.Lowered]]) -> None:
-        """Compiles those that are new, in parallel, before any of them is needed."""
+    def _compile(self, lower: Mapping[Key, Callable[[], jax.stages.Lowered]], room: float | None) -> float | None:
+        """Compiles those that are new, in parallel, before any of them is needed; returns as `compile_score`."""
         new = {key: one for key, one in lower.items() if key not in self._compiled}
-        if not new:
-            return
-        start = time.perf_counter()
-        with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            self._compiled.update(zip(new, pool.map(lambda one: one().compile(), new.values()), strict=True))
-        if self.mesh.is_multi_process:
-            wait_for_all("compiled")
-        self.counts.programs += len(new)
-        self.counts.compile_seconds += time.perf_counter() - start
+        if new:
+            start = time.perf_counter()
+            with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+                found = dict(zip(new, pool.map(lambda one: memory.compile_or_none(one()), new.values()), strict=True))
+            if self.mesh.is_multi_process:
+                wait_for_all("compiled")
+            self._compiled.update({key: one for key, one in found.items() if one is not None})
+            self.counts.programs += len(new)
+            self.counts.compile_seconds += time.perf_counter() - start
+        if any(key not in self._compiled for key in lower):
+            return None
+        needed = {key: memory.beside_arguments(self._compiled[key]) for key in lower if key[0] != "empty"}
+        for key, size in needed.items():
+            if room is not None and size > room:
+                del self._compiled[key]
+        return float(max(needed.values(), default=0))
 
-    def _lower_score(self, params: Params, lines: Tree, batch: Batch) -> jax.stages.Lowered:
+    def lower_score(self, params: Params, lines: Tree, batch: Batch) -> jax.stages.Lowered:
         dtype = jnp.dtype(self.settings.dtype)
-        free_slots = whole_pages(batch.prompt_length + lines.slots) - batch.prompt_length
+        free_slots = self.whole_pages(batch.prompt_length + lines.slots) - batch.prompt_length
 
         def score(params, tokens, tree, lengths, keys, temperature):
             last, cache = prefill(params, self.config, self.placement, tokens, tree, free_slots, dtype)
@@ -139,20 +161,20 @@ class Programs:
         first = decoder.head(params, self.config, last)
         return constrained_decoding.decode(params, self.config, self.placement, tree, cache, lengths, first, keys, temperature)
 
-    def _lower_empty(self, count: int, context: int) -> jax.stages.Lowered:
+    def lower_empty(self, count: int, context: int) -> jax.stages.Lowered:
         shardings = jax.tree.map(lambda x: x.sharding, self._state_shapes(count, context))
         return jax.jit(self._make_empty(count, context), out_shardings=shardings).lower()
 
-    def _lower_admit(self, params: Params, count: int, context: int, batch: Batch) -> jax.stages.Lowered:
+    def lower_admit(self, params: Params, count: int, context: int, batch: Batch) -> jax.stages.Lowered:
         admit = functools.partial(slots.admit, config=self.config, placement=self.placement)
         slot_of = jax.ShapeDtypeStruct((batch.capacity,), np.int32)
         state = self._state_shapes(count, context)
         jitted = jax.jit(admit, donate_argnums=1, out_shardings=jax.tree.map(lambda x: x.sharding, state))
         return jitted.lower(params, state, *self._shapes((*batch.arrays, slot_of)), self._temperature)
 
-    def _lower_decode(self, params: Params, count: int, context: int, visible: int) -> jax.stages.Lowered:
+    def lower_decode(self, params: Params, count: int, context: int) -> jax.stages.Lowered:
         def decode(params, state, temperature):
-            return slots.decode(params, state, temperature, self.config, self.placement, DECODE_STEPS, visible)
+            return slots.decode(params, state, temperature, self.config, self.placement, DECODE_STEPS)
 
         state = self._state_shapes(count, context)
         jitted = jax.jit(decode, donate_argnums=1, out_shardings=jax.tree.map(lambda x: x.sharding, state))
@@ -165,7 +187,7 @@ class Programs:
 
     def _make_empty(self, count: int, context: int) -> Callable[[], slots.State]:
         dtype = jnp.dtype(self.settings.dtype)
-        return functools.partial(slots.empty, self.config, count, context, self.settings.max_new_tokens, dtype, self.unstacked)
+        return functools.partial(slots.empty, self.config, count, context, self.settings.max_new_tokens, dtype)
 
     def _state_shapes(self, count: int, context: int) -> slots.State:
         """The shapes of a state and where it lies."""
@@ -203,16 +225,11 @@ class DeviceSlots:
     def admit(self, batch: Batch, slots: np.ndarray) -> None:
         self._state = self._programs.admit(self._params, self._state, self._context, batch, slots)
 
-    def decode(self, visible: int) -> np.ndarray:
-        self._state = self._programs.decode(self._params, self._state, self._context, visible)
+    def decode(self) -> np.ndarray:
+        self._state = self._programs.decode(self._params, self._state, self._context)
         return self._programs.gather(self._state, self._context, self.FINISHED)[0]
 
     def read(self, slots: Sequence[int]) -> list[tuple[list[int], str]]:
         text, produced, stopped = self._programs.gather(self._state, self._context, self.RESULT)
         ends = [NOT_FINITE if produced[slot] < 0 else "stop" if stopped[slot] else "length" for slot in slots]
         return [(text[slot, : max(0, produced[slot])].tolist(), end) for slot, end in zip(slots, ends, strict=True)]
-
-
-def whole_pages(slots: int) -> int:
-    """The slots of a cache that kernels which read only the used ones can divide into pages."""
-    return -(-slots // attention.PAGE) * attention.PAGE

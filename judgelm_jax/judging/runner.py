@@ -35,6 +35,9 @@ from judgelm_jax.records import (
 )
 from judgelm_jax.tokenization import Tokenizer
 
+# The settings that a fingerprint leaves out: they may round otherwise.
+_ROUNDING = ("attention", "batch_size", "device_memory")
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -128,7 +131,7 @@ def fingerprint(job: Job, settings: JudgeConfig, checked: CheckedInput, model: s
         "input": checked.sha256,
         "references": None if job.references is None else references.hexdigest(),
         "limit": job.limit,
-        **{name: value for name, value in dataclasses.asdict(settings).items() if name not in ("attention", "batch_size")},
+        **{name: value for name, value in dataclasses.asdict(settings).items() if name not in _ROUNDING},
         "orders": settings.orders or "forward",
     }
 

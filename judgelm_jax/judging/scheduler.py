@@ -25,8 +25,8 @@ class Device(Protocol):
     def admit(self, batch: Batch, slots: np.ndarray) -> None:
         """Puts the prompts of a batch into free slots. `slots`: int32 [capacity], the slot of each; of padding one too high."""
 
-    def decode(self, visible: int) -> np.ndarray:
-        """Decodes up to `DECODE_STEPS` tokens in each slot, none of which is longer than `visible` then.
+    def decode(self) -> np.ndarray:
+        """Decodes up to `DECODE_STEPS` tokens in each slot.
 
         Returns:
           bool [slots]: which have finished, the free ones among them.
@@ -36,15 +36,12 @@ class Device(Protocol):
         """The ids that were generated in these slots, and `stop`, `length` or `NOT_FINITE`."""
 
 
-def schedule(
-    batches: Iterable[Batch], device: Device, slots: int, visible_lengths: Sequence[int], counts: Counts
-) -> Iterator[Response]:
+def schedule(batches: Iterable[Batch], device: Device, slots: int, counts: Counts) -> Iterator[Response]:
     """Generates the responses to all prompts, in the order in which they are done.
 
     Args:
       batches: in the order in which they are admitted.
       slots: of the device, at least as many as a batch has prompts.
-      visible_lengths: ascending, the lengths of which `device.decode` takes one; the last holds every prompt with its response.
       counts: of the work, to which this adds.
 
     Raises:
@@ -54,7 +51,6 @@ def schedule(
     if any(len(batch.prompts_by_index) > slots for batch in waiting):
         raise ValueError(f"a batch has more prompts than the {slots} slots")
     occupants: list[Prompt | None] = [None] * slots
-    lengths = np.zeros(slots, np.int64)
     while waiting or any(prompt is not None for prompt in occupants):
         free = [slot for slot, prompt in enumerate(occupants) if prompt is None]
         while waiting and len(waiting[0].prompts_by_index) <= len(free):
@@ -62,14 +58,11 @@ def schedule(
             taken, free = free[: len(batch.prompts_by_index)], free[len(batch.prompts_by_index) :]
             slot_of = np.full(batch.capacity, slots, np.int32)
             for slot, (index, prompt) in zip(taken, batch.prompts_by_index, strict=True):
-                slot_of[index], occupants[slot], lengths[slot] = slot, prompt, len(prompt.ids)
+                slot_of[index], occupants[slot] = slot, prompt
             counts.add_prompts(batch)
             device.admit(batch, slot_of)
         busy = [slot for slot, prompt in enumerate(occupants) if prompt is not None]
-        needed = int(lengths[busy].max()) + DECODE_STEPS
-        visible = next((length for length in visible_lengths if length >= needed), visible_lengths[-1])
-        finished = device.decode(visible)
-        lengths[busy] += DECODE_STEPS
+        finished = device.decode()
         counts.slot_steps += slots * DECODE_STEPS
         counts.busy_slot_steps += len(busy) * DECODE_STEPS
         ended = [slot for slot in busy if finished[slot]]

@@ -26,10 +26,10 @@ from judgelm_jax.model.placement import Placement
 State = dict[str, Any]
 
 
-def empty(config: ModelConfig, slots: int, context: int, most: int, dtype: Any, unstacked: bool = False) -> State:
+def empty(config: ModelConfig, slots: int, context: int, most: int, dtype: Any) -> State:
     """All slots free. `context` is the length of their caches, `most` the number of tokens that a row may generate."""
     return {
-        "cache": kv_cache.empty(config, slots, context, dtype, unstacked=unstacked),
+        "cache": kv_cache.empty(config, slots, context, dtype, unstacked=True),
         "length": jnp.zeros(slots, jnp.int32),
         "last": jnp.zeros(slots, jnp.int32),
         "produced": jnp.zeros(slots, jnp.int32),
@@ -94,13 +94,10 @@ def decode(
     config: ModelConfig,
     placement: Placement,
     steps: int,
-    visible: int,
 ) -> State:
-    """Up to `steps` tokens for every slot that is not finished; ends early when all are.
-
-    `visible`: no row is longer than this at the end, so that attention reads no more slots of the cache.
-    """
+    """Up to `steps` tokens for every slot that is not finished; ends early when all are."""
     slots, most = state["text"].shape
+    context = kv_cache.slots_of(state["cache"])
     rows = jnp.arange(slots)
 
     def running(carry):
@@ -111,8 +108,8 @@ def decode(
         step, state = carry
         finished, produced = state["finished"], state["produced"]
         # A finished slot writes behind its cache, that is nowhere.
-        positions = jnp.where(finished, kv_cache.slots_of(state["cache"]), state["length"])[:, None]
-        view = views.in_order(positions, visible)
+        positions = jnp.where(finished, context, state["length"])[:, None]
+        view = views.in_order(positions, context)
         hidden, cache = decoder.forward(params, config, state["last"][:, None], view, state["cache"], placement)
         token = _choose(decoder.head(params, config, hidden[:, 0]), state["keys"], produced, temperature)
         ends, broken = ~finished & _is_end(token, config), ~finished & (token < 0)

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from judgelm_jax.model import rotary, views
+from judgelm_jax.model import rotary, summed, views
 from judgelm_jax.model.cache import Cache
 from judgelm_jax.model.config import LayerKind, Limits, ModelConfig
 from judgelm_jax.model.embedding import look_up
-from judgelm_jax.model.layers import Adapted, ForwardPass, Layer, RMSNorm
+from judgelm_jax.model.layers import NOT_ADAPTED, Adapted, ForwardPass, Layer, RMSNorm
 from judgelm_jax.model.parameters import Params
 from judgelm_jax.model.pattern import Stretch, kinds_of, stretches
 from judgelm_jax.model.placement import DEFAULT, Placement
@@ -39,7 +39,8 @@ def forward(
     """Runs the decoder over tokens.
 
     Args:
-      params: as `parameters.abstract_params` describes them, with adapters where `lora.attach` put them, or `unstacked`.
+      params: as `parameters.abstract_params` describes them, with adapters where `lora.attach` put them, or `unstacked`; or
+        with layers that are `summed.Summed`, for training without a cache.
       tokens: int32 [B, S], padded on the right.
       view: who sees whom, and whose output is wanted.
       cache: where the view writes keys and values, if anywhere.
@@ -76,7 +77,11 @@ def forward(
             return jax.tree.map(lambda stacked: stacked[layer], layers)
 
         carry: Carry = (x, cache)
-        if isinstance(layers, Sequence):
+        if isinstance(layers, summed.Summed):
+            (kind,) = passes  # of several, the sums would need a scan for each
+            x = summed.scan(lambda x, layer, weights: run_layer((x, None), weights, layer, passes[kind])[0], x, layers)
+            carry = (x, cache)
+        elif isinstance(layers, Sequence):
             # By index, so that a layer that is made when it is asked for goes before the next.
             for layer in range(config.num_layers):
                 carry = run_layer(carry, layers[layer], layer, last_pass if layer == last else passes[kinds[layer]])
@@ -154,7 +159,10 @@ def _rematerialized(run_layer: Callable, remat: str) -> Callable:
 
 def _adapted(params: Params) -> Adapted:
     """The projections in which adapters lie beside the weight."""
-    layers = params["layers"][0] if isinstance(params["layers"], Sequence) else params["layers"]
+    layers = params["layers"]
+    if isinstance(layers, summed.Summed):
+        return NOT_ADAPTED
+    layers = layers[0] if isinstance(layers, Sequence) else layers
     projections = layers["self_attn"] | layers["mlp"]
     ranks = {name: leaf["lora_a"].shape[-2] for name, leaf in projections.items() if "lora_a" in leaf}
     return Adapted(frozenset(ranks), max(ranks.values(), default=0))

@@ -5,6 +5,7 @@ along a leading axis: {"embed_tokens": {"weight": [V, E]}, "layers": {"mlp": {"u
 """
 
 import dataclasses
+import functools
 import math
 import zlib
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.layers import NOT_ADAPTED, Adapted, Layer, RMSNorm, Table
@@ -125,7 +126,20 @@ def key_of(key: jax.Array, path: Path) -> jax.Array:
 def unstacked(params: Params, config: ModelConfig) -> Params:
     """The same parameters with a list of layers, one tree each, which `forward` runs one after another without a loop.
 
-    A matrix product on a CPU copies a weight that is a part of a stacked one before it reads it.
+    A matrix product on a CPU or GPU copies a weight that is a part of a stacked one before it reads it. Parameters that are
+    unstacked are given back as they are.
     """
-    layers = [jax.tree.map(lambda stacked: stacked[layer], params["layers"]) for layer in range(config.num_layers)]  # noqa: B023
-    return {**params, "layers": layers}
+    if isinstance(params["layers"], list):
+        return params
+    layers = (functools.partial(_layer_of, layer=layer) for layer in range(config.num_layers))
+    return {**params, "layers": [jax.tree.map(of_layer, params["layers"]) for of_layer in layers]}
+
+
+def _layer_of(stacked: Any, layer: int) -> Any:
+    """One layer of a stacked array, or of the shape of one."""
+    if not isinstance(stacked, jax.ShapeDtypeStruct):
+        return stacked[layer]
+    own = stacked.sharding
+    if isinstance(own, NamedSharding):
+        own = NamedSharding(own.mesh, PartitionSpec(*own.spec[1:]))
+    return jax.ShapeDtypeStruct(stacked.shape[1:], stacked.dtype, sharding=own)

@@ -17,6 +17,7 @@ from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.judge import Judge
 from judgelm_jax.judging.trees import Trees
+from judgelm_jax.model import parameters
 from judgelm_jax.records import Record
 from judgelm_jax.tokenization import Tokenizer
 from judgelm_jax.training.choice import AGREEMENT, Measured
@@ -47,6 +48,10 @@ def make_evaluation(
     feeding = Feeding(planned.batch, mesh)
     cast = jax.jit(program.compute_params)
 
+    @jax.jit
+    def cast_unstacked(trained: Any, frozen: Any) -> Any:
+        return parameters.unstacked(program.compute_params(trained, frozen), program.model)
+
     def losses(params: Any, batch: Batch) -> jax.Array:
         return row_losses(params, program.model, batch, program.placement, False, program.loss_chunk)
 
@@ -61,7 +66,8 @@ def make_evaluation(
         rows = batches(planned, file, tokenizer, eos_id, held_out.data, held_out.recipe, feeding.part, feeding.parts)
         of_rows = [np.asarray(losses_of(params, feeding.put(arrays)), np.float64) for arrays in rows]
         nats = np.concatenate(of_rows)[: len(epoch.numbers)]  # a record a row, in the order of the plan
-        judge.engine.load(params)
+        del params  # its layers lie stacked: two of it would be on the devices
+        judge.engine.load(cast_unstacked(trained, frozen))
         judged = [judgment.row for judgment in judge.judge(records)]
         judge.engine.load({})  # the next step needs the room
         joined = join_rows(labels, judged)

@@ -35,11 +35,12 @@ class Feeding:
             }
         )
 
-    def shapes(self, length: int, targets: int) -> Any:
-        """The shapes of a batch whose rows have `length` tokens and at most `targets` targets."""
 
-        def shape(columns: int, dtype: Any) -> Any:
-            return jax.ShapeDtypeStruct((self._rows, columns), dtype, sharding=self._sharding)
+def batch_shapes(rows: int, mesh: Mesh, length: int, targets: int) -> Batch:
+    """The shapes of a batch whose rows have `length` tokens and at most `targets` targets."""
 
-        ids, indices = (shape(columns, np.int32) for columns in (length, targets))
-        return Batch(ids, ids, ids, indices, indices, shape(targets, np.float32))
+    def shape(columns: int, dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct((rows, columns), dtype, sharding=batch_sharding(mesh))
+
+    ids, indices = (shape(columns, np.int32) for columns in (length, targets))
+    return Batch(ids, ids, ids, indices, indices, shape(targets, np.float32))

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 from jax.experimental import multihost_utils
 
+from judgelm_jax import memory
 from judgelm_jax.checkpoints.training_run import TrainingCheckpoints
 from judgelm_jax.data.pipeline import batches
 from judgelm_jax.processes.agreement import compare
@@ -15,12 +16,14 @@ from judgelm_jax.processes.store import wait_for_all
 from judgelm_jax.profiling import Profile
 from judgelm_jax.stopping import Stopped, Stopping, listening
 from judgelm_jax.training import export, run_folder, setup
-from judgelm_jax.training.beginning import compiled_step, first_state, frozen_params, state_shapes
+from judgelm_jax.training.beginning import first_state, frozen_params
 from judgelm_jax.training.choice import LAST, Choice, choose
 from judgelm_jax.training.evaluation import make_evaluation
 from judgelm_jax.training.feeding import Feeding
+from judgelm_jax.training.fitting import compiled_step
 from judgelm_jax.training.identity import agreement_of
 from judgelm_jax.training.journal import Journal, Silence
+from judgelm_jax.training.programs import state_shapes
 from judgelm_jax.training.progress import Progress, Summary
 from judgelm_jax.training.setup import Run, Sources
 from judgelm_jax.training_config import TrainConfig
@@ -38,6 +41,7 @@ def train(
     resume: bool = False,
     stopping: Stopping | None = None,
     insisted: Collection[str] = (),
+    device_memory: float | None = None,
     profile: int = 0,
 ) -> Summary:
     """Trains a judge and leaves it in `output`/model, a directory that `Judge.load` opens.
@@ -53,6 +57,7 @@ def train(
       resume: go on with an unfinished run in `output`, to the same end as if it had never stopped.
       stopping: what listens to SIGINT and SIGTERM; by default they are listened to here.
       insisted: the fields of `config.model` that a checkpoint must have as they are there.
+      device_memory: GiB that a device may use; None: what it has, where it says so.
       profile: the number of steps that are traced into `output`/profile.
 
     Returns:
@@ -66,14 +71,15 @@ def train(
     with contextlib.ExitStack() as stack:
         if stopping is None:
             stopping = stack.enter_context(listening())
-        sources = Sources(data, evaluation, init_from, tokenizer, frozenset(insisted))
+        sources = Sources(data, evaluation, init_from, tokenizer, frozenset(insisted), device_memory)
         run = setup.prepare(config, sources, *setup.check_sources(config, sources))
         compare("the run", agreement_of(run.config, run.identity, **{"--output": str(output.absolute()), "--resume": resume}))
         if jax.process_index() == 0:
-            run_folder.check_room(output, state_shapes(run), config.checkpoints.keep + _keeps_best(run))
+            run_folder.check_room(output, state_shapes(run.program), config.checkpoints.keep + _keeps_best(run))
             stack.enter_context(run_folder.claimed(output, run.identity, run.tokenizer_folder, resume))
         wait_for_all("run folder")
-        return _train(run, output, stopping, profile)
+        with memory.explained(lambda: "take a smaller --config.training.micro_batch, or split the model over more devices"):
+            return _train(run, output, stopping, profile)
 
 
 def _train(run: Run, output: Path, stopping: Stopping, profiled_steps: int) -> Summary:
@@ -81,7 +87,7 @@ def _train(run: Run, output: Path, stopping: Stopping, profiled_steps: int) -> S
 
     # Weights that stay as they are, and the state: from the last checkpoint, or from where training begins.
     frozen = frozen_params(run)
-    shapes = state_shapes(run)
+    shapes = state_shapes(run.program)
     checkpoints = TrainingCheckpoints(
         output / run_folder.CHECKPOINTS, config.checkpoints.keep, _keeps_best(run), export.about(run)
     )
@@ -96,7 +102,7 @@ def _train(run: Run, output: Path, stopping: Stopping, profiled_steps: int) -> S
         # The programs: compiled before the first batch is read.
         journal.say("compiling the training step")
         feeding = Feeding(config.training.batch, run.mesh)
-        take_step = compiled_step(run, shapes, frozen, feeding)
+        take_step = compiled_step(run.program, config, shapes, frozen, plan.targets, run.sources.device_memory)
         wait_for_all("step")
         evaluate = None
         if run.held_out is not None:

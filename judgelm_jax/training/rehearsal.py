@@ -10,9 +10,11 @@ from judgelm_jax.processes.agreement import compare
 from judgelm_jax.processes.store import wait_for_all
 from judgelm_jax.runtime import memory_bytes
 from judgelm_jax.training import setup
-from judgelm_jax.training.beginning import compiled_step, first_state, frozen_params, state_shapes
+from judgelm_jax.training.beginning import first_state, frozen_params
 from judgelm_jax.training.feeding import Feeding
+from judgelm_jax.training.fitting import compiled_step
 from judgelm_jax.training.identity import agreement_of
+from judgelm_jax.training.programs import state_shapes
 from judgelm_jax.training.setup import Sources
 from judgelm_jax.training_config import TrainConfig
 
@@ -33,11 +35,11 @@ def rehearse(config: TrainConfig, sources: Sources) -> Found:
       InputError: something is wrong with files, config or mesh.
     """
     run = setup.prepare(config, sources, *setup.check_sources(config, sources))
-    compare("the run", agreement_of(run.config, run.identity, **{"--dry_run": True}))
-    plan, shapes, frozen = run.plan, state_shapes(run), frozen_params(run)
+    compare("the run", agreement_of(run.config, run.identity, **{"--dry_run": True, "--device_memory": sources.device_memory}))
+    plan, shapes, frozen = run.plan, state_shapes(run.program), frozen_params(run)
     feeding = Feeding(run.config.training.batch, run.mesh)
     begun = time.perf_counter()
-    take_step = compiled_step(run, shapes, frozen, feeding)
+    take_step = compiled_step(run.program, run.config, shapes, frozen, plan.targets, sources.device_memory)
     wait_for_all("step")
     compiled = time.perf_counter() - begun
     state = first_state(run, shapes)

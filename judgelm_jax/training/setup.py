@@ -15,14 +15,13 @@ from judgelm_jax.data.pipeline import Plan, plan
 from judgelm_jax.data.training_file import TrainingFile, check_training_file
 from judgelm_jax.errors import InputError
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.model import attention, families, parameters
+from judgelm_jax.model import families
 from judgelm_jax.model.config import ModelConfig
-from judgelm_jax.model.placement import Placement
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.tokenization import TOKENIZER_FILES, Tokenizer, load_tokenizer
 from judgelm_jax.training.identity import identity_of
-from judgelm_jax.training.optimizer import make_optimizer, schedule
-from judgelm_jax.training.step import Program, accumulation_of
+from judgelm_jax.training.programs import make_program
+from judgelm_jax.training.step import Program
 from judgelm_jax.training_config import DataConfig, ModelShape, RecipeConfig, TrainConfig, check
 
 _WORTH_A_LINE = 0.1  # share of a training file that is left out
@@ -32,7 +31,8 @@ _WORTH_A_LINE = 0.1  # share of a training file that is left out
 class Sources:
     """What a run is made of. `init_from`: a checkpoint; None: random weights, and `tokenizer` names a folder with one.
 
-    `insisted`: the fields of `config.model` that the checkpoint must have; the others are what it has.
+    `insisted`: the fields of `config.model` that the checkpoint must have; the others are what it has. `device_memory`: GiB
+    that a device may use; None: what it has.
     """
 
     data: Path
@@ -40,6 +40,7 @@ class Sources:
     init_from: str | None
     tokenizer: Path | None
     insisted: frozenset[str] = frozenset()
+    device_memory: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,37 +118,11 @@ def prepare(config: TrainConfig, sources: Sources, file: TrainingFile, held_out:
     if not model.eos_ids:
         raise InputError(f"{place}: names no end-of-sequence token, which every target ends with; name it in its config")
     eos_id = model.eos_ids[0]
-    parameters.param_shardings(model, mesh)  # raises where the mesh does not divide the model
-    backend = config.computation.attention
-    if backend == "auto":
-        platform = mesh.devices.flat[0].platform
-        backend = attention.backend_for(platform, model.head_dim, config.computation.dtype, model.limits())
-        if config.data.packing and backend == "cudnn":
-            attention.log_once("the attention backend cudnn has no segments for packed documents: taking xla")
-            backend = "xla"
-    try:
-        platform = mesh.devices.flat[0].platform
-        attention.refuse(backend, model.head_dim, config.computation.dtype, platform, model.limits())
-    except ValueError as error:
-        raise InputError(f"--config.computation.attention={backend}: {error}; choose another") from error
-    if config.data.packing and backend == "cudnn":
-        raise InputError(
-            "--config.computation.attention=cudnn: has no segments for packed documents; take xla or pallas, or do not pack"
-        )
-    accumulation = accumulation_of(config, mesh)
+    # Before the data is measured, which takes long: the mesh, the attention backend and the batch fit.
+    make_program(config, model, mesh, steps=1)
     planned = plan(file, tokenizer, eos_id, config.data, config.training)
     measured = None if held_out is None else _plan_held_out(held_out, tokenizer, eos_id, config)
-    program = Program(
-        model=model,
-        placement=Placement(mesh, backend, config.computation.remat),
-        optimizer=make_optimizer(config.training, planned.steps),
-        schedule=schedule(config.training, planned.steps),
-        dtype=config.computation.dtype,
-        packed=config.data.packing,
-        accumulation=accumulation,
-        loss_chunk=config.computation.loss_chunk,
-        lora=config.lora if config.lora.rank else None,
-    )
+    program = make_program(config, model, mesh, planned.steps)
     facts = {
         "data_sha256": file.sha256,
         "evaluation_sha256": None if held_out is None else held_out.sha256,

@@ -1,6 +1,7 @@
 """One step of training: gradients over micro-batches, one update, nothing where a number is not finite."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from judgelm_jax import sharding
 from judgelm_jax.errors import InputError
-from judgelm_jax.model import lora, parameters
+from judgelm_jax.model import lora, parameters, summed
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.training.loss import Batch, total_loss
@@ -46,6 +47,32 @@ class Program:
             return lora.attach(frozen, trained, self.lora)
         return jax.tree.map(lambda x: x.astype(self.dtype), trained)
 
+    @property
+    def sums_in_place(self) -> bool:
+        """Whether gradients are added up layer by layer, which needs nothing kept inside of a layer; adapters are small."""
+        return self.lora is None and self.placement.remat == "full" and len(set(self.model.pattern)) == 1
+
+    def learning_params(self, masters: Any, sums: Any) -> parameters.Params:
+        """The parameters that compute, whose gradient with respect to `sums` is the sums with that of this pass added."""
+        mesh, axes = self.placement.mesh, parameters.param_axes(self.model)
+        of_layer = jax.tree.map(lambda names: names[1:], axes["layers"], is_leaf=_is_axes)
+
+        def cast(axes: Any, weights: Any) -> Any:
+            return place(axes, jax.tree.map(lambda x: x.astype(self.dtype), weights))
+
+        def place(axes: Any, tree: Any) -> Any:
+            return jax.tree.map(lambda x, names: sharding.constrain(x, mesh, names), tree, axes)
+
+        params = {
+            name: summed.tapped(functools.partial(cast, axes[name]), functools.partial(place, axes[name]), master, sums[name])
+            for name, master in masters.items()
+            if name != "layers"
+        }
+        layers = summed.Summed(
+            masters["layers"], sums["layers"], functools.partial(cast, of_layer), functools.partial(place, of_layer)
+        )
+        return {**params, "layers": layers}
+
 
 def accumulation_of(config: TrainConfig, mesh: Mesh) -> int:
     """Micro-batches of one step.
@@ -64,6 +91,10 @@ def accumulation_of(config: TrainConfig, mesh: Mesh) -> int:
     if micro and own % micro:
         raise InputError(f"--config.training.micro_batch={micro}: does not divide the {own} rows of a device; choose a divisor")
     return own // micro if micro else 1
+
+
+def _is_axes(x: Any) -> bool:
+    return isinstance(x, tuple)
 
 
 def init_state(trained: Any, optimizer: optax.GradientTransformation) -> State:
@@ -95,7 +126,7 @@ def make_step(program: Program) -> Callable[[State, Any, Batch], tuple[State, Me
     """(state, frozen parameters or None, batch of the whole step) → (state, metrics), to be jitted with the state donated.
 
     The gradient is that of Σ nll / Σ targets over the whole batch, whatever the number of micro-batches and devices.
-    A step whose loss, gradient or update is not finite leaves parameters and moments as they were and is counted.
+    A step whose loss or gradient is not finite leaves parameters and moments as they were and is counted.
 
     Metrics are scalars: `loss` in nats a target; of the batch the number of `targets`, of `tokens` in documents and the sum of
     the squared lengths of documents (`squares`); `gradient_norm` before clipping, `learning_rate`, `skipped`,
@@ -103,12 +134,23 @@ def make_step(program: Program) -> Callable[[State, Any, Batch], tuple[State, Me
     """
     mesh = program.placement.mesh
 
-    def loss_and_gradient(trained: Any, frozen: Any, batch: Batch) -> tuple[jax.Array, Any]:
-        def loss(trained: Any) -> jax.Array:
-            params = program.compute_params(trained, frozen)
-            return total_loss(params, program.model, batch, program.placement, program.packed, program.loss_chunk)
+    def loss_of(params: parameters.Params, batch: Batch) -> jax.Array:
+        return total_loss(params, program.model, batch, program.placement, program.packed, program.loss_chunk)
 
-        return jax.value_and_grad(loss)(trained)
+    def add(sums: tuple[jax.Array, Any], trained: Any, frozen: Any, batch: Batch) -> tuple[jax.Array, Any]:
+        """The sums of loss and gradient with those of this batch added."""
+        total, gradient = sums
+        if program.sums_in_place:
+            own, gradient = jax.value_and_grad(lambda sums: loss_of(program.learning_params(trained, sums), batch))(gradient)
+            return total + own, gradient
+        own, more = jax.value_and_grad(lambda trained: loss_of(program.compute_params(trained, frozen), batch))(trained)
+        return total + own, jax.tree.map(jnp.add, gradient, more)
+
+    def zeros_like(trained: Any) -> Any:
+        if not program.sums_in_place:
+            return jax.tree.map(jnp.zeros_like, trained)
+        axes = parameters.param_axes(program.model)
+        return jax.tree.map(lambda x, names: sharding.constrain(jnp.zeros_like(x), mesh, names), trained, axes)
 
     def micro_batches(x: jax.Array) -> jax.Array:
         """[accumulation, rows, S] of x [B, S]; every device keeps its own rows."""
@@ -117,20 +159,18 @@ def make_step(program: Program) -> Callable[[State, Any, Batch], tuple[State, Me
 
     def step(state: State, frozen: Any, batch: Batch) -> tuple[State, Metrics]:
         trained = state["params"]
+        zeros = (jnp.float32(0), zeros_like(trained))
         if program.accumulation == 1:
-            total, gradient = loss_and_gradient(trained, frozen, batch)
+            total, gradient = add(zeros, trained, frozen, batch)
         else:
-
-            def add(sums: Any, micro: Batch) -> tuple[Any, None]:
-                return jax.tree.map(jnp.add, sums, loss_and_gradient(trained, frozen, micro)), None
-
-            zeros = (jnp.float32(0), jax.tree.map(jnp.zeros_like, trained))
-            (total, gradient), _ = jax.lax.scan(add, zeros, Batch(*map(micro_batches, batch)))
+            micro = Batch(*map(micro_batches, batch))
+            (total, gradient), _ = jax.lax.scan(lambda sums, own: (add(sums, trained, frozen, own), None), zeros, micro)
         targets = jnp.maximum(batch.target_mask.sum(), 1)
         gradient = jax.tree.map(lambda g: g / targets, gradient)
         norm = optax.tree.norm(gradient)
         updates, moments = program.optimizer.update(gradient, state["optimizer"], trained)
-        finite = jnp.isfinite(total) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
+        # With these the update is finite, too: Adam divides by no less than ε ≥ 1e-30, and clipping bounds what it divides.
+        finite = jnp.isfinite(total) & jnp.isfinite(norm)
         updated = {"params": optax.apply_updates(trained, updates), "optimizer": moments}
         kept = {name: state[name] for name in updated}
         new: State = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, kept)

@@ -5,29 +5,17 @@ import time
 import jax
 import jax.numpy as jnp
 
+from judgelm_jax import hardware
 from judgelm_jax.model import parameters
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.pattern import kinds_of
 
-# Dense TFLOP/s in bfloat16 of one device, by the start of its kind's name (the makers' data sheets).
-_PEAK_TFLOPS = {
-    "NVIDIA A100": 312.0,
-    "NVIDIA H100": 989.0,
-    "NVIDIA H200": 989.0,
-    "TPU v4": 275.0,
-    "TPU v5 lite": 197.0,
-    "TPU v5p": 459.0,
-    "TPU v5": 459.0,
-    "TPU v6 lite": 918.0,
-}
-
 
 def peak_flops(tflops: float, dtype: str) -> float | None:
     """FLOP/s of all devices; `tflops` 0: by the name of the device, None where that says nothing."""
-    device = jax.devices()[0]
-    known = (peak for name, peak in _PEAK_TFLOPS.items() if dtype == "bfloat16" and device.device_kind.startswith(name))
-    one = tflops or next(known, None)
-    return None if one is None else one * 1e12 * jax.device_count()
+    known = hardware.of_kind(jax.devices()[0].device_kind) if dtype == "bfloat16" else None
+    one = tflops * 1e12 or (None if known is None else known.flops)
+    return None if one is None else one * jax.device_count()
 
 
 def step_flops(config: ModelConfig, tokens: float, squares: float, targets: float, adapters_only: bool) -> float:

@@ -166,7 +166,7 @@ def without(arguments, flag):
         (["--config.computation.mesh=data:3"], "does not fit 8 devices"),
         (["--config.computation.mesh=data:1,tensor:8"], "'kv_heads' over tensor = 8 devices, which does not divide its size 2"),
         (["--config.data.swap_augmentation=1.5"], "--config.data.swap_augmentation=1.5: must be from 0 to 1"),
-        (["--config.computation.remat=half"], "must be one of none, dots, full"),
+        (["--config.computation.remat=half"], "must be one of auto, none, dots, full"),
         (["--config.training.learning=1"], "training has no field 'learning'; did you mean learning_rate?"),
         (["--config.training.batch=many"], "--config.training.batch=many: must be a whole number"),
         (["--config.model.num_heads=0"], "--config.model.num_heads=0: must be from 1"),

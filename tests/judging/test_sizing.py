@@ -1,7 +1,10 @@
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from judgelm_jax.judging import sizing
+from judgelm_jax.judging.batching import bucket_lengths
 
 
 @given(
@@ -17,7 +20,7 @@ def test_slots_divide_over_the_devices_and_are_no_more_than_fit(prompts, context
     if wanted is not None:
         assert wanted <= slots < wanted + devices
         return
-    fits = max(4, min(256, int(tokens // context))) * devices
+    fits = max(1, min(256, int(tokens // context))) * devices
     assert 1 <= slots <= fits
     # No fewer rounds would do, and fewer slots would take more.
     rounds = -(-prompts // slots)
@@ -34,14 +37,47 @@ def test_prompts_that_enter_together_divide_over_the_devices(slots, devices):
     assert together == devices or together <= slots / 8
 
 
-def test_half_of_the_free_memory_goes_to_the_cache():
-    assert sizing.cache_tokens({"bytes_limit": 1000, "bytes_in_use": 200}, 4.0) == 100
-    assert sizing.cache_tokens({"bytes_limit": 1000}, 4.0) == 125
-    for unknown in (None, {}, {"bytes_in_use": 5}):
-        assert sizing.cache_tokens(unknown, 4.0) == 32768
+@given(room=st.none() | st.floats(-1e9, 1e12), per_token=st.floats(1, 1e7), most=st.sampled_from([8192, 16384]))
+def test_tokens_of_a_batch_are_halved_until_they_should_fit(room, per_token, most):
+    counts = sizing.token_counts(most, room, per_token)
+    assert counts
+    assert all(one == 2 * two for one, two in itertools.pairwise(counts))
+    if room is None:
+        assert counts == [most]
+        return
+    assert counts[-1] == 256
+    assert counts[0] * per_token <= room or counts == [256]
+    assert counts[0] == most or 2 * counts[0] * per_token > room
 
 
-def test_less_is_read_only_of_long_stacked_caches():
-    assert sizing.visible_lengths(2048, unstacked=False) == [512, 1024, 2048]
-    assert sizing.visible_lengths(1008, unstacked=False) == [1008]
-    assert sizing.visible_lengths(2048, unstacked=True) == [2048]
+@given(slots=st.integers(1, 300), devices=st.sampled_from([1, 2, 8]))
+def test_fewer_slots_are_tried_down_to_one_a_device(slots, devices):
+    counts = sizing.fewer(slots * devices, devices)
+    assert counts[0] == slots * devices
+    assert counts[-1] == devices
+    assert all(two < one and two % devices == 0 for one, two in itertools.pairwise(counts))
+
+
+def test_the_cache_gets_what_a_prefill_leaves():
+    assert sizing.cache_tokens(1000.0, 4.0, 200.0) == 200
+    assert sizing.cache_tokens(100.0, 4.0, 200.0) == 0
+    assert sizing.cache_tokens(None, 4.0, 200.0) == 32768
+
+
+@given(most=st.integers(16, 5000))
+def test_lengths_for_kernels_with_tiles_are_whole_and_large_tiles(most):
+    buckets = sizing.length_buckets(most, "splash")
+    assert buckets == sorted(set(buckets))
+    assert buckets[-1] == most
+    for length in buckets[:-1]:
+        assert length % (128 if length <= 1024 else 256) == 0
+        assert max(tile for tile in range(128, 1025, 128) if length % tile == 0) >= min(length, 256)
+    assert sizing.length_buckets(most, "blocked") == bucket_lengths(most, 2)
+    assert sizing.length_buckets(most, "cudnn") == bucket_lengths(most, 8)
+
+
+def test_devices_that_would_hold_a_model():
+    assert sizing.devices_that_hold(10.0, 1, 4.0, 32) == 4
+    assert sizing.devices_that_hold(10.0, 2, 4.0, 32) == 8  # 20 in all, and 5 on four
+    assert sizing.devices_that_hold(10.0, 1, 4.0, 2) is None
+    assert sizing.devices_that_hold(10.0, 1, 0.0, 8) is None

@@ -50,7 +50,7 @@ def make_batch(rows, seed, documents=1, length=LENGTH, vocabulary=MODEL.vocab_si
     return Batch(tokens, positions, segments, indices, ids, mask)
 
 
-def make_program(mesh_text="data:1", recipe=None, steps=10, **changes):
+def make_program(mesh_text="data:1", recipe=None, steps=10, remat="none", **changes):
     """A step's program on the first devices of a mesh; float32, not packed, everything at once, unless changed."""
     # With a large epsilon an update is a smooth function of the gradient: equal gradients give equal updates.
     recipe = recipe or RecipeConfig(learning_rate=1e-2, warmup=0.0, epsilon=1e-2)
@@ -58,7 +58,7 @@ def make_program(mesh_text="data:1", recipe=None, steps=10, **changes):
     mesh = make_mesh(config, jax.devices()[: config.data * config.fsdp * config.tensor])
     program = Program(
         model=MODEL,
-        placement=Placement(mesh, "blocked"),
+        placement=Placement(mesh, "blocked", remat),
         optimizer=make_optimizer(recipe, steps),
         schedule=schedule(recipe, steps),
         dtype="float32",

@@ -13,8 +13,10 @@ from judgelm_jax.model.attention.pages import as_pages, page_size, table
 from judgelm_jax.model.config import NO_LIMITS, Limits
 
 _LANES = 128
-# Queries, or keys, of a block at most; slots that decoding reads at once.
+# Slots that decoding reads at once.
 _TILE = 512
+# Queries, or keys, of a block at most, forward and backward: the fewer blocks, the less is read again.
+_FORWARD_TILE, _BACKWARD_TILE = 1024, 512
 # Entries of the page table and lengths: the scalar memory of a core has 1 MiB.
 _MOST_SCALARS = 200_000
 
@@ -33,9 +35,9 @@ def prefill(
     where they lie.
     """
     _, length, heads, width = q.shape
-    tile = max(size for size in range(_LANES, _TILE + 1, _LANES) if length % size == 0)
+    tile, back = _largest_tile(length, _FORWARD_TILE), _largest_tile(length, _BACKWARD_TILE)
     sizes = splash.BlockSizes(
-        block_q=tile, block_kv=tile, block_q_dkv=tile, block_kv_dkv=tile, block_q_dq=tile, block_kv_dq=tile
+        block_q=tile, block_kv=tile, block_q_dkv=back, block_kv_dkv=back, block_q_dq=back, block_kv_dq=back
     )
     if limits.window is None:
         seen: masks.Mask = masks.CausalMask((length, length))
@@ -54,6 +56,11 @@ def prefill(
     scaled = q.swapaxes(1, 2) * width**-0.5  # the kernel does not scale
     out = kernel(scaled, k, v) if segments is None else kernel(scaled, k, v, splash.SegmentIds(segments, segments))
     return out.swapaxes(1, 2)
+
+
+def _largest_tile(length: int, most: int) -> int:
+    """The largest multiple of the lanes, at most `most`, that divides a length."""
+    return max(size for size in range(_LANES, most + 1, _LANES) if length % size == 0)
 
 
 def refuse_decode(rows: int, slots: int, width: int) -> None:

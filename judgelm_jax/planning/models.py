@@ -1,0 +1,44 @@
+"""The models that are planned: the published judges (Zhu et al., arXiv 2310.17631) by name, or a checkpoint."""
+
+import dataclasses
+
+from judgelm_jax.checkpoints import open_checkpoint
+from judgelm_jax.model.config import ModelConfig
+from judgelm_jax.tokenization import Tokenizer, load_tokenizer
+from judgelm_jax.training_config import ModelShape, TrainConfig
+
+SHAPES = {
+    "7b": ModelShape(),
+    "13b": ModelShape(hidden_size=5120, intermediate_size=13824, num_layers=40, num_heads=40, num_kv_heads=40),
+    "33b": ModelShape(hidden_size=6656, intermediate_size=17920, num_layers=60, num_heads=52, num_kv_heads=52),
+}
+_WORDS = 32000
+
+
+def model_of(shape: ModelShape, words: int = _WORDS) -> ModelConfig:
+    """A LLaMA of this shape with the vocabulary of LLaMA."""
+    return ModelConfig(
+        vocab_size=words,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_layers=shape.num_layers,
+        num_heads=shape.num_heads,
+        num_kv_heads=shape.num_kv_heads,
+        head_dim=shape.hidden_size // shape.num_heads,
+        context=shape.context,
+        norm_epsilon=1e-6,
+        rope_base=10000.0,
+        rope_scaling=None,
+        tied_embeddings=shape.tied_embeddings,
+        bos_id=1,
+        eos_ids=(2,),
+    )
+
+
+def of_checkpoint(name: str) -> tuple[ModelConfig, Tokenizer, TrainConfig]:
+    """The model of a checkpoint, its tokenizer, and the published recipe for it. Its weights are not read."""
+    checkpoint = open_checkpoint(name)
+    shape = ModelShape(**{field.name: getattr(checkpoint.config, field.name) for field in dataclasses.fields(ModelShape)})
+    config = TrainConfig(model=shape)
+    config.data.length = min(config.data.length, shape.context)
+    return checkpoint.config, load_tokenizer(checkpoint.tokenizer_folder), config

@@ -1,0 +1,3 @@
+from judgelm_jax.commands.plan import entry
+
+raise SystemExit(entry())

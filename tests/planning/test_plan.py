@@ -1,0 +1,130 @@
+"""Plans for CPUs, against what the real run allocates; for GPUs and TPUs where their compilers are installed."""
+
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from judgelm_jax.hardware import GIB
+from judgelm_jax.judging.config import JudgeConfig
+from judgelm_jax.mesh_config import MeshConfig
+from judgelm_jax.model import parameters
+from judgelm_jax.planning import models
+from judgelm_jax.planning.plan import Question, lines, plan
+from judgelm_jax.planning.topology import parse, with_memory
+from judgelm_jax.sharding import make_mesh
+from judgelm_jax.training.programs import make_program, shardings_of, state_shapes
+from judgelm_jax.training.step import init_state
+from judgelm_jax.training_config import ComputationConfig, DataConfig, ModelShape, RecipeConfig, TrainConfig
+
+SHAPE = ModelShape(hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=4, context=256)
+CONFIG = TrainConfig(
+    model=SHAPE,
+    data=DataConfig(length=64),
+    training=RecipeConfig(batch=8),
+    computation=ComputationConfig(dtype="float32", mesh="fsdp:4,tensor:2"),
+)
+MODEL = models.model_of(SHAPE, words=256)
+
+
+def on_device(tree):
+    """Bytes of real arrays on the first device."""
+    return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
+
+
+@pytest.fixture(scope="module")
+def planned():
+    return plan(Question(MODEL, parse("cpu:8"), CONFIG.computation.mesh, training=CONFIG, targets=16))
+
+
+def test_what_a_plan_says_of_memory_is_what_a_run_allocates(planned):
+    mesh = make_mesh(MeshConfig.parse(CONFIG.computation.mesh))
+    program = make_program(CONFIG, MODEL, mesh, steps=10)
+    shardings = shardings_of(state_shapes(program))
+    params = parameters.init_params(MODEL, jax.random.key(0), jnp.float32)
+    state = jax.jit(lambda params: init_state(params, program.optimizer), out_shardings=shardings)(params)
+    said = planned["device_bytes"]
+    assert said["parameters"] == on_device(state["params"])
+    assert said["optimizer"] == on_device(state["optimizer"])
+    assert said["activations"] == 2 * 2 * 64 * 32 * 4  # layers × rows of a device × tokens × width × float32
+    names = ("parameters", "optimizer", "activations", "cache", "temporaries")
+    assert sum(said[name] for name in names) == pytest.approx(said["total"])
+
+
+def test_the_fields_of_plan_json(planned):
+    promised = {"fits", "device_bytes", "flops", "bytes_accessed", "collectives", "bound", "seconds", "share_of_peak"}
+    promised |= {"versions", "mesh"}
+    assert promised <= set(planned)
+    assert planned["fits"]
+    assert planned["mesh"] == "data:1,fsdp:4,tensor:2"
+    assert planned["bound"] in ("compute", "memory", "network")
+    assert planned["collectives"]
+    assert 0 < planned["share_of_peak"] < 1
+    assert planned["versions"]["jax"] == jax.__version__
+    json.dumps(planned, allow_nan=False)
+
+
+def test_flops_are_those_of_the_mathematics_and_what_is_computed_again(planned):
+    """Full rematerialization computes 4/3 of what is needed, and masked attention its upper half, too."""
+    assert 1.2 < planned["flops_over_ideal"] < 1.9
+
+
+@pytest.mark.parametrize(("mode", "names"), [("scores", ["scores"]), ("explain", ["decode", "admit"])])
+def test_programs_of_a_judge(mode, names):
+    settings = JudgeConfig(mode=mode, dtype="float32", max_new_tokens=16, batch_size=8)
+    found = plan(Question(MODEL, parse("cpu:2"), "data:-1", judge=settings, prompt_tokens=40))
+    assert [one["name"] for one in found["programs"]] == names
+    assert found["fits"]
+    params = sum(math.prod(x.shape) * 4 for x in jax.tree.leaves(parameters.abstract_params(MODEL, jnp.float32)))
+    assert found["device_bytes"]["parameters"] == params
+    assert all(one["flops"] > 0 for one in found["programs"])
+    assert any("tokens/s" in line for line in lines(found))
+
+
+def test_what_does_not_fit_is_said():
+    small = with_memory(parse("cpu:1"), 1e-4)
+    found = plan(Question(MODEL, small, "fsdp:1", training=CONFIG, targets=16))
+    assert not found["fits"]
+    assert found["device_bytes"]["capacity"] == 1e-4 * GIB
+    assert any("does not fit" in line for line in lines(found))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("compiler", "topology", "program"),
+    [
+        ("jax_cuda13_plugin", "a100-80gb:2", "train"),
+        ("jax_cuda13_plugin", "h100:2", "scores"),
+        ("libtpu", "v5e:2x2", "train"),
+        ("libtpu", "v5e:1", "explain"),
+    ],
+)
+def test_small_models_go_through_the_compilers_of_accelerators(compiler, topology, program, tmp_path):
+    if importlib.util.find_spec(compiler) is None:
+        pytest.skip(f"needs {compiler}: install the package with [plan-gpu] or [plan-tpu]")
+    root = Path(__file__).parent.parent.parent
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from judgelm_jax.training_config import ModelShape, RecipeConfig, TrainConfig\n"
+        "def get_config():\n"
+        "    shape = ModelShape(hidden_size=256, intermediate_size=512, num_layers=2, num_heads=2, num_kv_heads=2)\n"
+        "    return TrainConfig(model=shape, training=RecipeConfig(batch=8))\n"
+    )
+    output = tmp_path / "plan.json"
+    command = [sys.executable, str(root / "launch/plan.py"), f"--config={config}", f"--topology={topology}"]
+    environment = os.environ | {"XLA_FLAGS": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [*command, f"--program={program}", f"--output={output}"], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(output.read_text())
+    assert found["fits"]
+    assert found["flops"] > 0
+    assert 0.9 < found["flops_over_ideal"] < 3

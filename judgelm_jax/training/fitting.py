@@ -97,7 +97,8 @@ def _estimate(program: Program, config: TrainConfig, masters: int, micro: int, r
     `masters`: bytes of what is trained, of which there is a sum of gradients; unless this grows in place, also the gradient of
     a micro-batch and the weights in the dtype of the computation.
     """
-    trees = 1.0 if remat == "full" and program.lora is None else 2.5
+    variant = dataclasses.replace(program, placement=dataclasses.replace(program.placement, remat=remat))
+    trees = 1.0 if variant.sums_in_place else 2.5
     model, mesh = program.model, program.placement.mesh
     split = 1 if mesh is None else mesh.shape["tensor"]
     itemsize = jnp.dtype(program.dtype).itemsize

@@ -51,6 +51,7 @@ class Programs:
         self.config, self.placement, self.mesh = config, placement, placement.mesh
         self.settings, self.counts = settings, counts
         self._compiled: dict[Key, Any] = {}
+        self._states: dict[tuple[int, int], slots.State] = {}
         self.launched: Callable[[Any], None] = lambda result: None  # is told what the devices compute now
         self._temperature = None if settings.temperature == 0 else np.float32(settings.temperature)
 
@@ -191,12 +192,14 @@ class Programs:
 
     def _state_shapes(self, count: int, context: int) -> slots.State:
         """The shapes of a state and where it lies."""
-        shapes = jax.eval_shape(self._make_empty(count, context))
-        return jax.tree.map(
-            lambda x, axes: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.sharding(self.mesh, axes)),
-            shapes,
-            slots.axes(shapes),
-        )
+        if (count, context) not in self._states:
+            shapes = jax.eval_shape(self._make_empty(count, context))
+            self._states[count, context] = jax.tree.map(
+                lambda x, axes: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.sharding(self.mesh, axes)),
+                shapes,
+                slots.axes(shapes),
+            )
+        return self._states[count, context]
 
     def _shapes(self, arrays: Any) -> Any:
         """The shapes of a batch's arrays, split over the mesh by their rows."""

@@ -73,7 +73,8 @@ def train(
             stopping = stack.enter_context(listening())
         sources = Sources(data, evaluation, init_from, tokenizer, frozenset(insisted), device_memory)
         run = setup.prepare(config, sources, *setup.check_sources(config, sources))
-        compare("the run", agreement_of(run.config, run.identity, **{"--output": str(output.absolute()), "--resume": resume}))
+        own = {"--output": str(output.absolute()), "--resume": resume, "--device_memory": device_memory}
+        compare("the run", agreement_of(run.config, run.identity, **own))
         if jax.process_index() == 0:
             run_folder.check_room(output, state_shapes(run.program), config.checkpoints.keep + _keeps_best(run))
             stack.enter_context(run_folder.claimed(output, run.identity, run.tokenizer_folder, resume))

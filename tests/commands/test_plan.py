@@ -49,6 +49,7 @@ def test_without_the_compiler_a_line_says_what_to_install(capsys, monkeypatch, t
     assert f"[{extra}]" in refused(capsys, "--model=7b", f"--topology={topology}")
 
 
+@pytest.mark.slow
 def test_a_search_prints_the_best_that_fits(tmp_path):
     output = tmp_path / "plan.json"
     command = [sys.executable, str(ROOT / "launch/plan.py"), TINY, "--topology=cpu:2", "--search", f"--output={output}"]

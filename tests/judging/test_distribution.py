@@ -158,7 +158,7 @@ def test_a_tree_computed_in_parts_gives_the_same_probabilities(laboratory_checkp
 def test_batches_count_the_nodes_of_the_tree(laboratory_checkpoint, one_device, monkeypatch):
     """The cache has a place for each node of each prompt: prompts × nodes are bounded, however many prompts there are."""
     seen = []
-    monkeypatch.setattr(programs.Programs, "compile_score", lambda self, params, work, room: seen.extend(work[0][2]))
+    monkeypatch.setattr(programs.Programs, "compile_score", lambda self, params, work, room: seen.extend(work[0][2]) or 0.0)
     judge = load(laboratory_checkpoint, one_device, score_grid="1:10:0.25")
     prompts = judge.prepare(list(enumerate(pair.record for pair in laboratory.make_pairs(60, seed=2))), {}, "forward").prompts
     with pytest.raises(KeyError):  # nothing was compiled

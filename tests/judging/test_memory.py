@@ -16,9 +16,13 @@ def prompts():
 
 
 def needs(engine):
-    """Bytes of the parameters, and the most that a compiled program needs beside them."""
-    compiled = [program for key, program in engine.programs._compiled.items() if key[0] != "empty"]
-    return memory.bytes_on_device(engine.params), max(map(memory.beside_arguments, compiled))
+    """Bytes of the parameters, and the most that a compiled program needs beside them, with the slots that it decodes in."""
+    programs = engine.programs
+    needed = []
+    for key, program in programs._compiled.items():
+        state = memory.bytes_on_device(programs._state_shapes(*key[1:3])) if key[0] in ("admit", "decode") else 0
+        needed += [] if key[0] == "empty" else [state + memory.beside_arguments(program)]
+    return memory.bytes_on_device(engine.params), max(needed)
 
 
 @pytest.mark.parametrize("mode", ["scores", "explain"])

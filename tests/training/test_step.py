@@ -17,7 +17,7 @@ from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training.feeding import Feeding
 from judgelm_jax.training.loss import Batch
 from judgelm_jax.training.optimizer import make_optimizer
-from judgelm_jax.training.step import accumulation_of, init_state, make_step, state_shardings
+from judgelm_jax.training.step import Program, accumulation_of, init_state, make_step, state_shardings
 from judgelm_jax.training_config import LoraConfig, RecipeConfig, TrainConfig
 
 from .conftest import MODEL, make_batch, make_program
@@ -209,18 +209,19 @@ def test_the_update_of_a_finite_gradient_is_finite(scale):
     assert np.isfinite(updates["weight"]).all()
 
 
-def test_a_run_with_sums_in_place_keeps_no_second_tree_of_gradients(params):
-    """What the compiler says: beside masters, moments and sums, less than a tree of parameters is needed."""
+def test_sums_in_place_need_no_stack_of_weights_in_the_dtype_of_the_computation(monkeypatch):
+    """Nor one of gradients of a micro-batch: either has its shape in the program before it is compiled."""
+    shapes = jax.eval_shape(lambda: parameters.init_params(MODEL, jax.random.key(0), jnp.float32))
+    stack = "tensor<{}x{}x{}xbf16>".format(*shapes["layers"]["mlp"]["up_proj"]["weight"].shape)
 
-    def beside_the_state(remat):
-        program = make_program(accumulation=4, remat=remat)
-        shapes = jax.eval_shape(lambda: init_state(params, program.optimizer))
-        step = jax.jit(make_step(program), donate_argnums=0)
-        return step.lower(shapes, None, make_batch(8, seed=0, length=16)).compile().memory_analysis().temp_size_in_bytes
+    def program_text():
+        program = make_program(accumulation=4, remat="full", dtype="bfloat16")
+        state = jax.eval_shape(lambda trained: init_state(trained, program.optimizer), shapes)
+        return jax.jit(make_step(program)).lower(state, None, make_batch(8, seed=0)).as_text()
 
-    tree = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    assert beside_the_state("full") < 2 * tree  # the sums, and what one layer needs
-    assert beside_the_state("none") > 2 * tree
+    assert stack not in program_text()
+    monkeypatch.setattr(Program, "sums_in_place", property(lambda self: False))
+    assert stack in program_text()
 
 
 def test_a_batch_that_does_not_divide_is_refused():

@@ -8,7 +8,7 @@ SURE = 0.975  # of resamples: as sure as a 95 % interval that leaves 2.5 % on on
 
 
 def in_words(ranking: dict[str, Any]) -> str:
-    """Which model is best, and how sure that is, in a sentence or two."""
+    """Which model is best and how sure that is, in a sentence or two; before, whether the verdicts follow the position."""
     models = [model["name"] for model in ranking["models"]]
     best, second = models[0], models[1]
     share = ranking["above"][best][second]
@@ -30,7 +30,8 @@ def in_words(ranking: dict[str, Any]) -> str:
         pair = ranking["next_comparisons"][0]
         needed = "" if pair["needed"] is None else f" (about {pair['needed']} more would settle it, if they are as they look)"
         notes.append(f"Comparing {pair['models'][0]} with {pair['models'][1]} would help most{needed}.")
-    return " ".join([verdict, *notes])
+    warned = "orders" in ranking and ranking["orders"]["follow_position"]
+    return " ".join([notes[0], verdict, *notes[1:]] if warned else [verdict, *notes])
 
 
 def _orders_words(orders: dict[str, Any]) -> str:

@@ -176,6 +176,8 @@ def test_a_judge_that_follows_the_position_is_named_beside_the_ranking(tmp_path,
     said = capsys.readouterr().out
     assert f"names the same winner in {'0.0' if follows else '100.0'} % of 25 pairs" in said
     assert ("do not rank by them" in said) == follows
+    if follows:  # before anything is said of the models
+        assert said.index("do not rank by them") < said.index("alpha")
     assert ("do not rank by them" in (tmp_path / "report/report.md").read_text()) == follows
     assert json.loads(output.read_text())["orders"]["follow_position"] == follows
     assert run(evaluate.main, evaluate.FLAGS, "evaluate", [f"--predictions={path}"]) == 0

@@ -73,3 +73,10 @@ def sharding(mesh: Mesh, axes: LogicalAxes, shape: tuple[int, ...] | None = None
 def constrain(x: jax.Array, mesh: Mesh | None, axes: LogicalAxes) -> jax.Array:
     """Tells the compiler how an activation lies on the mesh; without a mesh, nothing."""
     return x if mesh is None else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec(axes)))
+
+
+def put(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+    """An array that every process has, laid out over the devices; each takes its own part."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)  # `device_put` would compare all processes

@@ -20,6 +20,7 @@ from judgelm_jax.checkpoints.tensor_names import StoredTensor, tensor_table
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import rotary
 from judgelm_jax.model.config import ModelConfig, RopeScaling
+from judgelm_jax.sharding import put
 from judgelm_jax.stand_ins import refuse_stand_ins
 
 SUFFIX = ".gguf"
@@ -211,7 +212,7 @@ class GgufWeights:
         return {name: self._read(name) for name in names}
 
     def arrays(self, shardings: Mapping[str, jax.sharding.Sharding]) -> dict[str, jax.Array]:
-        return {name: jax.device_put(self._read(name), sharding) for name, sharding in shardings.items()}
+        return {name: put(self._read(name), sharding) for name, sharding in shardings.items()}
 
     def _read(self, name: str) -> np.ndarray:
         tensor = _unpacked(self._blocks[name])

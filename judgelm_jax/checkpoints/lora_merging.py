@@ -7,6 +7,7 @@ import numpy as np
 
 from judgelm_jax.checkpoints.tensor_names import Weights
 from judgelm_jax.model import lora
+from judgelm_jax.sharding import put
 
 # A [rank, in], B [out, rank] and what their product is multiplied by.
 Pair = tuple[np.ndarray, np.ndarray, float]
@@ -29,7 +30,7 @@ class MergedWeights:
         placed = {}
         for name, sharding in shardings.items():
             if name in self._pairs:
-                placed[name] = jax.device_put(self.read([name])[name], sharding)
+                placed[name] = put(self.read([name])[name], sharding)
             else:
                 placed |= self._base.arrays({name: sharding})
         return placed

@@ -207,9 +207,7 @@ class Programs:
 
     def _put(self, arrays: Any) -> Any:
         """A batch's arrays on the mesh, split over it by their rows; every process has the whole batch."""
-        if not self.mesh.is_multi_process:
-            return jax.tree.map(lambda x: jax.device_put(x, self._split(x)), arrays)
-        return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, self._split(x), lambda index: x[index]), arrays)
+        return jax.tree.map(lambda x: sharding.put(x, self._split(x)), arrays)
 
     def _split(self, x: Any) -> NamedSharding:
         return sharding.sharding(self.mesh, ("batch", *[None] * (x.ndim - 1)))

@@ -10,6 +10,8 @@ from judge_command import read, run, write
 from several_processes import end, free_port, run_together, start, start_together
 
 from judgelm_jax import laboratory
+from judgelm_jax.checkpoints import open_checkpoint
+from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.judging import manifest, output
 from judgelm_jax.laboratory.checkpoint import _write
 from judgelm_jax.training_config import ModelShape
@@ -32,11 +34,12 @@ def folder(tmp_path_factory):
     records = [pair.record for pair in laboratory.make_pairs(COUNT, seed=3)]
     write(folder / "records.jsonl", records)
     write(folder / "few.jsonl", records[:FEW])
+    convert(open_checkpoint(str(folder / "judge")), folder / "orbax" / "judge", "orbax")  # the name stands in judgments
     return folder
 
 
-def arguments(folder, target, mode, *more):
-    files = [f"--model={folder / 'judge'}", f"--input={folder / 'records.jsonl'}", f"--output={target}"]
+def arguments(folder, target, mode, *more, model="judge"):
+    files = [f"--model={folder / model}", f"--input={folder / 'records.jsonl'}", f"--output={target}"]
     return [*files, "--dtype=float32", f"--mode={mode}", *MODES[mode], *more]
 
 
@@ -96,14 +99,14 @@ def test_two_processes_judge_as_one(folder, tmp_path):
     ("count", "mesh", "mode"),
     [
         (2, "data:4", "explain"),
-        (2, "data:2,tensor:2", "scores"),
         (2, "fsdp:2,tensor:2", "distribution"),
         (4, "data:2,tensor:4", "explain"),
     ],
 )
 def test_on_any_mesh_across_processes_the_verdicts_are_those_of_one(count, mesh, mode, folder, alone, tmp_path):
     target = tmp_path / "judgments.jsonl"
-    run_together("judge", arguments(folder, target, mode, f"--mesh={mesh}"), count)
+    model = "orbax/judge" if mode == "explain" else "judge"
+    run_together("judge", arguments(folder, target, mode, f"--mesh={mesh}", model=model), count)
     assert_all_same(target, alone(mode))
 
 

@@ -173,6 +173,29 @@ def test_a_killed_part_of_an_array_is_requeued_and_the_last_one_joins_all(
     assert ids == [json.loads(line)["question_id"] for line in records.read_text().splitlines()]
 
 
+def test_a_job_of_several_processes_that_loses_one_is_requeued_and_finishes(
+    slurm: dict[str, str], tmp_path: Path, laboratory_checkpoint: Path
+) -> None:
+    output, records = tmp_path / "judgments.jsonl", write_records(tmp_path, 16)
+    explain = ["--mode=explain", "--batch_size=2", "--max_new_tokens=128"]
+    flags = [f"--model={laboratory_checkpoint}", f"--input={records}", f"--output={output}", *explain]
+    job = submit(slurm, tmp_path / "log", "judge.sh", "--ntasks-per-node=2", *flags)
+    shard = tmp_path / "judgments.jsonl.partial/shard-00000-of-00001.jsonl"
+    until(lambda: shard.exists() and b"\n" in shard.read_bytes(), SECONDS, "nothing was judged")
+    kept = shard.read_bytes().splitlines()[0].partition(b"\t")[2]
+    os.kill(process_of("--distributed", output), signal.SIGKILL)
+    until(lambda: finished(slurm, job), SECONDS, "the job did not finish")
+    told = (tmp_path / "log").read_text()
+    print(told)
+    assert [each["Restarts"] for each in jobs(slurm, job)] == ["1"]
+    assert "was lost (its connection closed); run the same command again with --resume to go on" in told
+    assert "Traceback" not in told
+    rows = output.read_bytes().splitlines()
+    assert kept in rows  # with its time: it was not judged again
+    ids = [json.loads(row)["question_id"] for row in rows]
+    assert ids == [json.loads(line)["question_id"] for line in records.read_text().splitlines()]
+
+
 def test_bad_input_is_not_tried_again(slurm: dict[str, str], tmp_path: Path, laboratory_checkpoint: Path) -> None:
     flags = [f"--model={laboratory_checkpoint}", f"--input={tmp_path / 'absent'}", f"--output={tmp_path / 'b'}"]
     job = submit(slurm, tmp_path / "log", "judge_shards.sh", "--array=0-0", *flags)

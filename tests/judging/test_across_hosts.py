@@ -1,5 +1,6 @@
 """One judge on the devices of several processes says what it says in one process."""
 
+import hashlib
 import json
 import signal
 import time
@@ -138,14 +139,19 @@ def test_sigterm_at_one_host_ends_all_and_another_number_of_hosts_goes_on(folder
 
 
 @pytest.mark.slow
-def test_flags_that_differ_stop_the_run_and_name_the_host(folder, tmp_path):
+def test_flags_and_files_that_differ_stop_the_run_and_name_the_host(folder, tmp_path):
     target = tmp_path / "judgments.jsonl"
-    own = arguments(folder, target, "scores")
+    own = [one for one in arguments(folder, target, "scores") if not one.startswith("--input=")]
+    inputs = [folder / "records.jsonl", folder / "few.jsonl"]
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in inputs]
     port = free_port()
     together = [
         start(
             "judge",
-            [*own, f"--seed={number}", f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={number}"],
+            [
+                *(*own, f"--seed={number}", f"--input={inputs[number]}"),
+                *(f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={number}"),
+            ],
             before=f"import socket; socket.gethostname = lambda: 'host-{number}'\n"
             "from judgelm_jax.processes import joining; joining._refuse_loopback = lambda here: None",
         )
@@ -154,5 +160,7 @@ def test_flags_that_differ_stop_the_run_and_name_the_host(folder, tmp_path):
     for code, _, err in end(together):
         assert code == 2
         (line,) = err.splitlines()
-        assert "differ in the run: --seed is 1 in process 1 on host-1 and 0 in process 0 on host-0; give all" in line
+        assert "--seed is 1 in process 1 on host-1 and 0 in process 0 on host-0" in line
+        assert f"--input is {hashes[1]} in process 1 on host-1 and {hashes[0]} in process 0 on host-0" in line
+        assert line.endswith("give all of them the same")
     assert not target.exists()

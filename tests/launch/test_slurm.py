@@ -176,8 +176,8 @@ def test_a_killed_part_of_an_array_is_requeued_and_the_last_one_joins_all(
 def test_a_job_of_several_processes_that_loses_one_is_requeued_and_finishes(
     slurm: dict[str, str], tmp_path: Path, laboratory_checkpoint: Path
 ) -> None:
-    output, records = tmp_path / "judgments.jsonl", write_records(tmp_path, 16)
-    explain = ["--mode=explain", "--batch_size=2", "--max_new_tokens=128"]
+    output, records = tmp_path / "judgments.jsonl", write_records(tmp_path, 8)
+    explain = ["--mode=explain", "--batch_size=2", "--max_new_tokens=64"]
     flags = [f"--model={laboratory_checkpoint}", f"--input={records}", f"--output={output}", *explain]
     job = submit(slurm, tmp_path / "log", "judge.sh", "--ntasks-per-node=2", *flags)
     shard = tmp_path / "judgments.jsonl.partial/shard-00000-of-00001.jsonl"

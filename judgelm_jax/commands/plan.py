@@ -15,12 +15,11 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from judgelm_jax.commands.command_line import run, write_json
+from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.planning import topology as topologies
-from judgelm_jax.records import check_output
 from judgelm_jax.training.config_fields import ConfigFlags
 from judgelm_jax.training_config import TrainConfig, check
 
@@ -62,7 +61,8 @@ DEVICE_MEMORY = flags.DEFINE_float(
     "device_memory", None, "GiB that a device may use; when not given, what it has", flag_values=FLAGS
 )
 OUTPUT = flags.DEFINE_string("output", None, "also write the plan as JSON to this file", flag_values=FLAGS)
-OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the file of --output if it exists", flag_values=FLAGS)
+JSON = flags.DEFINE_string("json", None, "the same as --output", flag_values=FLAGS)
+OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the output if it exists", flag_values=FLAGS)
 
 
 def main() -> None:
@@ -94,8 +94,8 @@ def main() -> None:
     )
     if MESH.value is not None:
         MeshConfig.parse(MESH.value)
-    if OUTPUT.value is not None:
-        check_output(Path(OUTPUT.value), OVERWRITE.value, [])
+    for output in (OUTPUT.value, JSON.value):
+        check_json(output, OVERWRITE.value, [])
     topologies.start(topology)
 
     from judgelm_jax.planning import models
@@ -123,7 +123,8 @@ def main() -> None:
     )
     result = search(question, lambda line: print(line, file=sys.stderr, flush=True)) if SEARCH.value else plan(question)
     print("\n".join(lines(result)))
-    write_json(OUTPUT.value, result)
+    for output in (OUTPUT.value, JSON.value):
+        write_json(output, result)
 
 
 def entry() -> int:

@@ -123,9 +123,11 @@ def arguments_of(name: str, folder: Path) -> list[str]:
         "evaluate": [f"--labels={folder / 'l.jsonl'}", f"--predictions={folder / 'p.jsonl'}"],
         "export": [f"--judgments={folder / 'j.jsonl'}", "--format=csv", f"--output={folder / 'o.csv'}"],
         "judge": [f"--model={folder / 'm'}", f"--input={folder / 'i.jsonl'}", f"--output={folder / 'o.jsonl'}"],
+        "plan": ["--model=7b", "--topology=cpu:1"],
         "prepare": [f"--answers={folder / 'a.jsonl'}", f"--output={folder / 'o.jsonl'}"],
         "quickstart": [f"--output={folder / 'o'}"],
         "rank": [f"--judgments={folder / 'j.jsonl'}"],
+        "status": [f"--path={folder / 'o.jsonl'}"],
         "train": [
             f"--config={Path(__file__).parents[2] / 'configs' / 'tiny.py'}",
             f"--data={folder / 'd.jsonl'}",

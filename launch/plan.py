@@ -1,3 +1,3 @@
-from judgelm_jax.commands.plan import entry
+from judgelm_jax.starting import start
 
-raise SystemExit(entry())
+raise SystemExit(start("plan"))

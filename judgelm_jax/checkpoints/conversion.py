@@ -27,12 +27,22 @@ def convert(source: Checkpoint, target: Path, to: str, overwrite: bool = False, 
     a killed conversion of the same left files that are complete, the next one goes on after them, and any other removes them.
 
     Raises:
-      InputError: the target exists and may not be replaced, lies in the source, or could not be written.
+      InputError: the target exists and may not be replaced, lies in the source, or could not be written; or the source has int8
+        weights, which `hf` does not.
     """
     target = target.absolute()
+    if source.config.int8 and to == "hf":
+        raise InputError(
+            f"{source.folder}: has int8 weights with a scale for each row, which --to=hf does not write; export the checkpoint "
+            "that they were made of"
+        )
     _check_target(source, target, to, overwrite)
     identity = fingerprints.of_parts(
-        fingerprints.state_of(source.files), json.dumps(source.hf_config, sort_keys=True), to, str(shard_bytes)
+        fingerprints.state_of(source.files),
+        json.dumps(source.hf_config, sort_keys=True),
+        to,
+        str(shard_bytes),
+        f"int8 {source.config.int8}",
     )
     with published(target, stored_bytes(source.weights, source.config), identity) as folder:
         _check_target(source, target, to, overwrite)  # again: another one may have written it meanwhile

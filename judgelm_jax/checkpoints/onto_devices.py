@@ -16,25 +16,27 @@ TreePath = tuple[str, ...]
 
 
 def load_unstacked(weights: Weights, config: ModelConfig, shardings: Params, dtype: Any) -> Params:
-    """The parameters with a list of layers, cast to `dtype`, straight to their devices: these hold nothing beside the result.
+    """The parameters with a list of layers, cast to `dtype` (but those that have one of their own), straight to their devices:
+    these hold nothing beside the result.
 
     `shardings`: those of stacked parameters, as of `load_params`.
     """
     table = tensor_table(config)
     placed = {spec.path: _leaf(shardings, spec.path) for spec in table.values()}
     outside = {name: spec for name, spec in table.items() if spec.layer is None}
-    params = _nested({path: array.astype(dtype) for path, array in _read(weights, outside, placed).items()})
+    params = _nested(_cast(_read(weights, outside, placed), outside, dtype))
     layers = []
     for i in tqdm(range(config.num_layers), desc="loading", unit="layer", disable=None):
         own = {name: spec for name, spec in table.items() if spec.layer == i}
         in_layer = {spec.path: _without_layer_axis(placed[spec.path]) for spec in own.values()}
-        read = {path[1:]: array.astype(dtype) for path, array in _read(weights, own, in_layer).items()}
-        layers.append(_nested(read))
+        read = _cast(_read(weights, own, in_layer), own, dtype)
+        layers.append(_nested({path[1:]: array for path, array in read.items()}))
     return {**params, "layers": layers}
 
 
 def load_params(weights: Weights, config: ModelConfig, shardings: Params | None, dtype: Any) -> Params:
-    """The parameters as a dict tree, layers stacked along a leading axis `[L, ...]`, cast to `dtype`.
+    """The parameters as a dict tree, layers stacked along a leading axis `[L, ...]`, cast to `dtype` (but those that can
+    have one dtype only).
 
     One layer at a time is read, straight to its devices, and copied there into the stacked arrays. So host memory holds
     no stacked array, and a device holds one layer beside its result.
@@ -48,18 +50,24 @@ def load_params(weights: Weights, config: ModelConfig, shardings: Params | None,
     outside = {name: spec for name, spec in table.items() if spec.layer is None}
     layers = [{name: spec for name, spec in table.items() if spec.layer == i} for i in range(config.num_layers)]
 
-    shapes = {spec.path: (config.num_layers, *spec.shape) for spec in layers[0].values()}
-    stacked_shardings = {path: placed[path] for path in shapes}
-    stacked = jax.jit(
-        lambda: {path: jnp.zeros(shape, dtype) for path, shape in shapes.items()}, out_shardings=stacked_shardings
-    )()
+    specs = {spec.path: spec for spec in layers[0].values()}
+    stacked_shardings = {path: placed[path] for path in specs}
+
+    def zeros() -> dict[TreePath, jax.Array]:
+        return {path: jnp.zeros((config.num_layers, *spec.shape), spec.dtype or dtype) for path, spec in specs.items()}
+
+    stacked = jax.jit(zeros, out_shardings=stacked_shardings)()
     write = jax.jit(_write_layer, donate_argnums=0, out_shardings=stacked_shardings)
     in_layer = {path: _without_layer_axis(sharding) for path, sharding in stacked_shardings.items()}
     for i, layer in enumerate(tqdm(layers, desc="loading", unit="layer", disable=None)):
         stacked = write(stacked, _read(weights, layer, in_layer), i)
 
-    rest = {path: array.astype(dtype) for path, array in _read(weights, outside, placed).items()}
-    return _nested(stacked | rest)
+    return _nested(stacked | _cast(_read(weights, outside, placed), outside, dtype))
+
+
+def _cast(arrays: Mapping[TreePath, jax.Array], specs: Mapping[str, TensorSpec], dtype: Any) -> dict[TreePath, jax.Array]:
+    own = {spec.path: spec.dtype for spec in specs.values()}
+    return {path: array.astype(own[path] or dtype) for path, array in arrays.items()}
 
 
 def _nested(arrays: Mapping[TreePath, jax.Array]) -> Params:

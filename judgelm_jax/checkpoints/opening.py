@@ -187,7 +187,7 @@ def _open_store(folder: Path) -> Checkpoint:
     tokenizer_files = _existing(tokenizer_folder, TOKENIZER_FILES)
     refuse_stand_ins(tokenizer_files)
     try:
-        config = families.from_hf(weights.hf_config)
+        config = dataclasses.replace(families.from_hf(weights.hf_config), int8=weights.int8)
     except InputError as error:
         raise InputError(f"{folder}: its config is not supported: {error}") from error
 
@@ -305,6 +305,10 @@ def _open_adapter(folder: Path, base: str | None) -> Checkpoint:
         opened = open_checkpoint(named)
     except InputError as error:
         raise InputError(f"{folder}: its base cannot be opened: {error}; another one is named with --base") from error
+    if opened.config.int8:
+        raise InputError(
+            f"{folder}: its base {named} has int8 weights, which adapters cannot be merged into; name the base as it was"
+        )
     tokenizer_files = _existing(folder, TOKENIZER_FILES)
     refuse_stand_ins(tokenizer_files)
     own = any(file.name in VOCABULARY_FILES for file in tokenizer_files)

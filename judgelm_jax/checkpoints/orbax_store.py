@@ -1,7 +1,7 @@
 """Converted checkpoints: an Orbax directory with one leaf per tensor and layer, in the stored dtype.
 
 Beside what Orbax writes stands `tokenizer/`, with the tokenizer files and what else generation needs. The metadata of
-the checkpoint holds the model's `config.json` and a fingerprint.
+the checkpoint holds the model's `config.json` and whether its matrices are int8.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from judgelm_jax.checkpoints.folders import flush
-from judgelm_jax.checkpoints.tensor_names import DTYPES, StoredTensor, Weights, grouped, tensor_table, writing_bar
+from judgelm_jax.checkpoints.tensor_names import STORED_DTYPES, StoredTensor, Weights, grouped, tensor_table, writing_bar
 from judgelm_jax.errors import InputError
 from judgelm_jax.model.config import ModelConfig
 
@@ -65,7 +65,7 @@ def write_store(folder: Path, weights: Weights, config: ModelConfig, hf_config: 
     context.array.saving.use_compression = False  # weights hardly compress
     context.array.saving.storage_options.chunk_byte_size = _CHUNK_BYTES
     context.memory.deepcopy_host_arrays = False  # nobody changes them meanwhile
-    about = {**FORMAT, "layout": _LAYOUT, "hf_config": dict(hf_config)}
+    about = {**FORMAT, "layout": _LAYOUT, "hf_config": dict(hf_config), "int8": config.int8}
     if not is_store(folder):
         with context, writing_bar(weights, config) as bar:
             saved = _saved_before(folder)
@@ -143,6 +143,7 @@ class StoreWeights:
         if not isinstance(about.get("hf_config"), dict):
             raise InputError(f"{folder}: a broken Orbax directory (its metadata holds no config); convert it again")
         self.hf_config: dict[str, Any] = about["hf_config"]
+        self.int8 = about.get("int8") is True
         leaves = {_name(path): leaf for path, leaf in _leaves(metadata.metadata)}
         self.tensors = {name: StoredTensor(tuple(leaf.shape), leaf.dtype.name) for name, leaf in leaves.items()}
 
@@ -150,14 +151,14 @@ class StoreWeights:
         read: dict[str, np.ndarray] = {}
         for group in grouped(self.tensors, names, _READ_BYTES):
             wanted = {name: self.tensors[name] for name in group}
-            read |= self._load({name: np.empty(stored.shape, DTYPES[stored.dtype]) for name, stored in wanted.items()})
+            read |= self._load({name: np.empty(stored.shape, STORED_DTYPES[stored.dtype]) for name, stored in wanted.items()})
         return read
 
     def arrays(self, shardings: Mapping[str, jax.sharding.Sharding]) -> dict[str, jax.Array]:
         wanted = {}
         for name, sharding in shardings.items():
             stored = self.tensors[name]
-            wanted[name] = jax.ShapeDtypeStruct(stored.shape, DTYPES[stored.dtype], sharding=sharding)
+            wanted[name] = jax.ShapeDtypeStruct(stored.shape, STORED_DTYPES[stored.dtype], sharding=sharding)
         return self._load(wanted)
 
     def _load(self, wanted: Mapping[str, Any]) -> dict[str, Any]:

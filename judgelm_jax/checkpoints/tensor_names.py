@@ -25,6 +25,9 @@ DTYPES = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
 
+# Beside these, what only converted folders hold: see `quantizing`.
+STORED_DTYPES = DTYPES | {"int8": np.dtype(np.int8)}
+
 _EMBEDDING = "model.embed_tokens.weight"
 _HEAD = "lm_head.weight"
 # The end of the names of buffers that old versions of transformers stored; they follow from the config.
@@ -33,16 +36,18 @@ _DERIVED = "rotary_emb.inv_freq"
 
 @dataclasses.dataclass(frozen=True)
 class TensorSpec:
-    """One stored tensor: its path in the tree of parameters, its layer (None: outside the layers), its shape."""
+    """One stored tensor: its path in the tree of parameters, its layer (None: outside the layers), its shape, and the only
+    dtype that it can have (None: any of `DTYPES`)."""
 
     path: parameters.Path
     layer: int | None
     shape: tuple[int, ...]
+    dtype: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensor:
-    """What a file says of a tensor. `dtype` is its name there; only those of `DTYPES` can be read."""
+    """What a file says of a tensor. `dtype` is its name there; only those of `STORED_DTYPES` can be read."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -50,7 +55,7 @@ class StoredTensor:
     @property
     def nbytes(self) -> int:
         """Its size in bytes."""
-        return int(np.prod(self.shape, dtype=np.int64)) * DTYPES[self.dtype].itemsize
+        return int(np.prod(self.shape, dtype=np.int64)) * STORED_DTYPES[self.dtype].itemsize
 
 
 class Weights(Protocol):
@@ -74,7 +79,8 @@ def tensor_table(config: ModelConfig) -> dict[str, TensorSpec]:
         for layer in range(config.num_layers) if of_layers else (None,):
             for path, tensor in own:
                 shape = tensor.shape[1:] if of_layers else tensor.shape
-                table[_hf_name(path, layer)] = TensorSpec(path, layer, shape)
+                dtype = None if tensor.dtype is None else np.dtype(tensor.dtype).name
+                table[_hf_name(path, layer)] = TensorSpec(path, layer, shape, dtype)
     return table
 
 
@@ -102,7 +108,7 @@ def check_weights(folder: Path, weights: Weights, config: ModelConfig) -> None:
                 extra.append(name)
         elif stored.shape != table[name].shape:
             misshaped.append(f"{name} is {list(stored.shape)} instead of {list(table[name].shape)}")
-        elif stored.dtype not in DTYPES:
+        elif stored.dtype != table[name].dtype and (table[name].dtype or stored.dtype not in DTYPES):
             mistyped.append(f"{name} is {stored.dtype}")
     faults = {
         "missing tensors": missing,

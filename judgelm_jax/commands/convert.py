@@ -3,7 +3,8 @@
   judgelm-convert --source=HF_DIR_OR_HUB_ID --target=DIR --to=orbax
   judgelm-convert --source=DIR --target=HF_DIR --to=hf --verify
 
-No bit of a weight changes, either way. Tokenizer files go along. The target appears when it is complete.
+No bit of a weight changes, either way, but with --quantize=int8, which halves the memory of judging. Tokenizer files go along.
+The target appears when it is complete.
 """
 
 import sys
@@ -35,6 +36,13 @@ TO = flags.DEFINE_enum(
     flag_values=FLAGS,
     required=True,
 )
+QUANTIZE = flags.DEFINE_enum(
+    "quantize",
+    None,
+    ["int8"],
+    "round matrices to 8 bits with a scale for each row: to judge, not to train",
+    flag_values=FLAGS,
+)
 VERIFY = flags.DEFINE_bool(
     "verify",
     False,
@@ -59,15 +67,22 @@ JSON = flags.DEFINE_string("json", None, "also write the summary to this file, a
 def main() -> None:
     """Converts, verifies if asked to, and prints a summary."""
     check_json(JSON.value, OVERWRITE.value, [Path(SOURCE.value), Path(TARGET.value)])
+    if QUANTIZE.value and TO.value == "hf":
+        raise InputError("--quantize=int8 is a form of --to=orbax; other programs do not read it")
+    if QUANTIZE.value and VERIFY.value:
+        raise InputError("--quantize rounds weights, so their logits differ; leave --verify out, or convert without --quantize")
     if VERIFY.value:
         _require_torch()
     from judgelm_jax.checkpoints import open_checkpoint
     from judgelm_jax.checkpoints.conversion import convert
+    from judgelm_jax.checkpoints.quantizing import in_int8
     from judgelm_jax.checkpoints.tensor_names import stored_bytes, tensor_table
     from judgelm_jax.checkpoints.verification import TOLERANCE, bytes_needed, largest_difference, transformers_reads
 
     start, target = time.monotonic(), Path(TARGET.value)
     source = open_checkpoint(SOURCE.value, BASE.value, CONTEXT.value)
+    if QUANTIZE.value:
+        source = in_int8(source)
     theirs = source.folder if transformers_reads(source) else target
     if VERIFY.value and TO.value == "orbax" and theirs == target:
         raise InputError("--verify needs a Hugging Face checkpoint on one side; leave it out, or use --to=hf")
@@ -85,6 +100,7 @@ def main() -> None:
         "source": SOURCE.value,
         "target": str(target),
         "to": TO.value,
+        "quantize": QUANTIZE.value,
         "tensors": tensors,
         "bytes": size,
         "seconds": round(seconds, 3),

@@ -9,6 +9,7 @@ are the compiler's, seconds a roofline whose assumptions are printed.
 GPUs need the extra [plan-gpu], TPUs [plan-tpu]; `cpu:8` needs neither.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -28,6 +29,7 @@ FLAGS = ConfigFlags()
 _DEFAULTS = JudgeConfig()
 config_flags.DEFINE_config_file("config", None, "a training config, as configs/judgelm_33b.py", flag_values=FLAGS)
 MODEL = flags.DEFINE_string("model", None, "7b, 13b, 33b, or a checkpoint: folder or hub id", flag_values=FLAGS)
+QUANTIZE = flags.DEFINE_enum("quantize", None, ["int8"], "of a judge named by its shape: matrices in 8 bits", flag_values=FLAGS)
 PROGRAM = flags.DEFINE_enum(
     "program", "train", ("train", *JudgeConfig.MODES), "what is planned: a training step, or a judge's mode.", flag_values=FLAGS
 )
@@ -111,6 +113,8 @@ def main() -> None:
         model = models.model_of(config.model)
     else:
         model, tokenizer, config = models.of_checkpoint(MODEL.value)
+    if QUANTIZE.value:
+        model = dataclasses.replace(model, int8=True)
     question = Question(
         model=model,
         topology=topology,

@@ -103,7 +103,7 @@ class ModelConfig:
     values), `qk_norm` (a norm of each head of queries and keys), `activation` of the MLP (`silu` or `gelu_tanh`), `norm_offset`
     (added to the weights of norms), `post_norms` (of what attention and MLP give), `embedding_scale`, `query_scale` (what
     scores are multiplied by; None: 1/√head_dim), soft caps of attention and logits. Layer i is of the kind
-    `pattern[i % len(pattern)]`.
+    `pattern[i % len(pattern)]`. `int8`: matrices are whole numbers with a scale for each row, to judge with, not to train.
     """
 
     vocab_size: int
@@ -131,6 +131,7 @@ class ModelConfig:
     attention_softcap: float | None = None
     logit_softcap: float | None = None
     pattern: tuple[LayerKind, ...] = (LayerKind(),)
+    int8: bool = False
 
     def __post_init__(self) -> None:
         for field, largest in LARGEST.items():

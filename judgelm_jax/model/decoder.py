@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from judgelm_jax.model import rotary, summed, views
+from judgelm_jax.model import quantization, rotary, summed, views
 from judgelm_jax.model.cache import Cache
 from judgelm_jax.model.config import LayerKind, Limits, ModelConfig
 from judgelm_jax.model.embedding import look_up
@@ -50,9 +50,9 @@ def forward(
       The residual stream after the last norm, [B, Q, E], of the tokens whose output the view wants in the last layer, and the
       cache with the keys and values of these tokens written (without one, nothing).
     """
-    embedding = params["embed_tokens"]["weight"]
-    with jax.default_matmul_precision("highest" if embedding.dtype == jnp.float32 else "default"):
-        x = constrain(look_up(embedding, tokens), placement.mesh, ("batch", "sequence", "width"))
+    dtype = params["norm"]["weight"].dtype
+    with jax.default_matmul_precision("highest" if dtype == jnp.float32 else "default"):
+        x = constrain(_embedded(params, config, tokens), placement.mesh, ("batch", "sequence", "width"))
         if config.embedding_scale != 1:
             x *= jnp.asarray(config.embedding_scale, x.dtype)
         kinds = kinds_of(config, view.longest)
@@ -107,10 +107,21 @@ def forward(
 
 def head(params: Params, config: ModelConfig, hidden: jax.Array) -> jax.Array:
     """Logits in float32 [..., V] of hidden states [..., E]; the output matrix is the embedding where they are tied."""
-    weight = params["lm_head" if "lm_head" in params else "embed_tokens"]["weight"]
-    precision = "highest" if weight.dtype == jnp.float32 else "default"
-    out = jnp.einsum("...e,ve->...v", hidden, weight, precision=precision, preferred_element_type=jnp.float32)
+    table = params["lm_head" if "lm_head" in params else "embed_tokens"]
+    with jax.default_matmul_precision("highest" if hidden.dtype == jnp.float32 else "default"):
+        if config.int8:
+            out = quantization.product(hidden, table["weight"], table["scale"])
+        else:
+            out = jnp.einsum("...e,ve->...v", hidden, table["weight"], preferred_element_type=jnp.float32)
     return out if config.logit_softcap is None else jnp.tanh(out / config.logit_softcap) * config.logit_softcap
+
+
+def _embedded(params: Params, config: ModelConfig, tokens: jax.Array) -> jax.Array:
+    """The vectors [B, S, E] of tokens [B, S]."""
+    table = params["embed_tokens"]
+    if config.int8:
+        return quantization.rows(table["weight"], table["scale"], tokens).astype(params["norm"]["weight"].dtype)
+    return look_up(table["weight"], tokens)
 
 
 def logits(params: Params, config: ModelConfig, tokens: jax.Array, placement: Placement = DEFAULT) -> jax.Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from judgelm_jax.model import rotary
+from judgelm_jax.model import quantization, rotary
 from judgelm_jax.model.cache import Cache
 from judgelm_jax.model.config import Limits, ModelConfig
 from judgelm_jax.model.placement import Placement
@@ -48,24 +48,35 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def _declare(shape: tuple[int, ...], axes: LogicalAxes, constant: float | None = None) -> nnx.Param:
-    """A tensor without a value; `constant` is what it holds before training (None: random numbers)."""
-    return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), axes=axes, constant=constant)
+def _declare(shape: tuple[int, ...], axes: LogicalAxes, constant: float | None = None, dtype: Any = None) -> nnx.Param:
+    """A tensor without a value; `constant` is what it holds before training (None: random numbers). `dtype`: the only one that
+    it can have; None: that of the computation."""
+    return nnx.Param(jax.ShapeDtypeStruct(shape, dtype or jnp.float32), axes=axes, constant=constant, dtype=dtype)
+
+
+def _declare_matrix(module: Any, shape: tuple[int, int], axes: tuple[str, str], int8: bool) -> None:
+    """`module.weight` [out, in]; with `int8`, whole numbers that `module.scale` [out] is multiplied with."""
+    module.weight = _declare(shape, axes, dtype=jnp.int8 if int8 else None)
+    if int8:
+        module.scale = _declare((shape[0],), (axes[0],), constant=1.0, dtype=jnp.float32)
 
 
 class Table(nnx.Module):
     """A vector for each word, [V, E]: the embedding, or the output matrix."""
 
     def __init__(self, config: ModelConfig):
-        self.weight = _declare((config.vocab_size, config.hidden_size), ("vocab", "embed"))
+        _declare_matrix(self, (config.vocab_size, config.hidden_size), ("vocab", "embed"), config.int8)
 
 
 class Linear(nnx.Module):
-    """y = x Wᵀ + b with W [out, in]; adapted, (x Aᵀ) Bᵀ is added, with A [rank, in] and B [out, rank]."""
+    """y = x Wᵀ + b with W [out, in]; adapted, (x Aᵀ) Bᵀ is added, with A [rank, in] and B [out, rank].
 
-    def __init__(self, shape: tuple[int, int], axes: tuple[str, str], rank: int = 0, bias: bool = False):
-        self.rank, self.biased = rank, bias
-        self.weight = _declare(shape, axes)
+    In int8, y = (x Wᵀ) s + b with a scale for each output.
+    """
+
+    def __init__(self, shape: tuple[int, int], axes: tuple[str, str], rank: int = 0, bias: bool = False, int8: bool = False):
+        self.rank, self.biased, self.int8 = rank, bias, int8
+        _declare_matrix(self, shape, axes, int8)
         if bias:
             self.bias = _declare((shape[0],), (axes[0],), constant=0.0)
         if rank:
@@ -73,7 +84,10 @@ class Linear(nnx.Module):
             self.lora_b = _declare((shape[0], rank), (axes[0], None), constant=0.0)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = jnp.einsum("...i,oi->...o", x, self.weight[...])
+        if self.int8:
+            y = quantization.product(x, self.weight[...], self.scale[...]).astype(x.dtype)
+        else:
+            y = jnp.einsum("...i,oi->...o", x, self.weight[...])
         if self.biased:
             y += self.bias[...]
         if self.rank:
@@ -102,11 +116,11 @@ class Attention(nnx.Module):
     def __init__(self, config: ModelConfig, adapted: Adapted):
         self.config = config
         width, queries, keys = config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        bias = config.qkv_bias
-        self.q_proj = Linear((queries, width), ("heads", "embed"), _rank(adapted, "q_proj"), bias)
-        self.k_proj = Linear((keys, width), ("kv_heads", "embed"), _rank(adapted, "k_proj"), bias)
-        self.v_proj = Linear((keys, width), ("kv_heads", "embed"), _rank(adapted, "v_proj"), bias)
-        self.o_proj = Linear((width, queries), ("embed", "heads"), _rank(adapted, "o_proj"))
+        bias, int8 = config.qkv_bias, config.int8
+        self.q_proj = Linear((queries, width), ("heads", "embed"), _rank(adapted, "q_proj"), bias, int8)
+        self.k_proj = Linear((keys, width), ("kv_heads", "embed"), _rank(adapted, "k_proj"), bias, int8)
+        self.v_proj = Linear((keys, width), ("kv_heads", "embed"), _rank(adapted, "v_proj"), bias, int8)
+        self.o_proj = Linear((width, queries), ("embed", "heads"), _rank(adapted, "o_proj"), int8=int8)
         if config.qk_norm:
             self.q_norm, self.k_norm = RMSNorm(config, of_heads=True), RMSNorm(config, of_heads=True)
         # What scores are multiplied by beside the 1/√D of every attention.
@@ -131,11 +145,11 @@ class MLP(nnx.Module):
     """A gated MLP: SwiGLU, or with another activation (Shazeer, arXiv 2002.05202)."""
 
     def __init__(self, config: ModelConfig, adapted: Adapted):
-        width, hidden = config.hidden_size, config.intermediate_size
+        width, hidden, int8 = config.hidden_size, config.intermediate_size, config.int8
         self.activation = _ACTIVATIONS[config.activation]
-        self.gate_proj = Linear((hidden, width), ("hidden", "embed"), _rank(adapted, "gate_proj"))
-        self.up_proj = Linear((hidden, width), ("hidden", "embed"), _rank(adapted, "up_proj"))
-        self.down_proj = Linear((width, hidden), ("embed", "hidden"), _rank(adapted, "down_proj"))
+        self.gate_proj = Linear((hidden, width), ("hidden", "embed"), _rank(adapted, "gate_proj"), int8=int8)
+        self.up_proj = Linear((hidden, width), ("hidden", "embed"), _rank(adapted, "up_proj"), int8=int8)
+        self.down_proj = Linear((width, hidden), ("embed", "hidden"), _rank(adapted, "down_proj"), int8=int8)
 
     def __call__(self, x: jax.Array, mesh: Mesh | None) -> jax.Array:
         inner = self.activation(self.gate_proj(x)) * self.up_proj(x)

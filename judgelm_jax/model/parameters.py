@@ -26,11 +26,15 @@ Path = tuple[str, ...]  # keys from the root of the tree to a tensor
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """One tensor; those of the layers have a leading axis `layer`. `constant`: what it holds before training; None: random."""
+    """One tensor; those of the layers have a leading axis `layer`. `constant`: what it holds before training; None: random.
+
+    `dtype`: the only one that it can have, as scales of int8 weights do; None: that of the computation.
+    """
 
     shape: tuple[int, ...]
     axes: LogicalAxes
     constant: float | None
+    dtype: Any = None
 
     @property
     def of_layers(self) -> bool:
@@ -60,7 +64,7 @@ def declared(config: ModelConfig, adapted: Adapted = NOT_ADAPTED) -> dict[Path, 
             shape, axes = node.get_value().shape, node.axes
             if path[0] == "layers":
                 shape, axes = (config.num_layers, *shape), ("layer", *axes)
-            found[path] = Declared(shape, axes, node.constant)
+            found[path] = Declared(shape, axes, node.constant, node.dtype)
         elif isinstance(node, nnx.Module):
             for name, child in vars(node).items():  # in the order in which they were assigned
                 visit((*path, name), child)
@@ -83,7 +87,8 @@ def nested(leaves: Mapping[Path, Any]) -> dict[str, Any]:
 
 def abstract_params(config: ModelConfig, dtype: Any) -> Params:
     """The tree of parameters as `jax.ShapeDtypeStruct`s, without values."""
-    return nested({path: jax.ShapeDtypeStruct(tensor.shape, dtype) for path, tensor in declared(config).items()})
+    tensors = declared(config).items()
+    return nested({path: jax.ShapeDtypeStruct(tensor.shape, tensor.dtype or dtype) for path, tensor in tensors})
 
 
 def param_axes(config: ModelConfig) -> Params:

@@ -20,8 +20,11 @@ def make_program(config: TrainConfig, model: ModelConfig, mesh: Mesh, steps: int
     """The program of one step of a run of `steps`; what the config leaves open, `fitting.variants` varies.
 
     Raises:
-      InputError: the mesh does not divide the model or the batch, or the attention backend cannot do what is asked.
+      InputError: the mesh does not divide the model or the batch, the attention backend cannot do what is asked, or the weights
+        are int8.
     """
+    if model.int8:
+        raise InputError("the weights are int8, which are to judge with; train the checkpoint that they were made of")
     parameters.param_shardings(model, mesh)  # raises where the mesh does not divide the model
     remat = config.computation.remat
     return Program(

@@ -72,8 +72,10 @@ def test_half_of_the_memory(folders, laboratory_checkpoint, tmp_path, one_device
     assert on_device[1] < 0.56 * on_device[0]
 
 
-@pytest.mark.parametrize("mesh", ["data:1", "fsdp:2,tensor:2"])
-@pytest.mark.parametrize("mode", ["scores", "explain", "distribution"])
+@pytest.mark.parametrize(
+    ("mode", "mesh"),
+    [("scores", "data:1"), ("explain", "tensor:2"), pytest.param("distribution", "fsdp:2", marks=pytest.mark.slow)],
+)
 def test_it_judges_as_a_float_model_with_the_rounded_weights(folders, mode, mesh):
     settings = JudgeConfig(mode=mode, dtype="float32", max_new_tokens=8, score_grid="1:10:3")
     config = MeshConfig.parse(mesh)

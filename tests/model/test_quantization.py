@@ -19,6 +19,7 @@ from judgelm_jax.model import decoder, parameters
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.model.quantization import product, quantized, rows
 
+QUICK = ("qwen2, windows last", "gemma2")  # between them: biases, tied and other tables, windows, norms behind, soft caps
 TOKENS = np.random.default_rng(0).integers(3, 96, (2, 40))
 
 
@@ -31,7 +32,7 @@ def by_hand(weight):
     return result
 
 
-finite = st.floats(-1e30, 1e30, width=32, allow_subnormal=True)
+finite = st.floats(-(2.0**100), 2.0**100, width=32)
 
 
 @given(weight=arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=finite))
@@ -84,7 +85,7 @@ def round_by_hand(model):
             parameter.data = torch.tensor(by_hand(parameter.detach().numpy()), dtype=torch.float32)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[] if case in QUICK else pytest.mark.slow) for case in CASES])
 def test_logits_equal_those_of_hugging_face_with_weights_rounded_by_hand(case, tmp_path):
     theirs = make(case, tmp_path)
     checkpoint = in_int8(open_checkpoint(str(tmp_path)))

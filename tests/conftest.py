@@ -3,7 +3,9 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from processes import xla_flags
 
 # Before JAX is imported anywhere.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -11,9 +13,8 @@ if os.environ.get("JUDGELM_SHARED"):
     os.environ["JUDGELM_SHARED"] = str(Path(os.environ["JUDGELM_SHARED"]).resolve())  # tests change folders
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads would wait for each other by computing, in every worker
 # Eight devices share two threads: a scheduler that reorders their collectives makes them wait for each other for ever.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8 --xla_cpu_enable_concurrency_optimized_scheduler=false"
+os.environ["XLA_FLAGS"] = xla_flags(
+    "--xla_force_host_platform_device_count=8", "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 )
 
 import jax
@@ -32,6 +33,9 @@ settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
 
 _OPTIMIZE_LESS = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+# Options of XLA that halve the time of compiling without optimizations, and what they are for users.
+_SIMPLE = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
+_OF_USERS = {"xla_cpu_use_fusion_emitters": True, "xla_cpu_parallel_codegen_split_count": 32}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,8 +43,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
     With JAX_DISABLE_MOST_OPTIMIZATIONS=0 they are compiled as users compile them; slow tests always are.
     """
-    if config.option.markexpr == "not slow":
-        _optimize_less(os.environ.setdefault(_OPTIMIZE_LESS, "1") == "1")
+    if config.option.markexpr == "not slow" and os.environ.setdefault(_OPTIMIZE_LESS, "1") == "1":
+        os.environ["XLA_FLAGS"] = xla_flags(*_SIMPLE)  # of which the processes know, too
+        _optimize_less(True)
 
 
 def _optimize_less(less: bool) -> None:
@@ -54,8 +59,18 @@ def optimizations(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("optimized") is None or os.environ.get(_OPTIMIZE_LESS) != "1":
         yield
         return
+    from jax._src import compiler
+
     with pytest.MonkeyPatch.context() as patch:
+        jax.devices()  # XLA reads its flags once, now; options of one program go before them
         patch.setenv(_OPTIMIZE_LESS, "0")
+        patch.setenv("XLA_FLAGS", " ".join(flag for flag in os.environ["XLA_FLAGS"].split() if flag not in _SIMPLE))
+        compile_options = compiler.get_compile_options
+
+        def options_of_users(*, env_options_overrides: dict[str, Any], **others: Any) -> Any:
+            return compile_options(env_options_overrides=_OF_USERS | env_options_overrides, **others)
+
+        patch.setattr(compiler, "get_compile_options", options_of_users)
         _optimize_less(False)
         yield
     _optimize_less(True)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import processes
 import yaml
 
 from judgelm_jax import laboratory
@@ -42,8 +43,7 @@ def write_records(folder: Path, count: int) -> Path:
 def environment(**more: str) -> dict[str, str]:
     """One device a process, and the commands of this installation."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    flags = "--xla_force_host_platform_device_count=1 --xla_cpu_enable_concurrency_optimized_scheduler=false"
-    return os.environ | {"PATH": path, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | more
+    return processes.environment(PATH=path, **more)
 
 
 def jobs(manifest: Path) -> list[dict[str, Any]]:

@@ -2,12 +2,12 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
 
 import pytest
+from processes import environment
 
 CONFIG = """
 from judgelm_jax.training_config import *
@@ -36,8 +36,6 @@ def arguments(files, output, *more):
 
 
 def start(arguments, devices=1):
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_enable_concurrency_optimized_scheduler=false"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     # As for most users TensorBoard's writer finds neither torch nor boto3, which would take seconds to import.
     code = (
         "import sys; sys.modules |= {'torch': None, 'boto3': None}; import tensorboardX; "
@@ -45,7 +43,7 @@ def start(arguments, devices=1):
         "from judgelm_jax.commands.train import entry; sys.exit(entry())"
     )
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment(devices), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def ended(process):

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from gguf_files import (
     theirs,
     write,
 )
+from processes import environment
 
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.conversion import convert
@@ -267,10 +267,9 @@ def test_a_tensor_is_unpacked_at_a_time(tmp_path: Path) -> None:
         print(peak() - before, sum(t.nbytes for t in source.weights.tensors.values()) / 2**20)
     """
     run = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path), str(Path(__file__).parent.parent)]
-    environment = {**os.environ, "XLA_FLAGS": ""}
-    subprocess.run([*run, "make"], check=True, env=environment)
+    subprocess.run([*run, "make"], check=True, env=environment())
     for to in ("hf", "orbax"):
-        done = subprocess.run([*run, to], check=True, capture_output=True, text=True, env=environment)
+        done = subprocess.run([*run, to], check=True, capture_output=True, text=True, env=environment())
         grown, size = map(float, done.stdout.split()[-2:])
         assert size > 800
         assert grown < 200, (to, grown)

@@ -1,7 +1,6 @@
 """The command as a user meets it: good runs, complete outputs, shards, and whoever reads what it prints."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from judge_command import COUNT, GOOD, PROGRAM, assert_one_line, read, run, shard_of, without_marks, write
+from processes import environment
 
 from judgelm_jax import laboratory, verdicts
 from judgelm_jax.judging import manifest, output
@@ -160,9 +160,8 @@ def test_nobody_reads_standard_output_and_the_work_is_done_all_the_same(argument
     for number, stdout in enumerate(("| true", ">&-", "> /dev/full")):
         output_flag = f"--output={target}.{number}"
         command = shlex.join([sys.executable, "-c", PROGRAM, *arguments[:2], output_flag, "--limit=2", "--dtype=float32"])
-        environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
         done = subprocess.run(
-            ["bash", "-c", f"set -o pipefail; {command} {stdout}"], capture_output=True, text=True, env=environment
+            ["bash", "-c", f"set -o pipefail; {command} {stdout}"], capture_output=True, text=True, env=environment()
         )
         assert len(read(Path(f"{target}.{number}"))) == 2
         full = stdout == "> /dev/full"

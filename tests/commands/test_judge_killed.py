@@ -1,7 +1,6 @@
 """Runs of `judgelm-judge` that are killed, interrupted, or out of disk: they go on to the same file."""
 
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from judge_command import COUNT, EXPLAIN, PROGRAM, assert_one_line, read, run, shard_of, without_marks
+from processes import environment
 
 from judgelm_jax.judging import manifest, output
 from judgelm_jax.records import Record
@@ -29,9 +29,8 @@ Shard.write = write_and_wait
 
 
 def start(*arguments: str, program: str = PROGRAM) -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     command = [sys.executable, "-c", program, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
 
 
 def finish(*arguments: str) -> str:

@@ -1,7 +1,6 @@
 """500 real records, judged in many ways: the verdict of each is one and the same, in float32."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from processes import environment
 
 from judgelm_jax import Judge
 from judgelm_jax.evaluation.benchmarks.pandalm import read_pandalm
@@ -58,7 +58,7 @@ def test_two_processes_write_the_file_of_one(shared, records, tmp_path):
     def start(output, *flags):
         command = [Path(sys.executable).parent / "judgelm-judge", f"--model={model}", f"--input={source}"]
         command += [f"--output={tmp_path / output}", "--dtype=float32", *flags]
-        return subprocess.Popen(command, env=os.environ | {"XLA_FLAGS": ""}, stdout=subprocess.DEVNULL)
+        return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
 
     processes = [start("two.jsonl", f"--shard={part}/2") for part in range(2)] + [start("one.jsonl", "--batch_size=5")]
     assert [process.wait(timeout=580) for process in processes] == [0, 0, 0]

@@ -1,0 +1,16 @@
+"""The environment of processes that tests start: programs are compiled as those of the tests, on devices of their own."""
+
+import os
+
+
+def environment(devices: int = 1, **more: str) -> dict[str, str]:
+    """What a process finds that has as many CPU devices as that."""
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
+    flags.append(f"--xla_force_host_platform_device_count={devices}")
+    return os.environ | {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"} | more
+
+
+def xla_flags(*more: str) -> str:
+    """The flags of XLA in this process, and more where it does not have them: the workers of a run have them from the first."""
+    present = os.environ.get("XLA_FLAGS", "").split()
+    return " ".join([*present, *(flag for flag in more if flag not in present)])

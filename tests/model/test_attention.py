@@ -11,6 +11,8 @@ from judgelm_jax.model.config import Limits
 
 pytestmark = pytest.mark.optimized
 
+# Not jitted they would be compiled again for each example: a loop is.
+attend = jax.jit(attention.attend, static_argnums=4)
 HERE = ("reference", "xla", "blocked")  # those that a CPU has; the others: test_attention_kernels, test_attention_compiled
 
 
@@ -44,7 +46,7 @@ def in_layout(q, k, v, dtype=jnp.float32):
 @given(seed=st.integers(0, 99), groups=st.sampled_from([1, 3]))
 def test_prefill_equals_the_definition(backend, seed, groups):
     q, k, v = arrays(seed, 2, 7, 7, 2, groups, 4)
-    out = attention.attend(*in_layout(q, k, v), None, backend)
+    out = attend(*in_layout(q, k, v), None, backend)
     np.testing.assert_allclose(out, by_hand(q, k, v, np.tile(np.arange(7), (2, 1))), atol=2e-6)
 
 
@@ -53,7 +55,7 @@ def test_prefill_equals_the_definition(backend, seed, groups):
 def test_decoding_sees_the_cache_up_to_each_rows_own_position(backend, seed, positions):
     q, k, v = arrays(seed, 2, 2, 9, 1, 2, 4)
     places = np.array(positions).reshape(2, 2)
-    out = attention.attend(*in_layout(q, k, v), attention.cache_mask(jnp.asarray(places), 9), backend)
+    out = attend(*in_layout(q, k, v), attention.cache_mask(jnp.asarray(places), 9), backend)
     np.testing.assert_allclose(out, by_hand(q, k, v, places), atol=2e-6)
 
 

@@ -35,6 +35,10 @@ VARIANTS = {
     "a large norm epsilon": {"rms_norm_eps": 1e-2},
 }
 
+# Not jitted they would be compiled once a call: a scan is.
+forward = jax.jit(decoder.forward, static_argnums=(1, 5))
+logits_of = jax.jit(decoder.logits, static_argnums=(1, 3))
+
 
 def loaded(folder):
     checkpoint = open_checkpoint(str(folder))
@@ -59,7 +63,7 @@ def test_logits_equal_hugging_face(variant, tmp_path):
     with torch.no_grad():
         expected = theirs(torch.tensor(tokens)).logits.numpy()
     for backend in ("reference", "blocked"):
-        out = jax.jit(decoder.logits, static_argnums=(1, 3))(params, ours, tokens, Placement(attention=backend))
+        out = logits_of(params, ours, tokens, Placement(attention=backend))
         assert np.abs(expected).max() > 1
         np.testing.assert_allclose(out, expected, atol=1e-4)
 
@@ -92,19 +96,18 @@ def test_decoding_with_a_cache_equals_one_pass(tiny, unstacked):
     rng = np.random.default_rng(2)
     tokens = rng.integers(3, config.vocab_size, (3, 20))
     lengths = np.array([4, 9, 13])  # each row continues at its own length
-    whole = decoder.logits(params, config, tokens)
+    whole = logits_of(params, config, tokens)
     prompt = np.where(np.arange(13) < lengths[:, None], tokens[:, :13], 7)
     given = parameters.unstacked(params, config) if unstacked else params
     empty, fresh = (kv_cache.empty(config, rows, slots, jnp.float32, unstacked=unstacked) for rows, slots in ((4, 20), (3, 13)))
-    _, begun = decoder.forward(given, config, prompt, views.whole_rows(prompt), fresh)
+    _, begun = forward(given, config, prompt, views.whole_rows(prompt), fresh)
     cache = kv_cache.insert(empty, np.array([2, 0, 4]), begun)  # the third is dropped: there is no row 4
     cache = kv_cache.insert(cache, np.array([5, 6, 3]), begun)
     order, rows = np.array([1, 0, 0, 2]), np.array([True, False, True, True])
-    step = jax.jit(decoder.forward, static_argnums=1)
     for offset in range(6):
         positions = lengths[order] + offset
         token = tokens[order, positions][:, None]
-        hidden, cache = step(given, config, token, views.in_order(positions[:, None], 20), cache)
+        hidden, cache = forward(given, config, token, views.in_order(positions[:, None], 20), cache)
         expected = np.asarray(whole)[order, positions]
         np.testing.assert_allclose(decoder.head(params, config, hidden)[rows, 0], expected[rows], atol=2e-5)
 
@@ -128,11 +131,11 @@ def test_packed_prompts_are_what_each_is_alone(tiny, backend, layers, monkeypatc
     given = params if layers == "stacked" else parameters.unstacked(params, config)
     tokens, view, prompts = tree_of_three()
     empty = kv_cache.empty(config, 6, 7, jnp.float32, unstacked=layers == "unstacked")
-    hidden, cache = decoder.forward(given, config, tokens, view, empty, Placement(attention=backend))
+    hidden, cache = forward(given, config, tokens, view, empty, Placement(attention=backend))
     assert hidden.shape == (2, 3, config.hidden_size)
     for index, prompt in enumerate(prompts):
         row, fresh = np.array([prompt]), kv_cache.empty(config, 1, 7, jnp.float32)
-        alone, own = decoder.forward(params, config, row, views.whole_rows(row), fresh)
+        alone, own = forward(params, config, row, views.whole_rows(row), fresh)
         np.testing.assert_allclose(hidden.reshape(6, -1)[index], alone[0, -1], atol=1e-5)
         for name in ("k", "v"):
             keys = np.stack(cache[name])[:, index, :, : len(prompt)]
@@ -144,32 +147,30 @@ def test_layers_one_by_one_equal_the_scan_over_stacked_ones(tiny):
     tokens = np.arange(5, 65).reshape(3, 20)
     unstacked = parameters.unstacked(params, config)
     assert len(unstacked["layers"]) == config.num_layers
-    np.testing.assert_allclose(decoder.logits(unstacked, config, tokens), decoder.logits(params, config, tokens), atol=1e-5)
+    np.testing.assert_allclose(logits_of(unstacked, config, tokens), logits_of(params, config, tokens), atol=1e-5)
 
 
 def test_padding_changes_nothing_before_it(tiny):
     params, config = tiny
     tokens = np.arange(5, 45)[None]
     padded = np.concatenate([tokens, np.full((1, 24), 9)], axis=1)
-    np.testing.assert_allclose(
-        decoder.logits(params, config, padded)[:, :40], decoder.logits(params, config, tokens), atol=1e-5
-    )
+    np.testing.assert_allclose(logits_of(params, config, padded)[:, :40], logits_of(params, config, tokens), atol=1e-5)
 
 
 def test_a_position_outside_of_the_cache_writes_nothing(tiny):
     params, config = tiny
     row, empty = np.array([[5, 6, 7]]), kv_cache.empty(config, 1, 4, jnp.float32)
-    _, cache = decoder.forward(params, config, row, views.whole_rows(row), empty)
-    _, after = decoder.forward(params, config, np.array([[8]]), views.in_order(np.array([[4]]), 4), cache)
+    _, cache = forward(params, config, row, views.whole_rows(row), empty)
+    _, after = forward(params, config, np.array([[8]]), views.in_order(np.array([[4]]), 4), cache)
     jax.tree.map(np.testing.assert_array_equal, after, cache)
 
 
 def test_bfloat16_stays_near_float32(tiny):
     params, config = tiny
     tokens = np.arange(5, 105)[None]
-    exact = np.asarray(decoder.logits(params, config, tokens))
+    exact = np.asarray(logits_of(params, config, tokens))
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
-    near = np.asarray(decoder.logits(half, config, tokens))
+    near = np.asarray(logits_of(half, config, tokens))
     assert near.dtype == np.float32
     assert np.abs(near - exact).max() < 0.05 * np.abs(exact).max()
 
@@ -183,14 +184,13 @@ def stories(shared):
 
 def test_the_real_checkpoint_writes_its_golden_text(stories):
     params, config, tokenizer, golden = stories
-    logits = jax.jit(lambda tokens: decoder.logits(params, config, tokens))
     for case in golden["greedy"]:
         prompt, expected = case["prompt_ids"], case["output_ids"]
         assert [tokenizer.bos_id, *tokenizer.encode(case["prompt"])] == prompt
         assert len(expected) - len(prompt) >= 200
         # Greedy text is its own fixed point: each token is the most likely one after those before it.
         padded = np.array([expected + [0] * (264 - len(expected))])
-        out = np.asarray(logits(padded))[0]
+        out = np.asarray(logits_of(params, config, padded))[0]
         assert out.argmax(axis=-1)[len(prompt) - 1 : len(expected) - 1].tolist() == expected[len(prompt) :]
         assert tokenizer.decode(expected) == case["text"]
         for token, value in case["next_top5"]:
@@ -201,6 +201,6 @@ def test_the_real_checkpoint_has_its_golden_loss(stories):
     params, config, tokenizer, golden = stories
     ids = golden["nll"]["ids"]
     assert [tokenizer.bos_id, *tokenizer.encode(golden["nll"]["text"])] == ids
-    likelihoods = jax.nn.log_softmax(decoder.logits(params, config, np.array([ids[:-1]]))[0])
+    likelihoods = jax.nn.log_softmax(logits_of(params, config, np.array([ids[:-1]]))[0])
     loss = -likelihoods[np.arange(len(ids) - 1), ids[1:]].sum()
     assert float(loss) == pytest.approx(golden["nll"]["sum_nll"], abs=1e-4)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import environment
 
 from judgelm_jax.training_config import DataConfig
 
@@ -24,7 +25,11 @@ EXAMPLES = [
     )
 ]
 # These set up an environment, which the one that runs this test has behind it.
-SETUP = {"bash launch/test.sh": "", "bash launch/quickstart.sh": "judgelm-quickstart --steps=2", "pip install '.[cuda]'": ""}
+SETUP = {
+    "bash launch/test.sh": "",
+    "bash launch/quickstart.sh": "judgelm-quickstart --steps=2 --questions=14",
+    "pip install '.[cuda]'": "",
+}
 # These make long runs short.
 SHORT = {
     "--config.training.learning_rate=1e-3\n": "--config.training.learning_rate=1e-3 --config.training.steps=2 "
@@ -38,18 +43,18 @@ SHORT = {
     "--config.evaluation.records=4\n",
     "--input=runs/mine/chats.jsonl": "--input=runs/mine/chats.jsonl --context=1024",
     "--input=runs/mt_bench/records.jsonl": "--input=runs/mt_bench/records.jsonl --context=1024",  # few lengths to compile for
+    "--input=runs/mine/mt-bench-first.jsonl": "--input=runs/mine/mt-bench-first.jsonl --context=1024",
+    "--input=runs/pandalm/records.jsonl": "--input=runs/pandalm/records.jsonl --context=1024",
+    "--output=runs/mine/mm-vet": "--output=runs/mine/mm-vet --limit=4",
 }
 # Of a file of real records, that many are judged.
-JUDGED = 12
+JUDGED = 6
 
 
 def run(language, code, folder):
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "XLA_FLAGS": "",  # one device, as a user has
-    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ["bash", "-euc", code] if language == "bash" else [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, env=environment(PATH=path), capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from judgelm_jax.arrangements import mean_scores, ranking
-from judgelm_jax.evaluation.ranking.bradley_terry import point
 from judgelm_jax.kinds import Case
 from judgelm_jax.records import Record
 from judgelm_jax.verdicts import STATUSES, Verdict
@@ -95,6 +94,8 @@ def _means(answers: int, pairs: Sequence[tuple[int, ...]], scores: Sequence[Sequ
 
 
 def _strengths(answers: int, judged: Sequence[tuple[tuple[int, ...], Verdict]]) -> tuple[float, ...]:
+    from judgelm_jax.evaluation.ranking.bradley_terry import point  # late: scipy takes as long as a tenth of a judge's start
+
     firsts, seconds = (np.array([pair[side] for pair, _ in judged]) for side in (0, 1))
     found = point(firsts, seconds, np.array([_result(verdict) for _, verdict in judged]), answers)
     return tuple(round(float(strength), _SAME) + 0.0 for strength in found)  # + 0.0: no -0.0

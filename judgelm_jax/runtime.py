@@ -10,6 +10,8 @@ import jax
 from judgelm_jax.errors import InputError
 from judgelm_jax.notices import say_once
 
+_LEAST_TIME = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+
 
 def require_devices() -> None:
     """Starts JAX on its devices.
@@ -31,7 +33,8 @@ def require_devices() -> None:
 def enable_compilation_cache() -> None:
     """Keeps compiled programs on disk, so that the next run of the same shapes compiles nothing.
 
-    The folder is `$JAX_COMPILATION_CACHE_DIR`, or `xla` in the cache folder; where none can be written, nothing is kept.
+    The folder is `$JAX_COMPILATION_CACHE_DIR`, or `xla` in the cache folder; where none can be written, nothing is kept. Nor is
+    what compiles faster than `$JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS`, else 0.2 s.
     """
     named = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if named is None:
@@ -41,7 +44,8 @@ def enable_compilation_cache() -> None:
     elif named and "://" not in named and not _writable(Path(named)):
         jax.config.update("jax_compilation_cache_dir", None)  # else one warning for each program
         say_once(f"{named} (JAX_COMPILATION_CACHE_DIR) cannot be written: compiled programs are not kept")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if _LEAST_TIME not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 

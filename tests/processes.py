@@ -4,10 +4,15 @@ import os
 
 
 def environment(devices: int = 1, **more: str) -> dict[str, str]:
-    """What a process finds that has as many CPU devices as that."""
+    """What a process finds that has as many CPU devices as that, and shares all that other processes compiled."""
+    import jax  # late: the flags of a test's own process are set before
+
     flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
     flags.append(f"--xla_force_host_platform_device_count={devices}")
-    return os.environ | {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"} | more
+    own = {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    if jax.config.jax_compilation_cache_dir:
+        own["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
+    return os.environ | own | more
 
 
 def xla_flags(*more: str) -> str:

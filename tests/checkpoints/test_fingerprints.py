@@ -152,3 +152,19 @@ def test_a_cache_that_cannot_be_written_is_said_once(
         assert jax.config.jax_compilation_cache_dir == before
     finally:
         runtime.cache_folder.cache_clear()
+
+
+@pytest.mark.parametrize(("said", "expected"), [(None, 0.2), ("7", 7.0)])
+def test_the_least_time_of_compiling_that_is_kept_may_be_said(
+    monkeypatch: pytest.MonkeyPatch, said: str | None, expected: float
+) -> None:
+    name, before = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", jax.config.jax_persistent_cache_min_compile_time_secs
+    monkeypatch.delenv(name, raising=False)
+    if said is not None:
+        monkeypatch.setenv(name, said)
+    jax.config.update(name.lower(), float(said or 3))  # JAX reads its variables when it is imported
+    try:
+        runtime.enable_compilation_cache()
+        assert jax.config.jax_persistent_cache_min_compile_time_secs == expected
+    finally:
+        jax.config.update(name.lower(), before)

@@ -46,6 +46,8 @@ SHORT = {
     "--input=runs/mine/mt-bench-first.jsonl": "--input=runs/mine/mt-bench-first.jsonl --context=1024",
     "--input=runs/pandalm/records.jsonl": "--input=runs/pandalm/records.jsonl --context=1024",
     "--output=runs/mine/mm-vet": "--output=runs/mine/mm-vet --limit=4",
+    "--output=runs/reviews/judgments.jsonl": "--output=runs/reviews/judgments.jsonl --context=1024",
+    "--suite=train --size=tiny": "--suite=train --size=tiny --length=512",
 }
 # Of a file of real records, that many are judged.
 JUDGED = 6

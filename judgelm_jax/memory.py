@@ -23,6 +23,14 @@ def bytes_on_device(tree: Any) -> int:
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
 
 
+def shown(size: float) -> str:
+    """Bytes as GiB with three digits, rounded up, so that what is said to suffice does."""
+    if size <= 0:
+        return "0 GiB"
+    step = 10.0 ** (math.floor(math.log10(size / GIB)) - 2)
+    return f"{math.ceil(size / GIB / step * (1 - 1e-12)) * step:.3g} GiB"
+
+
 def room_beside(held: Any, mesh: Mesh, gibibytes: float | None) -> float | None:
     """Bytes of a device of `mesh` for what is not yet there, beside the arrays `held`; None where nobody knows.
 

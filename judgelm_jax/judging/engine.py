@@ -197,14 +197,14 @@ class Engine:
         """What is said where not even the smallest programs fit."""
         held = memory.bytes_on_device(self.params)
         total = held + (needed or 0.0)
-        has = "" if room is None else f"{(held + room) / memory.GIB:.2f} GiB of a device do not suffice: "
-        uses = f"the parameters take {held / memory.GIB:.2f} GiB on each"
+        has = "" if room is None else f"{memory.shown(held + room)} of a device do not suffice: "
+        uses = f"the parameters take {memory.shown(held)} on each"
         if needed is None:
             return f"{has}{uses} and the smallest batch does not compile; split the model over devices, as --mesh=tensor:2"
         split = sizing.devices_that_hold(total, self.mesh.shape["tensor"], held + (room or 0.0), self.config.num_kv_heads)
         over = "" if split is None else f", or over {split} devices with --mesh=tensor:{split}"
         shorter = "; a smaller --max_new_tokens needs less" if self.settings.mode == "explain" else ""
-        smallest = f"the smallest batch {needed / memory.GIB:.2f}; it fits in {total / memory.GIB:.2f} GiB"
+        smallest = f"the smallest batch {memory.shown(needed)}; it fits in {memory.shown(total)}"
         return f"{has}{uses}, {smallest}{over}{shorter}"
 
     def _room(self) -> float | None:

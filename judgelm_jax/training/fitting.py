@@ -81,12 +81,12 @@ def compiled_step(
 def _too_large(state: int, needed: float | None, room: float | None, devices: int) -> str:
     has = "the memory of a device does not suffice"
     if room is not None:
-        has = f"{(state + room) / memory.GIB:.2f} GiB of a device do not suffice"
+        has = f"{memory.shown(state + room)} of a device do not suffice"
     step = ""
     if needed is not None:
-        step = f", the smallest step {needed / memory.GIB:.2f}; it fits in {(state + needed) / memory.GIB:.2f} GiB"
+        step = f", the smallest step {memory.shown(needed)}; it fits in {memory.shown(state + needed)}"
     return (
-        f"{has}: parameters and moments take {state / memory.GIB:.2f} GiB on each of {devices}{step}; split them over more "
+        f"{has}: parameters and moments take {memory.shown(state)} on each of {devices}{step}; split them over more "
         "devices (--config.computation.mesh=fsdp:-1), or train adapters (--config.lora.rank=8)"
     )
 

@@ -1,6 +1,8 @@
 """How much is computed at once follows from the memory of a device, and verdicts do not."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from judgelm_jax import memory
 from judgelm_jax.errors import InputError
@@ -47,6 +49,15 @@ def test_what_fits_nowhere_is_one_line_that_says_what_would(laboratory_checkpoin
     assert "\n" not in str(caught.value)
     enough = float(str(caught.value).split("it fits in ")[1].split()[0])
     assert enough < 1
+    assert responses(
+        make_engine(laboratory_checkpoint, one_device, mode=mode, max_new_tokens=NEW, device_memory=enough), prompts
+    )
+
+
+@given(size=st.integers(1, 2**40))
+def test_a_size_that_is_shown_suffices(size):
+    said = float(memory.shown(size).removesuffix(" GiB")) * memory.GIB
+    assert size * (1 - 1e-9) <= said <= size * 1.011
 
 
 def test_memory_that_ends_while_a_program_runs_is_one_line():

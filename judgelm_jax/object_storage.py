@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,6 +95,14 @@ def put(path: Path, url: str) -> None:
     _tried(url, send)
 
 
+def put_folder(folder: Path, url: str, last: Collection[str]) -> None:
+    """Copies the files of a folder: the largest first, and last those at its top that `last` names, which tell that it is
+    whole. Raises as `find`."""
+    files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: -file.stat().st_size)
+    for file in sorted(files, key=lambda file: file.parent == folder and file.name in last):
+        put(file, f"{url.rstrip('/')}/{file.relative_to(folder).as_posix()}")
+
+
 def create(content: bytes, url: str) -> None:
     """Makes a small object that does not exist.
 
@@ -134,6 +142,14 @@ def remove(stored: list[Stored]) -> None:
                 _system(one.url).rm_file(one.url)
 
         _tried(one.url, delete)
+
+
+def inside(url: str, folder: str) -> str:
+    """The path of an object in its folder; what names come from the store must not lead out of it."""
+    path = url[len(folder.rstrip("/")) + 1 :]
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        raise InputError(f"{url}: is no name of a file; remove the object")
+    return path
 
 
 def _stored(url: str, entry: dict[str, Any]) -> Stored:

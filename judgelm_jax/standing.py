@@ -10,7 +10,7 @@ from judgelm_jax.judging import manifest, output
 from judgelm_jax.judging.progress import STATE_FILE, read_state
 from judgelm_jax.judging.tally import Tally, judgments
 from judgelm_jax.notices import duration
-from judgelm_jax.training.identity import METRICS_FILE, RUN_FILE
+from judgelm_jax.training.identity import METRICS_FILE, MODEL_FOLDER, RUN_FILE
 from judgelm_jax.verdicts import STATUSES
 
 Standing = dict[str, Any]
@@ -111,7 +111,7 @@ def _of_training(path: Path, now: float) -> Standing:
         "run": "training",
         "done": done,
         "total": total,
-        "complete": done == total and (path / "model").is_dir(),
+        "complete": done == total and (path / MODEL_FOLDER).is_dir(),
         "loss": last.get("loss"),
         "tokens_per_second": last.get("tokens_per_second"),
         "seconds_left": (total - done) * sum(recent) / len(recent) if recent else None,

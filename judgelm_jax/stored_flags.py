@@ -33,7 +33,7 @@ _WRITTEN_FILES = {
     ("calibrate", "output"),
 }
 _WRITTEN_FOLDERS = {("convert", "target")}
-_JUDGED = ("judge", "output")
+_JUDGED, _TRAINED = ("judge", "output"), ("train", "output")
 
 _names: dict[str, str] = {}  # local path -> URL, of the command that runs
 
@@ -92,6 +92,8 @@ def _local(
         place = _place("written", url) / "run" / _last(url)
         if (command, name) == _JUDGED:
             _judged(place, url, flag_values, stack)
+        elif (command, name) == _TRAINED:
+            _trained(place, url, stack)
         elif name == "json" or (command, name) in _WRITTEN_FILES | _WRITTEN_FOLDERS:
             _begin(place, url, (command, name) in _WRITTEN_FOLDERS, stack)
             written.append((place, url))
@@ -123,18 +125,10 @@ def fetched(url: str) -> Path:
             if old.name not in (version, "lock"):
                 shutil.rmtree(old)  # of what lay there before
         for one in found:
-            path = target if one.url == url else target / _inside(one.url, url)
+            path = target if one.url == url else target / object_storage.inside(one.url, url)
             if not path.exists():
                 object_storage.fetch(one, path)
     return target
-
-
-def _inside(url: str, folder: str) -> str:
-    """The path of an object in its folder; what names come from the store must not lead out of it."""
-    path = url[len(folder.rstrip("/")) + 1 :]
-    if any(part in ("", ".", "..") for part in path.split("/")):
-        raise InputError(f"{url}: is no name of a file; remove the object")
-    return path
 
 
 def _begin(place: Path, url: str, folder: bool, stack: contextlib.ExitStack) -> None:
@@ -158,16 +152,20 @@ def _judged(place: Path, url: str, flag_values: flags.FlagValues, stack: context
     stack.enter_context(mirrored(url, place))
 
 
+def _trained(place: Path, url: str, stack: contextlib.ExitStack) -> None:
+    from judgelm_jax.training.mirror import mirrored
+
+    stack.enter_context(_alone(place.parent.parent))
+    stack.enter_context(mirrored(url, place))
+
+
 def _put(path: Path, url: str) -> None:
     """A file, or a folder: its largest files first, and what tells that it is whole last."""
     if path.is_file():
         object_storage.put(path, url)
         path.unlink()
         return
-    files = sorted((file for file in path.rglob("*") if file.is_file()), key=lambda file: -file.stat().st_size)
-    last = {"_CHECKPOINT_METADATA", "config.json"}
-    for file in sorted(files, key=lambda file: file.parent == path and file.name in last):
-        object_storage.put(file, f"{url.rstrip('/')}/{file.relative_to(path).as_posix()}")
+    object_storage.put_folder(path, url, {"_CHECKPOINT_METADATA", "config.json"})
     shutil.rmtree(path)
 
 

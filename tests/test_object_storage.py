@@ -72,3 +72,10 @@ def test_a_store_that_stays_silent_is_one_line(store: ObjectStore, tmp_path: Pat
     store.faults.pending = []
     with pytest.raises(InputError, match=r"gopher://a/b|gopher://: no such store"):
         object_storage.find("gopher://a/b")
+
+
+def test_no_name_in_a_store_leads_out_of_the_local_copy() -> None:
+    assert object_storage.inside("s3://b/m/deep/x", "s3://b/m") == "deep/x"
+    for name in ("s3://b/m/../x", "s3://b/m/a/../../x", "s3://b/m//x", "s3://b/m/."):
+        with pytest.raises(InputError, match="is no name of a file"):
+            object_storage.inside(name, "s3://b/m")

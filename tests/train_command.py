@@ -35,11 +35,12 @@ def arguments(files, output, *more):
     ]
 
 
-def start(arguments, devices=1):
+def start(arguments, devices=1, before="pass"):
+    """A process of its own, with so many fake devices; a line of Python may come first."""
     # As for most users TensorBoard's writer finds neither torch nor boto3, which would take seconds to import.
     code = (
         "import sys; sys.modules |= {'torch': None, 'boto3': None}; import tensorboardX; "
-        "del sys.modules['torch'], sys.modules['boto3']; "
+        f"del sys.modules['torch'], sys.modules['boto3']; {before}; "
         "from judgelm_jax.commands.train import entry; sys.exit(entry())"
     )
     command = [sys.executable, "-c", code, *arguments]

@@ -8,12 +8,11 @@ on this machine, so that any machine can go on, and at most the last few seconds
 
 import contextlib
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from judgelm_jax import object_storage
-from judgelm_jax.errors import InputError
+from judgelm_jax.copying import kept_up_to_date
 from judgelm_jax.judging import manifest
 from judgelm_jax.judging.output import partial_folder
 
@@ -31,28 +30,8 @@ def mirrored(url: str, output: Path) -> Iterator[None]:
     """
     _restore(url, output)
     copies = _Copies(url, output)
-    ended = threading.Event()
-    failed: list[InputError] = []
-
-    def keep_copying() -> None:
-        while not ended.wait(SECONDS):
-            try:
-                copies.bring_up_to_date()
-            except InputError as error:
-                failed.append(error)
-                if "another process" in str(error):
-                    return
-
-    thread = threading.Thread(target=keep_copying, name="mirror", daemon=True)
-    thread.start()
-    try:
+    with kept_up_to_date(copies.bring_up_to_date, SECONDS):
         yield
-    finally:
-        ended.set()
-        thread.join()
-        if failed and "another process" in str(failed[-1]):
-            raise failed[-1]
-        copies.bring_up_to_date()
     if output.exists():
         _publish(url, output)
 

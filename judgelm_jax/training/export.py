@@ -14,10 +14,8 @@ from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.checkpoints.peft import write_peft
 from judgelm_jax.checkpoints.training_weights import read_adapters
 from judgelm_jax.errors import InputError
+from judgelm_jax.training.identity import ADAPTER_FOLDER, MODEL_FOLDER
 from judgelm_jax.training.setup import Run
-
-MODEL_FOLDER = "model"
-ADAPTER_FOLDER = "adapter"
 
 
 def about(run: Run) -> dict[str, Any]:

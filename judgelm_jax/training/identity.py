@@ -12,6 +12,11 @@ Facts = dict[str, Any]  # JSON values by name
 # In the folder of a run: its identity, and a line a step, an evaluation, an epoch.
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
+# Its lock, saved steps, and what the run leaves.
+LOCK = "lock"
+CHECKPOINTS = "checkpoints"
+MODEL_FOLDER = "model"
+ADAPTER_FOLDER = "adapter"
 
 # The fields of the config that may change on the way, each with the reason. Every other field is part of the identity.
 FREE = {

@@ -30,14 +30,12 @@ from judgelm_jax.checkpoints.orbax_store import TOKENIZER_FOLDER
 from judgelm_jax.errors import InputError
 from judgelm_jax.records import write_atomically
 from judgelm_jax.training import identity
-from judgelm_jax.training.identity import METRICS_FILE, RUN_FILE
+from judgelm_jax.training.identity import CHECKPOINTS, LOCK, METRICS_FILE, RUN_FILE
 
-CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 PROFILE = "profile"
-_LOCK = "lock"
 
-_OURS = {_LOCK, RUN_FILE, TOKENIZER_FOLDER, METRICS_FILE, TENSORBOARD, PROFILE, CHECKPOINTS}
+_OURS = {LOCK, RUN_FILE, TOKENIZER_FOLDER, METRICS_FILE, TENSORBOARD, PROFILE, CHECKPOINTS}
 
 
 @contextlib.contextmanager
@@ -54,7 +52,7 @@ def claimed(output: Path, own: identity.Facts, tokenizer: Path, resume: bool) ->
     if output.exists() and not (output.is_dir() and _is_ours(output)):
         raise InputError(f"{output}: exists and holds no run; choose another --output")
     output.mkdir(parents=True, exist_ok=True)
-    with (output / _LOCK).open("a") as file:
+    with (output / LOCK).open("a") as file:
         _lock(file, output)
         if _has_begun(output):
             _check_same(output, own, resume)

@@ -63,7 +63,8 @@ class _Copies:
     def __init__(self, url: str, run: Path):
         self._url, self._run = url, run
         self._copied = {path: _version(path) for path in self._journal()}
-        self._steps = set(self._finished())
+        self._whole = set(self._finished())  # steps
+        self._begun = set(self._whole)
 
     def bring_up_to_date(self) -> None:
         """Copies what is new. Raises as `object_storage.create`."""
@@ -75,14 +76,16 @@ class _Copies:
                     object_storage.put(path, f"{self._url}/{path.relative_to(self._run).as_posix()}")
                     self._copied[path] = version
         for step in finished:
-            if step not in self._steps:
+            if step not in self._whole:
+                self._begun.add(step)
                 with contextlib.suppress(FileNotFoundError):  # no longer kept
                     self._put_checkpoint(step)
-                    self._steps.add(step)
-        for step in self._steps - set(self._finished()):
+                    self._whole.add(step)
+        for step in self._begun - set(self._finished()):
             below = object_storage.find(f"{self._url}/{CHECKPOINTS}/{step}")
             object_storage.remove(sorted(below, key=lambda one: not one.url.endswith(f"{step}/{METADATA_FILE}")))
-            self._steps.discard(step)
+            self._begun.discard(step)
+            self._whole.discard(step)
 
     def _put_checkpoint(self, step: str) -> None:
         folder, url = self._run / CHECKPOINTS / step, f"{self._url}/{CHECKPOINTS}/{step}"

@@ -13,6 +13,8 @@ from absl import flags
 
 from judgelm_jax import standing
 from judgelm_jax.commands.command_line import check_json, run, write_json
+from judgelm_jax.errors import InputError
+from judgelm_jax.object_storage import scheme_of
 
 FLAGS = flags.FlagValues()
 
@@ -24,6 +26,8 @@ OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the file of --json
 
 
 def main() -> None:
+    if scheme_of(PATH.value):
+        raise InputError(f"{PATH.value}: runs in an object store cannot be followed; give the path of one on a file system")
     path = Path(PATH.value)
     check_json(JSON.value, OVERWRITE.value, [path])
     found = standing.of(path)

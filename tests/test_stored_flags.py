@@ -128,7 +128,7 @@ def test_answers_are_prepared_and_checkpoints_converted_in_a_store(
 
 @pytest.mark.slow
 def test_train_convert_judge_and_evaluate_with_a_store(object_store: ObjectStore, tmp_path: Path) -> None:
-    """Everything lies in the store, whose every ninth answer is a fault."""
+    """Everything but the folder of the training lies in the store, whose every ninth answer is a fault."""
     object_store.faults.every = 9
     variables = environment(**object_store.environment, XDG_CACHE_HOME=str(tmp_path / "cache"))
 
@@ -141,9 +141,9 @@ def test_train_convert_judge_and_evaluate_with_a_store(object_store: ObjectStore
     for name in ("train.jsonl", "tokenizer.model", "tokenizer_config.json"):
         if (tmp_path / name).exists():
             object_store.put(f"in/{name}" if name == "train.jsonl" else f"tokenizer/{name}", (tmp_path / name).read_bytes())
-    url = object_store.url
-    call("judgelm-train", config, f"--data={url}/in/train.jsonl", f"--tokenizer={url}/tokenizer", f"--output={url}/run")
-    call("judgelm-convert", f"--source={url}/run/model", f"--target={url}/judge", "--to=hf")
+    url, local = object_store.url, tmp_path / "training"
+    call("judgelm-train", config, f"--data={url}/in/train.jsonl", f"--tokenizer={url}/tokenizer", f"--output={local}")
+    call("judgelm-convert", f"--source={local / 'model'}", f"--target={url}/judge", "--to=hf")
     object_store.put("in/records.jsonl", write_records(tmp_path, 12).read_bytes())
     flags = [f"--model={url}/judge", f"--input={url}/in/records.jsonl", f"--output={url}/out/j.jsonl", "--resume"]
     flags += ["--mode=explain", "--batch_size=1", "--max_new_tokens=100", f"--json={tmp_path / 'summary.json'}"]

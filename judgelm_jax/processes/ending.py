@@ -53,7 +53,7 @@ def together(asked: Asked | None, describe: Callable[[BaseException], str]) -> I
 def tell(line: str, code: int) -> None:
     """Ends the other processes with this line and exit code; returns when they know it, or do not answer."""
     if _watch is not None:
-        _watch.fail(f"process {store.own()} on {store.host()}: {line}", code)
+        _watch.fail(f"process {_watch.own} on {store.host()}: {line}", code)
 
 
 def leave(code: int) -> int:

@@ -31,7 +31,7 @@ class Watch:
         """`command`: speaks on stderr. `seconds`: how long the processes wait for each other at the start."""
         self._command, self._seconds = command, seconds
         self._began = time.monotonic()
-        self._own = self._count = 0
+        self.own = self._count = 0
         self.here: dict[int, Facts] = {}  # what those said of themselves that came
         self._channels: dict[int, Channel] = {}  # of process 0 to all others, of the others to process 0
         self._heard: dict[int, float] = {}  # when, last
@@ -49,7 +49,7 @@ class Watch:
           facts: what it says of itself; `host` is its host.
           channel: to process 0, which has none.
         """
-        self._own, self._count = own, count
+        self.own, self._count = own, count
         if channel is None:
             self._come(0, facts)
         else:
@@ -71,8 +71,9 @@ class Watch:
                 with self._lock:
                     self._channels.pop(own, None)
                 channel.send(message)  # that process may end
-                self.fail(message["failure"], message["code"])
-                self._end(message["failure"], message["code"])
+                if self.fail(message["failure"], message["code"]):
+                    self._end(message["failure"], message["code"])
+                return
             if "done" in message:
                 self._done.add(own)
         if own is None:
@@ -89,24 +90,28 @@ class Watch:
         """Returns when all are here; this process ends where they do not come in time."""
         self._all_here.wait()
 
-    def fail(self, line: str, code: int) -> None:
-        """Ends the other processes with this line and exit code; returns when they know it, or do not answer."""
+    def fail(self, line: str, code: int) -> bool:
+        """Ends the other processes with this line and exit code; returns when they know it, or do not answer.
+
+        False: this process is ending already, with another line.
+        """
         with self._lock:
             first = not self._over.is_set()
             self._over.set()
         if not first:
             self._told.wait(_KNOW_SECONDS)
-            return
+            return False
         self._say_to_all({"failure": line, "code": code})
         self._wait_until(lambda: not self._channels or self._finished.is_set(), _KNOW_SECONDS)
         self._told.set()
+        return True
 
     def finish(self) -> None:
         """Returns when all processes are done, at once after `fail`; this one ends where another fails or is lost before."""
         if self._over.is_set():
             return
-        self._done.add(self._own)
-        if self._own:
+        self._done.add(self.own)
+        if self.own:
             self._say_to_all({"done": True})
             self._finished.wait()
             self._over.set()
@@ -129,8 +134,8 @@ class Watch:
                 self._come(number, facts)
                 return number
         channel.send({"failure": wrong, "code": InputError.exit_code})
-        self.fail(wrong, InputError.exit_code)
-        self._end(wrong, InputError.exit_code)
+        if self.fail(wrong, InputError.exit_code):
+            self._end(wrong, InputError.exit_code)
         return None
 
     def _wrong(self, number: int, count: Any, facts: Facts) -> str | None:
@@ -179,19 +184,19 @@ class Watch:
                 self._say_to_all({"here": True})
             if self._all_here.is_set():
                 for other, when in list(self._heard.items()):
-                    if other != self._own and now - when > LOST_SECONDS and other not in self._done:
+                    if other != self.own and now - when > LOST_SECONDS and other not in self._done:
                         self._lose(other, f"no sign of life for {LOST_SECONDS:.0f} s")
-            elif now - self._began > self._seconds + (_KNOW_SECONDS if self._own else 0):  # process 0 says who
+            elif now - self._began > self._seconds + (_KNOW_SECONDS if self.own else 0):  # process 0 says who
                 line = f"{self._missing()} did not come within {self._seconds:.0f} s; start each once, and look at its output"
-                self.fail(line, PeerError.exit_code)
-                self._end(line, PeerError.exit_code)
-            elif self._own == 0 and now - told > _TELL_SECONDS:
+                if self.fail(line, PeerError.exit_code):
+                    self._end(line, PeerError.exit_code)
+            elif self.own == 0 and now - told > _TELL_SECONDS:
                 told = now
                 self._say(f"waiting for {self._missing()} ({now - self._began:.0f} s of {self._seconds:.0f})")
 
     def _missing(self) -> str:
         missing = [number for number in range(self._count) if number not in self.here]
-        if self._own:
+        if self.own:
             return "the other processes"
         named = ", ".join(map(str, missing[:8])) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         return f"process{'es' if len(missing) > 1 else ''} {named} of {self._count}"
@@ -203,8 +208,8 @@ class Watch:
             host = self.here.get(other, {}).get("host", "an unknown host")
             line = f"process {other} on {host} was lost ({reason}); run the same command again with --resume to go on"
             self._channels.pop(other, None)
-        self.fail(line, PeerError.exit_code)
-        self._end(line, PeerError.exit_code)
+        if self.fail(line, PeerError.exit_code):
+            self._end(line, PeerError.exit_code)
 
     def _say_to_all(self, message: Message) -> None:
         for channel in list(self._channels.values()):

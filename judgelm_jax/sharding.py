@@ -9,8 +9,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from judgelm_jax.errors import InputError
 from judgelm_jax.mesh_config import MESH_AXES, MeshConfig
 
-# Logical axis → mesh axes. Weights are split over `fsdp` along their model width and over `tensor` along heads, hidden units
-# or words; activations over `data` and `fsdp` along the batch and over `tensor` inside a layer.
+# Logical axis → mesh axes. Matrices of layers are split over `fsdp` along their rows, for what is gathered along columns is
+# transposed first (33 billion parameters: 10 GiB a device of eight), and tables along their model width; over `tensor` along
+# heads, hidden units or words. Activations are split over `data` and `fsdp` along the batch and over `tensor` inside a layer.
 LOGICAL_AXES: dict[str, tuple[str, ...] | str | None] = {
     "batch": ("data", "fsdp"),
     "sequence": None,
@@ -22,6 +23,11 @@ LOGICAL_AXES: dict[str, tuple[str, ...] | str | None] = {
     "kv_heads": "tensor",
     "head_dim": None,
     "hidden": "tensor",
+    # Rows and columns of the matrices that read the residual stream.
+    "query_rows": ("tensor", "fsdp"),
+    "key_rows": ("tensor", "fsdp"),
+    "hidden_rows": ("tensor", "fsdp"),
+    "read": None,
 }
 
 LogicalAxes = tuple[str | None, ...]

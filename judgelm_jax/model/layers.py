@@ -117,9 +117,9 @@ class Attention(nnx.Module):
         self.config = config
         width, queries, keys = config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         bias, int8 = config.qkv_bias, config.int8
-        self.q_proj = Linear((queries, width), ("heads", "embed"), _rank(adapted, "q_proj"), bias, int8)
-        self.k_proj = Linear((keys, width), ("kv_heads", "embed"), _rank(adapted, "k_proj"), bias, int8)
-        self.v_proj = Linear((keys, width), ("kv_heads", "embed"), _rank(adapted, "v_proj"), bias, int8)
+        self.q_proj = Linear((queries, width), ("query_rows", "read"), _rank(adapted, "q_proj"), bias, int8)
+        self.k_proj = Linear((keys, width), ("key_rows", "read"), _rank(adapted, "k_proj"), bias, int8)
+        self.v_proj = Linear((keys, width), ("key_rows", "read"), _rank(adapted, "v_proj"), bias, int8)
         self.o_proj = Linear((width, queries), ("embed", "heads"), _rank(adapted, "o_proj"), int8=int8)
         if config.qk_norm:
             self.q_norm, self.k_norm = RMSNorm(config, of_heads=True), RMSNorm(config, of_heads=True)
@@ -147,8 +147,8 @@ class MLP(nnx.Module):
     def __init__(self, config: ModelConfig, adapted: Adapted):
         width, hidden, int8 = config.hidden_size, config.intermediate_size, config.int8
         self.activation = _ACTIVATIONS[config.activation]
-        self.gate_proj = Linear((hidden, width), ("hidden", "embed"), _rank(adapted, "gate_proj"), int8=int8)
-        self.up_proj = Linear((hidden, width), ("hidden", "embed"), _rank(adapted, "up_proj"), int8=int8)
+        self.gate_proj = Linear((hidden, width), ("hidden_rows", "read"), _rank(adapted, "gate_proj"), int8=int8)
+        self.up_proj = Linear((hidden, width), ("hidden_rows", "read"), _rank(adapted, "up_proj"), int8=int8)
         self.down_proj = Linear((width, hidden), ("embed", "hidden"), _rank(adapted, "down_proj"), int8=int8)
 
     def __call__(self, x: jax.Array, mesh: Mesh | None) -> jax.Array:

@@ -191,12 +191,12 @@ def test_merging_is_the_definition_rounded_once(sizes, seed, scale, dtype):
 
 
 EXPECTED = {
-    "q_proj": (P(None, None, "fsdp"), P(None, "tensor", None)),
-    "k_proj": (P(None, None, "fsdp"), P(None, "tensor", None)),
-    "v_proj": (P(None, None, "fsdp"), P(None, "tensor", None)),
+    "q_proj": (P(), P(None, ("tensor", "fsdp"), None)),
+    "k_proj": (P(), P(None, ("tensor", "fsdp"), None)),
+    "v_proj": (P(), P(None, ("tensor", "fsdp"), None)),
     "o_proj": (P(None, None, "tensor"), P(None, "fsdp", None)),
-    "gate_proj": (P(None, None, "fsdp"), P(None, "tensor", None)),
-    "up_proj": (P(None, None, "fsdp"), P(None, "tensor", None)),
+    "gate_proj": (P(), P(None, ("tensor", "fsdp"), None)),
+    "up_proj": (P(), P(None, ("tensor", "fsdp"), None)),
     "down_proj": (P(None, None, "tensor"), P(None, "fsdp", None)),
 }
 

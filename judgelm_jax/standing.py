@@ -66,7 +66,10 @@ def lines(path: Path, standing: Standing) -> list[str]:
 
 def _of_judging(path: Path, folder: Path, now: float) -> Standing:
     if path.is_file():
-        held = Tally(judgments(path)).summary()
+        try:
+            held = Tally(judgments(path)).summary()
+        except InputError as error:
+            raise InputError(f"{path}: holds no judgments; give what a run has as --output ({error})") from error
         counts = {name: held[name] for name in STATUSES}
         total = manifest.read(manifest.beside(path))["records"] if manifest.beside(path).exists() else sum(counts.values())
         return _judging(sum(counts.values()), total, counts, 0.0, {}, complete=True)

@@ -89,7 +89,11 @@ def main() -> None:
     if VERIFY.value:
         source.required_tokenizer()
     if source.tokenizer is None:
-        print(f"judgelm-convert: {source.folder} has no tokenizer, which judging needs", file=sys.stderr)
+        print(
+            f"judgelm-convert: {source.folder} has no tokenizer, which judging needs; put its tokenizer files there and convert"
+            " again",
+            file=sys.stderr,
+        )
     if VERIFY.value:
         needed = bytes_needed(source, theirs_in_layers=not theirs.is_file())
         print(f"--verify will need {needed / 1e9:.2f} GB of memory beside that of the programs (about 1.5 GB)", flush=True)

@@ -134,7 +134,11 @@ def main() -> None:
             file=sys.stderr,
         )
     if joined.labels_out_of_range:
-        print(f"judgelm-evaluate: {joined.labels_out_of_range} labels are out of range and dropped", file=sys.stderr)
+        print(
+            f"judgelm-evaluate: {labels}: {joined.labels_out_of_range} labels are out of range and dropped; a winner is 0, 1 "
+            "or 2",
+            file=sys.stderr,
+        )
     print(in_plain_words(summary) + "\n")
     print(metrics_table(summary))
     write_json(JSON.value, summary)

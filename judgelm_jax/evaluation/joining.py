@@ -182,7 +182,11 @@ def join(
         return Joined(None, list(predictions.values()), 0, 0, 0, keys=list(predictions))
     matched = [key for key in labels if key in predictions]
     if labels and not matched:
-        raise InputError(f"{name}: no row has an id of {_name(labels_source, 'labels')}; check that they belong together")
+        ids = f"the first ids are {_first(predictions)} and {_first(labels)}" if predictions else "it is empty"
+        raise InputError(
+            f"{name}: no row has an id of {_name(labels_source, 'labels')} ({ids}); the id of a row is its pair_id where it "
+            "has one, else its question_id: give both files the same"
+        )
     kept = [key for key in matched if labels[key][0].winner is not None]
     return Joined(
         labels=[winner for key in kept if (winner := labels[key][0].winner) is not None],
@@ -228,6 +232,10 @@ def _pair_orders(
 
 def _numbered(source: Source) -> Iterable[tuple[int, Record]]:
     return read_jsonl(source) if isinstance(source, Path) else enumerate(source, start=1)
+
+
+def _first(rows: Mapping[str, object]) -> str:
+    return repr(next(iter(rows))[:60])
 
 
 def _name(source: Source | None, rows: str) -> str:

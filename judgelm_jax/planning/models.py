@@ -3,6 +3,7 @@
 import dataclasses
 
 from judgelm_jax.checkpoints import open_checkpoint
+from judgelm_jax.errors import InputError
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.tokenization import Tokenizer, load_tokenizer
 from judgelm_jax.training_config import ModelShape, TrainConfig
@@ -37,7 +38,10 @@ def model_of(shape: ModelShape, words: int = _WORDS) -> ModelConfig:
 
 def of_checkpoint(name: str) -> tuple[ModelConfig, Tokenizer, TrainConfig]:
     """The model of a checkpoint, its tokenizer, and the published recipe for it. Its weights are not read."""
-    checkpoint = open_checkpoint(name)
+    try:
+        checkpoint = open_checkpoint(name)
+    except InputError as error:
+        raise InputError(f"--model={name} is none of {', '.join(SHAPES)}, and no checkpoint: {error}") from error
     shape = ModelShape(**{field.name: getattr(checkpoint.config, field.name) for field in dataclasses.fields(ModelShape)})
     config = TrainConfig(model=shape)
     config.data.length = min(config.data.length, shape.context)

@@ -51,7 +51,8 @@ def parse(text: str) -> Topology:
     hardware = _NAMES.get(name)
     if hardware is None or not re.fullmatch(r"[1-9][0-9]{0,3}(x[1-9][0-9]{0,2}){0,2}", size or "1", re.ASCII):
         raise InputError(
-            f"--topology={text}: must be NAME:COUNT as a100-80gb:8, or a TPU slice as v5e:2x2; names are {', '.join(_NAMES)}"
+            f"--topology={text}: must be NAME:COUNT as a100-80gb:8, with a count from 1 on, or a TPU slice as v5e:2x2; names "
+            f"are {', '.join(_NAMES)}"
         )
     sizes = [int(part) for part in (size or "1").split("x")]
     count = math.prod(sizes)

@@ -219,6 +219,13 @@ def test_one_id_in_several_forms(tmp_path: Path, one: object, other: object, sam
                 join(labels, predictions, None, "tolerant")
 
 
+def test_ids_that_do_not_meet_are_shown_and_the_rule_is_said(tmp_path: Path) -> None:
+    labels = write(tmp_path / "l.jsonl", {"question_id": 81, "winner": 1})
+    predictions = write(tmp_path / "p.jsonl", {"question_id": 81, "pair_id": "81/1-2", "pred_text": "9 1"})
+    with pytest.raises(InputError, match=r"first ids are '81/1-2' and '81'\); the id of a row is its pair_id where it has one"):
+        join(labels, predictions, None, "tolerant")
+
+
 def test_a_cluster_is_found_in_the_judgments_or_else_in_the_labels_under_any_field(tmp_path: Path) -> None:
     labels = write(
         tmp_path / "l.jsonl",

@@ -1,5 +1,13 @@
 """Train, run and evaluate LLM judges in JAX.
 
+After `pip install .`, with a judge (a folder, or a hub id):
+
+>>> from judgelm_jax import Judge
+>>> judge = Judge.load("runs/quickstart/judge")
+>>> judgment = judge.compare("How high is the Eiffel tower?", "About 330 metres.", "It is in Paris.")
+>>> judgment.status, len(judgment.scores), judgment.winner in (0, 1, 2)  # 0: a tie; print(judgment) shows a card
+('ok', 2, True)
+
 The public API is resolved when it is first used (PEP 562), so that importing `judgelm_jax.records` imports no JAX.
 """
 

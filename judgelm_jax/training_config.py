@@ -12,6 +12,7 @@ import typing
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.mesh_config import MeshConfig
+from judgelm_jax.model.config import ModelConfig
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 REMATS = ("auto", "none", "dots", "full")
@@ -31,6 +32,19 @@ class ModelShape:
     num_kv_heads: int = 32  # key and value heads; they divide num_heads
     context: int = 2048  # the most tokens of a prompt and its response
     tied_embeddings: bool = False  # one matrix for the embedding and the output
+
+    def with_vocabulary(self, vocab_size: int, bos_id: int | None = 1, eos_ids: tuple[int, ...] = (2,)) -> ModelConfig:
+        """A LLaMA of this shape; by default with the ends of LLaMA's vocabulary."""
+        return ModelConfig(
+            vocab_size=vocab_size,
+            head_dim=self.hidden_size // self.num_heads,
+            norm_epsilon=1e-5,
+            rope_base=10000.0,
+            rope_scaling=None,
+            bos_id=bos_id,
+            eos_ids=eos_ids,
+            **dataclasses.asdict(self),
+        )
 
 
 @dataclasses.dataclass

@@ -7,22 +7,10 @@ from typing import Any
 
 import processes
 import yaml
+from train_command import CONFIG
 
 from judgelm_jax import laboratory
 from judgelm_jax.records import dump_line
-
-CONFIG = """
-from judgelm_jax.training_config import *
-
-def get_config():
-    return TrainConfig(
-        model=ModelShape(hidden_size=32, intermediate_size=64, num_layers=2, num_heads=4, num_kv_heads=2, context=256),
-        data=DataConfig(length=128, packing=True),
-        training=RecipeConfig(epochs=2, batch=8, learning_rate=3e-3),
-        computation=ComputationConfig(dtype="float32", mesh="data:-1", remat="none"),
-        checkpoints=CheckpointConfig(every=4, keep=2, export_dtype="float32"),
-    )
-"""
 
 
 def write_training(folder: Path, rows: int) -> list[str]:

@@ -107,10 +107,10 @@ def main() -> None:
     tokenizer = None
     if config is not None:
         check(config)
-        model = models.model_of(config.model)
+        model = config.model.with_vocabulary(models.WORDS)
     elif MODEL.value in models.SHAPES:
         config = TrainConfig(model=models.SHAPES[MODEL.value])
-        model = models.model_of(config.model)
+        model = config.model.with_vocabulary(models.WORDS)
     else:
         model, tokenizer, config = models.of_checkpoint(MODEL.value)
     if QUANTIZE.value:

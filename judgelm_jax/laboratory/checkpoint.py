@@ -30,22 +30,7 @@ def _write(folder: Path, seed: int, shape: ModelShape, vocabulary: int) -> Model
 
     from judgelm_jax.checkpoints.tensor_names import tensor_table
 
-    config = ModelConfig(
-        vocab_size=vocabulary,
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.intermediate_size,
-        num_layers=shape.num_layers,
-        num_heads=shape.num_heads,
-        num_kv_heads=shape.num_kv_heads,
-        head_dim=shape.hidden_size // shape.num_heads,
-        context=shape.context,
-        norm_epsilon=1e-5,
-        rope_base=10000.0,
-        rope_scaling=None,
-        tied_embeddings=shape.tied_embeddings,
-        bos_id=1,
-        eos_ids=(2,),
-    )
+    config = shape.with_vocabulary(vocabulary)
     generator = np.random.default_rng(seed)
     tensors = {
         name: np.ones(entry.shape, np.float32)

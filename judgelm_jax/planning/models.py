@@ -13,27 +13,7 @@ SHAPES = {
     "13b": ModelShape(hidden_size=5120, intermediate_size=13824, num_layers=40, num_heads=40, num_kv_heads=40),
     "33b": ModelShape(hidden_size=6656, intermediate_size=17920, num_layers=60, num_heads=52, num_kv_heads=52),
 }
-_WORDS = 32000
-
-
-def model_of(shape: ModelShape, words: int = _WORDS) -> ModelConfig:
-    """A LLaMA of this shape with the vocabulary of LLaMA."""
-    return ModelConfig(
-        vocab_size=words,
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.intermediate_size,
-        num_layers=shape.num_layers,
-        num_heads=shape.num_heads,
-        num_kv_heads=shape.num_kv_heads,
-        head_dim=shape.hidden_size // shape.num_heads,
-        context=shape.context,
-        norm_epsilon=1e-6,
-        rope_base=10000.0,
-        rope_scaling=None,
-        tied_embeddings=shape.tied_embeddings,
-        bos_id=1,
-        eos_ids=(2,),
-    )
+WORDS = 32000  # of the vocabulary of LLaMA
 
 
 def of_checkpoint(name: str) -> tuple[ModelConfig, Tokenizer, TrainConfig]:

@@ -37,10 +37,13 @@ class Channel:
             self._connection.sendall(json.dumps(message).encode() + b"\n")
 
     def messages(self) -> Iterator[Message]:
-        """What the other process says, until it, its host or the network ends."""
+        """What the other process says, until it, its host or the network ends, or it says what no process of ours does."""
         with contextlib.suppress(OSError, ValueError), self._connection.makefile("rb") as lines:
             for line in lines:
-                yield json.loads(line)
+                message = json.loads(line)
+                if not isinstance(message, dict):  # nothing of ours
+                    return
+                yield message
 
     def close(self) -> None:
         """Ends `messages` on both sides."""

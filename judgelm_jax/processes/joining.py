@@ -86,14 +86,15 @@ def _who_is_who(asked: Asked) -> tuple[str, int, int, Any]:
         raise InputError(
             f"--distributed: the cluster does not say who is who ({reason}); give --coordinator, --processes and --process"
         ) from error
-    if None in found[:3]:
+    coordinator, processes, process, devices = found
+    if coordinator is None or processes is None or process is None:
         kubernetes = "KUBERNETES_SERVICE_HOST" in os.environ
         missing = "in Kubernetes pip install 'jax[k8s]', which asks it, or " if kubernetes else ""
         raise InputError(
             f"--distributed: no cluster is found (Slurm, Open MPI, Kubernetes, Cloud TPU); {missing}give --coordinator, "
             "--processes and --process"
         )
-    return found  # type: ignore[return-value]
+    return coordinator, processes, process, devices
 
 
 def _address(coordinator: str) -> tuple[str, int]:

@@ -125,7 +125,9 @@ class Watch:
     def _welcome(self, channel: Channel, message: Message) -> int | None:
         """The number of the process that came, or None, and it is told why, where it cannot be one of ours."""
         number, count, facts = message.get("hello"), message.get("of"), message.get("facts")
-        if not (isinstance(number, int) and isinstance(facts, dict)):
+        if not (isinstance(number, int) and isinstance(facts, dict) and isinstance(facts.get("host"), str)):
+            return None  # a port scanner, or another program
+        if count == self._count and not 0 < number < count:
             return None
         with self._lock:
             wrong = self._wrong(number, count, facts)

@@ -172,16 +172,7 @@ def _model(config: TrainConfig, tokenizer: Tokenizer) -> ModelConfig:
         raise InputError(
             f"--config.model.num_heads={shape.num_heads}: does not divide the hidden_size {shape.hidden_size}; choose a divisor"
         )
-    return ModelConfig(
-        vocab_size=tokenizer.vocab_size,
-        head_dim=shape.hidden_size // shape.num_heads,
-        norm_epsilon=1e-5,
-        rope_base=10000.0,
-        rope_scaling=None,
-        bos_id=tokenizer.bos_id,
-        eos_ids=tokenizer.eos_ids,
-        **dataclasses.asdict(shape),
-    )
+    return shape.with_vocabulary(tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_ids)
 
 
 def _with_shape_of(checkpoint: Checkpoint, config: TrainConfig, sources: Sources) -> TrainConfig:

@@ -21,8 +21,7 @@ KUBERNETES = "1.31"
 def tool(name: str) -> str:
     """A program that pip installed beside this Python, or in the environment that it shares."""
     found = shutil.which(name) or shutil.which(name, path=":".join([str(Path(sys.executable).parent), *_scripts()]))
-    if found is None:
-        pytest.skip(f"{name} is not installed: pip install 'judgelm-jax[test]'")
+    assert found is not None, f"{name} is not installed: pip install 'judgelm-jax[test]'"
     return found
 
 

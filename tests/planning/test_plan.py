@@ -31,7 +31,7 @@ CONFIG = TrainConfig(
     training=RecipeConfig(batch=8),
     computation=ComputationConfig(dtype="float32", mesh="fsdp:4,tensor:2"),
 )
-MODEL = models.model_of(SHAPE, words=256)
+MODEL = SHAPE.with_vocabulary(256)
 
 
 def on_device(tree):
@@ -128,3 +128,12 @@ def test_small_models_go_through_the_compilers_of_accelerators(compiler, topolog
     assert found["fits"]
     assert found["flops"] > 0
     assert 0.9 < found["flops_over_ideal"] < 3
+
+
+@pytest.mark.parametrize("name", models.SHAPES)
+def test_the_published_sizes_are_those_of_the_configs(name):
+    path = Path(__file__).parents[2] / f"configs/judgelm_{name}.py"
+    spec = importlib.util.spec_from_file_location(f"judgelm_{name}", path)
+    config = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(config)
+    assert config.get_config().model == models.SHAPES[name]

@@ -55,9 +55,9 @@ watching.os._exit(code)
 """
 
 
-def meet(work, numbers, seconds=60.0):
+def meet(work, numbers, seconds=60.0, port=None):
     """Starts processes `(number, of how many)` of one run."""
-    port = free_port()
+    port = port or free_port()
     return [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(own), str(count), str(port), work, str(seconds)],
@@ -107,6 +107,29 @@ def test_numbers_that_do_not_fit_end_all(numbers, said):
         assert (code, out) == (2, "")
         assert err.count("\n") == 1
         assert said in err
+
+
+def test_what_strangers_say_is_nothing_to_the_run():
+    strangers = [b"{}", b"{torn", b'{"hello": 1, "of": 3, "facts": {}}', b'{"hello": 1, "of": 3, "facts": {"host": 7}}']
+    strangers += [
+        b'{"hello": 3, "of": 3, "facts": {"host": "x"}}',
+        b'{"hello": "1"}\n[1]',
+        b"GET / HTTP/1.1",
+        b'{"failure": 1}',
+    ]
+    together = meet("well", THREE[:1])
+    port = int(together[0].args[5])
+    for said in strangers:
+        for _ in range(200):
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)) as stranger:
+                stranger.sendall(said + b"\n")
+                stranger.settimeout(10)
+                with contextlib.suppress(ConnectionResetError):
+                    assert stranger.recv(1) == b""
+                break
+            threading.Event().wait(0.05)
+    for code, out, err in end([*together, *meet("well", THREE[1:], port=port)]):
+        assert (code, out, err) == (0, "all here\n", "")
 
 
 def lost(how, victim):

@@ -107,10 +107,10 @@ def main() -> None:
     tokenizer = None
     if config is not None:
         check(config)
-        model = config.model.with_vocabulary(models.WORDS)
+        model = models.model_of(config.model)
     elif MODEL.value in models.SHAPES:
         config = TrainConfig(model=models.SHAPES[MODEL.value])
-        model = config.model.with_vocabulary(models.WORDS)
+        model = models.model_of(config.model)
     else:
         model, tokenizer, config = models.of_checkpoint(MODEL.value)
     if QUANTIZE.value:

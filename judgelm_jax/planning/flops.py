@@ -10,6 +10,7 @@ import numpy as np
 
 from judgelm_jax.planning.hlo import Computation, Instruction, Module
 
+_NOT_PAGED = re.compile(r'"is_paged_attention":\s*false')  # what cuDNN's kernels say of themselves
 # Matrix products of an attention kernel that computes the forward pass, or a part of the backward pass.
 _KERNEL_PRODUCTS = {"forward": 2, "dq": 3, "dkv": 4, "backward": 5}
 
@@ -81,14 +82,21 @@ def _custom_call(instruction: Instruction, computation: Computation) -> float:
         found = re.search(r'"lhs_contracting_dimensions":\["?([\d",]*)"?\]', instruction.attributes)
         contracted = math.prod(shapes[0][int(axis)] for axis in re.findall(r"\d+", found[1])) if found else 0
         return 2.0 * math.prod(instruction.arrays[0].dims) * contracted
-    if is_kernel(instruction) and not reads_pages(instruction):
-        return _attention(instruction, shapes)
+    if is_kernel(instruction):
+        return _paged_attention(shapes) if _reads_pages(instruction) else _attention(instruction, shapes)
     return 0.0
 
 
-def reads_pages(instruction: Instruction) -> bool:
-    """Whether a kernel is that of decoding, which the memory bounds."""
-    return "paged" in instruction.source or "paged" in instruction.attributes[:4000]
+def _reads_pages(instruction: Instruction) -> bool:
+    """Whether a kernel is that of decoding."""
+    return "paged" in instruction.source or "paged" in _NOT_PAGED.sub("", instruction.attributes)[:4000]
+
+
+def _paged_attention(shapes: list[tuple[int, ...]]) -> float:
+    """Each query [B, K, H/K, D] against all keys and values of its slot in pages [K, pages, slots of a page, D]."""
+    queries, pages, *_ = [shape for shape in shapes if len(shape) == 4]
+    heads = math.prod(queries[1:-1])
+    return 4.0 * heads * math.prod(pages[1:])
 
 
 def _attention(instruction: Instruction, shapes: list[tuple[int, ...]]) -> float:

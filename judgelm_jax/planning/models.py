@@ -13,7 +13,12 @@ SHAPES = {
     "13b": ModelShape(hidden_size=5120, intermediate_size=13824, num_layers=40, num_heads=40, num_kv_heads=40),
     "33b": ModelShape(hidden_size=6656, intermediate_size=17920, num_layers=60, num_heads=52, num_kv_heads=52),
 }
-WORDS = 32000  # of the vocabulary of LLaMA
+_WORDS = 32000
+
+
+def model_of(shape: ModelShape) -> ModelConfig:
+    """A LLaMA of this shape: its vocabulary, and the ε of its norms."""
+    return dataclasses.replace(shape.with_vocabulary(_WORDS), norm_epsilon=1e-6)
 
 
 def of_checkpoint(name: str) -> tuple[ModelConfig, Tokenizer, TrainConfig]:

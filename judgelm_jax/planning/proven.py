@@ -7,7 +7,7 @@ from pathlib import Path
 from judgelm_jax.errors import InputError
 from judgelm_jax.hardware import GIB
 from judgelm_jax.judging.config import JudgeConfig
-from judgelm_jax.planning.models import SHAPES, WORDS
+from judgelm_jax.planning.models import SHAPES, model_of
 from judgelm_jax.planning.plan import Plan, Question, plan
 from judgelm_jax.planning.topology import Topology, parse
 from judgelm_jax.records import write_atomically
@@ -50,7 +50,7 @@ def question_of(model: str, program: str, topology: Topology, mesh: str) -> Ques
     """What a row asks."""
     training = TrainConfig(model=SHAPES[model]) if program == "train" else None
     judge = None if program == "train" else JudgeConfig(mode=program)
-    return Question(SHAPES[model].with_vocabulary(WORDS), topology, mesh, training, judge)
+    return Question(model_of(SHAPES[model]), topology, mesh, training, judge)
 
 
 def regenerate(file: Path, only: str, say: Callable[[str], None]) -> None:

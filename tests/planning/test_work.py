@@ -154,3 +154,41 @@ def test_no_program_is_refused():
     with pytest.raises(ValueError, match="no compiled program"):
         parse("")
     assert np.isclose(H100.capacity, 0.92 * 80 * 2**30)
+
+
+# As XLA writes them for an H100 and a v5e, cut to what is read.
+CUDNN = """HloModule m
+ENTRY %main (q: bf16[3,64,2,16], k: bf16[3,64,2,16], v: bf16[3,64,2,16]) -> bf16[3,2,64,16] {
+  %q = bf16[3,64,2,16]{3,2,1,0} parameter(0)
+  %k = bf16[3,64,2,16]{3,2,1,0} parameter(1)
+  %v = bf16[3,64,2,16]{3,2,1,0} parameter(2)
+  ROOT %f = bf16[3,2,64,16]{3,1,2,0} custom-call(%q, %k, %v), custom_call_target="__cudnn$fmhaSoftmax", METADATA
+}
+"""
+PAGED = """HloModule m
+ENTRY %main (n: s32[5], q: f32[5,2,4,16], k: bf16[2,30,8,16], v: bf16[2,30,8,16]) -> f32[5,2,4,16] {
+  %n = s32[5]{0} parameter(0)
+  %q = f32[5,2,4,16]{3,2,1,0} parameter(1)
+  %k = bf16[2,30,8,16]{3,2,1,0} parameter(2)
+  %v = bf16[2,30,8,16]{3,2,1,0} parameter(3)
+  ROOT %p = f32[5,2,4,16]{3,2,1,0} custom-call(%n, %q, %k, %v), custom_call_target="tpu_custom_call", METADATA
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "expected"),
+    [
+        # Two products of each of 3 × 2 heads, 64 queries with 64 keys, half of them seen.
+        (
+            CUDNN,
+            'backend_config={"cudnn_fmha_backend_config": {"is_paged_attention": false}}',
+            2 * 2 * 3 * 2 * 64 * 64 * 16 / 2,
+        ),
+        (CUDNN, 'metadata={op_name="jit(step)/transpose/bwd"}', 5 * 2 * 3 * 2 * 64 * 64 * 16 / 2),
+        # Two products of 2 × 4 heads with all of the 30 pages of 8 keys and values.
+        (PAGED, 'metadata={op_name="jit(decode)/while/body/jit(paged_attention)/pallas_call"}', 2 * 2 * 2 * 4 * 30 * 8 * 16),
+    ],
+)
+def test_attention_kernels_count_by_their_shapes(text, says, expected):
+    assert flops(work(parse(text.replace("METADATA", says)), unknown_trips=1)) == expected

@@ -1,11 +1,14 @@
 """One machine, checked and measured: its peak, each kernel against the definition, judging and a training step.
 
 The weights are random. Imports neither grain nor ml_collections nor TensorBoard, so that a bare machine with JAX can run it.
+What fails is a finding, and the others are still measured.
 """
 
 import dataclasses
+import functools
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from judgelm_jax import distributions, laboratory
+from judgelm_jax import distributions, laboratory, memory
 from judgelm_jax.bench import judge_suite, kernel_suite, machine
 from judgelm_jax.bench.checkpoints import model_config
 from judgelm_jax.judging.batching import Prompt
@@ -39,16 +42,19 @@ from judgelm_jax.verdicts import SCORE_STRINGS, LineForm
 # Tokens of a prompt: the 3rd to 97th percentile, in 20 steps, of the prompts of 1,213 judged pairs (Vicuna's reviews) with the
 # LLaMA tokenizer.
 PROMPT_LENGTHS = (393, 479, 502, 532, 552, 566, 587, 609, 631, 656, 684, 710, 754, 793, 829, 875, 934, 993, 1072, 1282)
+MODES = ("scores", "explain", "distribution")
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How much is measured. `prompts`: of the modes scores, explain, distribution; `slots`: of a device, that decode together;
+    """How much is measured. `trained`: models, of which those are trained that the memory holds; `prompts`: of the modes
+    scores, explain, distribution; `lengths`: of how many lengths they are; `slots`: of a device, that decode together;
     `shorter`: what prompt lengths are divided by; `matmul`: the width of a product; `copied`: values of a copy."""
 
     judge: str
-    trained: str
+    trained: tuple[str, ...]
     prompts: tuple[int, int, int]
+    lengths: tuple[int, int, int]
     new_tokens: int
     slots: int
     shorter: int
@@ -61,8 +67,36 @@ class Size:
 
 
 SIZES = {
-    "full": Size("7b", "1b", (256, 64, 64), 128, 32, 1, 8, 2048, kernel_suite.Shapes(8, 2048, 32, 8, 128), 8192, 2**28, 0.2),
-    "tiny": Size("tiny", "tiny", (8, 4, 4), 16, 2, 4, 2, 128, kernel_suite.Shapes(2, 128, 4, 2, 16), 256, 2**20, 0.01),
+    "full": Size(
+        judge="7b",
+        trained=("1b", "7b"),
+        prompts=(256, 64, 64),
+        lengths=(20, 5, 5),
+        new_tokens=128,
+        slots=32,
+        shorter=1,
+        rows=8,
+        length=2048,
+        attention=kernel_suite.Shapes(rows=8, tokens=2048, heads=32, kv_heads=8, width=128),
+        matmul=8192,
+        copied=2**28,
+        seconds=0.2,
+    ),
+    "tiny": Size(
+        judge="tiny",
+        trained=("tiny",),
+        prompts=(8, 4, 4),
+        lengths=(20, 5, 5),
+        new_tokens=16,
+        slots=2,
+        shorter=4,
+        rows=2,
+        length=128,
+        attention=kernel_suite.Shapes(rows=2, tokens=128, heads=4, kv_heads=2, width=16),
+        matmul=256,
+        copied=2**20,
+        seconds=0.01,
+    ),
 }
 
 
@@ -70,42 +104,69 @@ def measure(size: Size, mesh_text: str, dtype: str, rounds: int) -> dict[str, An
     """Everything, in turn; what is known is printed at once.
 
     Returns `peak` (`tflops` and `gbytes_per_second` of one device), `kernels` (`kernel_suite.measure`), `judge` and `train`,
-    whose shares are of the measured peak of all devices; `ok`: no kernel is wrong, and what was computed is finite.
+    whose shares are of the measured peak of all devices; `ok`: nothing failed, no kernel is wrong, and what was computed is
+    finite.
     """
     mesh = make_mesh(MeshConfig.parse(mesh_text))
     flops, bandwidth = machine.matmul_flops(dtype, size.matmul), machine.memory_bandwidth(size.copied)
     print(f"peak of one device: {flops / 1e12:.1f} TFLOP/s in {dtype}, {bandwidth / 1e9:.0f} GB/s", flush=True)
     kernels = kernel_suite.measure(size.attention, dtype, size.seconds)
     print_kernels(kernels)
-    result: dict[str, Any] = {
-        "peak": {"tflops": flops / 1e12, "gbytes_per_second": bandwidth / 1e9},
-        "kernels": kernels,
-        "judge": [],
-    }
     config = model_config(size.judge)
     params = _random_params(config, mesh, dtype)
-    for mode, count in zip(("scores", "explain", "distribution"), size.prompts, strict=True):
-        one = _judge(params, config, mesh, mode, count, size, dtype, rounds)
-        one["share_of_peak"] = one["flops"] / one["seconds"] / (flops * mesh.size)
-        one["share_of_bandwidth"] = one["bytes"] / one["seconds"] / (bandwidth * mesh.size)
-        result["judge"].append(one)
-        print_judging(one)
+    judged = []
+    for number, mode in enumerate(MODES):
+        one = _found(mode, functools.partial(_judge, params, config, mesh, mode, number, size, dtype, rounds))
+        if "failed" not in one:
+            one["share_of_peak"] = one["flops"] / one["seconds"] / (flops * mesh.size)
+            one["share_of_bandwidth"] = one["bytes"] / one["seconds"] / (bandwidth * mesh.size)
+            print_judging(one)
+        judged.append(one)
     peer = _peer(config, size, dtype)
-    if peer is not None:
-        result["peer"] = peer
-        ours = result["judge"][0]
-        rate, own = peer["prompts"] / peer["seconds"], ours["prompts"] / ours["seconds"]
+    if peer is not None and "failed" not in judged[0]:
+        rate, own = peer["prompts"] / peer["seconds"], judged[0]["prompts"] / judged[0]["seconds"]
         print(
             f"PyTorch's generate, one prompt at a time: {rate:.2f} prompts/s; ours, scores: {own:.2f} ({own / rate:.1f}×)",
             flush=True,
         )
     del params
-    result["train"] = _train(model_config(size.trained), mesh, size, dtype, rounds)
-    result["train"]["share_of_peak"] = result["train"]["flops"] / result["train"]["seconds"] / (flops * mesh.size)
-    print_training(result["train"])
-    finite = all(one["finite"] == one["prompts"] for one in result["judge"]) and np.isfinite(result["train"]["losses"]).all()
-    result["ok"] = bool(finite) and all(row.get("ok", True) for row in kernels)
-    return result
+    trained = []
+    for name in size.trained:
+        if not _holds_training(model_config(name), mesh):
+            print(f"train {name}: needs more memory than there is", flush=True)
+            continue
+        one = _found(f"train {name}", functools.partial(_train, model_config(name), mesh, size, dtype, rounds))
+        if "failed" not in one:
+            one["share_of_peak"] = one["flops"] / one["seconds"] / (flops * mesh.size)
+            print_training(name, one)
+        trained.append({"model": name, **one})
+    return {
+        "peak": {"tflops": flops / 1e12, "gbytes_per_second": bandwidth / 1e9},
+        "kernels": kernels,
+        "judge": judged,
+        **({} if peer is None else {"peer": peer}),
+        "train": trained,
+        "ok": all(row.get("ok", True) for row in (*kernels, *judged, *trained)),
+    }
+
+
+def _found(what: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What is measured; `failed`, and why, where a compiler or the device fails."""
+    try:
+        return run()
+    except Exception as error:
+        said = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
+        print(f"{what}: FAILED  {said}", flush=True)
+        return {"failed": said, "ok": False}
+
+
+def _holds_training(config: ModelConfig, mesh: Mesh) -> bool:
+    """Whether the memory of the devices holds masters, moments and gradients, all float32, with a tenth to spare."""
+    room = memory.room_beside({}, mesh, None)
+    needed = (
+        16 * sum(tensor.size for tensor in parameters.declared(config).values()) / (mesh.shape["fsdp"] * mesh.shape["tensor"])
+    )
+    return room is None or 1.1 * needed <= room
 
 
 def _random_params(config: ModelConfig, mesh: Mesh, dtype: str) -> Params:
@@ -114,9 +175,10 @@ def _random_params(config: ModelConfig, mesh: Mesh, dtype: str) -> Params:
 
 
 def _judge(
-    params: Params, config: ModelConfig, mesh: Mesh, mode: str, count: int, size: Size, dtype: str, rounds: int
+    params: Params, config: ModelConfig, mesh: Mesh, mode: str, number: int, size: Size, dtype: str, rounds: int
 ) -> dict[str, Any]:
     """The engine on random prompts, no two of which begin alike; the median of the rounds after one that compiles."""
+    count = size.prompts[number]
     slots = size.slots * mesh.shape["data"] * mesh.shape["fsdp"]
     settings = JudgeConfig(
         mode=mode, dtype=dtype, max_new_tokens=size.new_tokens, batch_size=slots if mode == "explain" else None
@@ -128,7 +190,8 @@ def _judge(
     form = LineForm(END, "", words, 2)
     engine = Engine(params, config, mesh, settings, Trees(tokenizer, mode))
     random = np.random.default_rng(0)
-    lengths = [PROMPT_LENGTHS[index % len(PROMPT_LENGTHS)] // size.shorter for index in range(count)]
+    some = PROMPT_LENGTHS[:: len(PROMPT_LENGTHS) // size.lengths[number]]
+    lengths = [some[index % len(some)] // size.shorter for index in range(count)]
     prompts = [
         Prompt(index, random.integers(3, config.vocab_size, length).astype(np.int32), np.asarray([0, index], np.uint32), form)
         for index, length in enumerate(lengths)
@@ -148,6 +211,7 @@ def _judge(
     return {
         "mode": mode,
         "prompts": count,
+        "ok": finite == count,
         "finite": finite,
         "prompt_tokens": tokens,
         "generated_tokens": generated,
@@ -227,6 +291,7 @@ def _train(config: ModelConfig, mesh: Mesh, size: Size, dtype: str, rounds: int)
         times.append(time.perf_counter() - start)
     return {
         "tokens": tokens.size,
+        "ok": bool(np.isfinite(losses).all()),
         "losses": losses,
         "seconds": float(np.median(times[1:])),
         "compile_seconds": compile_seconds,
@@ -267,11 +332,11 @@ def print_judging(one: dict[str, Any]) -> None:
     )
 
 
-def print_training(one: dict[str, Any]) -> None:
+def print_training(name: str, one: dict[str, Any]) -> None:
     """A line about the step."""
     print(
-        f"\ntrain: {one['tokens']} tokens a step in {one['seconds']:.2f} s: {one['tokens'] / one['seconds']:.0f} tokens/s, "
-        f"{100 * one['share_of_peak']:.1f} % of peak; loss {one['losses'][0]:.3f} to {one['losses'][-1]:.3f}, compiled in "
-        f"{one['compile_seconds']:.1f} s",
+        f"\ntrain {name}: {one['tokens']} tokens a step in {one['seconds']:.2f} s: "
+        f"{one['tokens'] / one['seconds']:.0f} tokens/s, {100 * one['share_of_peak']:.1f} % of peak; "
+        f"loss {one['losses'][0]:.3f} to {one['losses'][-1]:.3f}, compiled in {one['compile_seconds']:.1f} s",
         flush=True,
     )

@@ -1,6 +1,7 @@
 """Each attention backend on this machine against the definition spelled out in float32, on random data: errors and seconds."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,20 @@ class Shapes:
     width: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """What is asked of each backend.
+
+    `inputs`: arrays of the dtype, of these shapes; `program`: of a backend, to be compiled; `flops` of one call, `read`: bytes
+    of the memory where that binds, by shapes and the size of a value; None: not said.
+    """
+
+    inputs: Callable[[Shapes, str], Arrays]
+    program: Callable[[str, Shapes], Callable[..., Any]]
+    flops: Callable[[Shapes], float] | None = None
+    read: Callable[[Shapes, int], float] | None = None
+
+
 def measure(shapes: Shapes, dtype: str, seconds: float) -> list[dict[str, Any]]:
     """Every backend: a forward pass, its gradient, the same with packed documents, one step of decoding over a cache.
 
@@ -37,14 +52,19 @@ def measure(shapes: Shapes, dtype: str, seconds: float) -> list[dict[str, Any]]:
     `bytes_per_second` where the memory binds, `ok`; or `refused`, why the backend does not do this here.
     """
     platform = jax.devices()[0].platform
-    rows: list[dict[str, Any]] = []
-    for backend in ATTENTION_BACKENDS:
-        for what, run in PASSES.items():
-            row: dict[str, Any] = {"backend": backend, "what": what}
-            rows.append(row)
+    rows: dict[tuple[str, str], dict[str, Any]] = {(backend, what): {} for backend in ATTENTION_BACKENDS for what in PASSES}
+    for what, asked in PASSES.items():
+        arrays = asked.inputs(shapes, dtype)
+        with jax.default_matmul_precision("highest"):
+            exact = jax.jit(asked.program("reference", shapes))(*(x.astype(jnp.float32) for x in arrays))
+        for backend in ATTENTION_BACKENDS:
+            row = rows[backend, what]
+            row |= {"backend": backend, "what": what}
             try:
                 attention.refuse(backend, shapes.width, dtype, platform)
-                row |= run(backend, shapes, dtype, seconds)
+                compiled = jax.jit(asked.program(backend, shapes))
+                row["error"] = _error(compiled(*arrays), exact)
+                row["seconds"] = fastest(lambda compiled=compiled, arrays=arrays: compiled(*arrays), seconds)
             except ValueError as error:
                 row["refused"] = str(error)
                 continue
@@ -52,7 +72,11 @@ def measure(shapes: Shapes, dtype: str, seconds: float) -> list[dict[str, Any]]:
                 row |= {"failed": f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}", "ok": False}
                 continue
             row["ok"] = bool(row["error"] <= TOLERANCE[dtype])
-    return rows
+            if asked.flops is not None:
+                row["tflops"] = asked.flops(shapes) / row["seconds"] / 1e12
+            if asked.read is not None:
+                row["bytes_per_second"] = asked.read(shapes, arrays[0].dtype.itemsize) / row["seconds"]
+    return list(rows.values())
 
 
 def _normal(seed: int, dtype: str, *shape: int) -> jax.Array:
@@ -83,52 +107,38 @@ def _error(ours: Any, wanted: Any) -> float:
     return max(errors) if np.isfinite(errors).all() else float("inf")
 
 
-def _compare(
-    run: Callable[..., Any], wanted: Callable[..., Any], arrays: tuple[jax.Array, ...], seconds: float
-) -> dict[str, Any]:
-    compiled = jax.jit(run)
-    with jax.default_matmul_precision("highest"):
-        exact = jax.jit(wanted)(*(x.astype(jnp.float32) for x in arrays))
-    return {"error": _error(compiled(*arrays), exact), "seconds": fastest(lambda: compiled(*arrays), seconds)}
-
-
-def _forward(backend: str, shapes: Shapes, dtype: str, seconds: float, packed: bool = False) -> dict[str, Any]:
+def _forward(backend: str, shapes: Shapes, packed: bool = False) -> Callable[..., jax.Array]:
     segments = _segments(shapes) if packed else None
-    run = _attend(backend, segments)
-    result = _compare(run, _attend("reference", segments), _inputs(shapes, dtype), seconds)
-    return result if packed else result | {"tflops": _flops(shapes) / result["seconds"] / 1e12}
+    return lambda q, k, v: attention.attend(q, k, v, None, backend, segments)
 
 
-def _gradient(backend: str, shapes: Shapes, dtype: str, seconds: float, packed: bool = False) -> dict[str, Any]:
-    segments = _segments(shapes) if packed else None
-
-    def gradient(attend: Callable[..., jax.Array]) -> Callable[..., Any]:
-        return jax.grad(lambda q, k, v: jnp.cos(attend(q, k, v).astype(jnp.float32)).sum(), argnums=(0, 1, 2))
-
-    result = _compare(
-        gradient(_attend(backend, segments)), gradient(_attend("reference", segments)), _inputs(shapes, dtype), seconds
-    )
-    return result if packed else result | {"tflops": 3.5 * _flops(shapes) / result["seconds"] / 1e12}
+def _gradient(backend: str, shapes: Shapes, packed: bool = False) -> Callable[..., Any]:
+    attend = _forward(backend, shapes, packed)
+    return jax.grad(lambda q, k, v: jnp.cos(attend(q, k, v).astype(jnp.float32)).sum(), argnums=(0, 1, 2))
 
 
-def _decode(backend: str, shapes: Shapes, dtype: str, seconds: float) -> dict[str, Any]:
-    """One token of each row over the second layer of a cache of two, each row at its own length."""
+def _cache(shapes: Shapes, dtype: str) -> Arrays:
+    """One token of each row, and a cache of two layers."""
     cache = (2, shapes.rows, shapes.kv_heads, shapes.tokens, shapes.width)
     q = _normal(3, dtype, shapes.rows, 1, shapes.heads, shapes.width)
-    used = jnp.asarray(np.linspace(1, shapes.tokens, shapes.rows), jnp.int32)
-    mask = (jnp.arange(shapes.tokens)[None] < used[:, None])[:, None]
-
-    def run(q: jax.Array, k: jax.Array, v: jax.Array, own: str = backend) -> jax.Array:
-        return attention.attend_cache(q, k, v, jnp.int32(1), mask, used, own)
-
-    arrays = (q, _normal(4, dtype, *cache), _normal(5, dtype, *cache))
-    result = _compare(run, lambda q, k, v: run(q, k, v, "reference"), arrays, seconds)
-    read = 2 * int(used.sum()) * shapes.kv_heads * shapes.width * arrays[1].dtype.itemsize
-    return result | {"bytes_per_second": read / result["seconds"]}
+    return q, _normal(4, dtype, *cache), _normal(5, dtype, *cache)
 
 
-def _attend(backend: str, segments: jax.Array | None) -> Callable[..., jax.Array]:
-    return lambda q, k, v: attention.attend(q, k, v, None, backend, segments)
+def _used(shapes: Shapes) -> np.ndarray:
+    """Slots of the cache that each row has used, from 1 to all."""
+    return np.linspace(1, shapes.tokens, shapes.rows).astype(np.int32)
+
+
+def _decode(backend: str, shapes: Shapes) -> Callable[..., jax.Array]:
+    """One token of each row over the second layer of the cache, each row at its own length."""
+    used = _used(shapes)
+    mask = (np.arange(shapes.tokens)[None] < used[:, None])[:, None]
+    return lambda q, k, v: attention.attend_cache(q, k, v, jnp.int32(1), jnp.asarray(mask), jnp.asarray(used), backend)
+
+
+def _read(shapes: Shapes, itemsize: int) -> float:
+    """Bytes of the used slots, of keys and values."""
+    return 2 * int(_used(shapes).sum()) * shapes.kv_heads * shapes.width * itemsize
 
 
 def _flops(shapes: Shapes) -> float:
@@ -136,15 +146,16 @@ def _flops(shapes: Shapes) -> float:
     return 2 * shapes.rows * shapes.heads * shapes.width * shapes.tokens**2
 
 
-def _packed(run: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    return lambda *arguments: run(*arguments, packed=True)
+def _gradient_flops(shapes: Shapes) -> float:
+    """Two products forward, five backward."""
+    return 3.5 * _flops(shapes)
 
 
 # What is asked of each backend, by name.
-PASSES: dict[str, Callable[..., dict[str, Any]]] = {
-    "forward": _forward,
-    "gradient": _gradient,
-    "forward, packed": _packed(_forward),
-    "gradient, packed": _packed(_gradient),
-    "decode": _decode,
+PASSES: dict[str, Pass] = {
+    "forward": Pass(_inputs, _forward, flops=_flops),
+    "gradient": Pass(_inputs, _gradient, flops=_gradient_flops),
+    "forward, packed": Pass(_inputs, functools.partial(_forward, packed=True)),
+    "gradient, packed": Pass(_inputs, functools.partial(_gradient, packed=True)),
+    "decode": Pass(_cache, _decode, read=_read),
 }

@@ -116,7 +116,9 @@ def test_a_machine_is_measured_and_a_wrong_kernel_ends_the_run(tmp_path, capsys,
     assert {row["backend"] for row in result["kernels"] if "refused" in row} == {"cudnn", "pallas", "splash"}
     assert [one["mode"] for one in result["judge"]] == ["scores", "explain", "distribution"]
     assert all(one["programs_after_warm_up"] == 0 and one["finite"] == one["prompts"] for one in result["judge"])
-    assert result["train"]["losses"][1] < result["train"]["losses"][0]
+    (trained,) = result["train"]
+    assert trained["model"] == "tiny"
+    assert trained["losses"][1] < trained["losses"][0]
     printed = capsys.readouterr().out
     assert printed.count("WRONG") == 5
     assert "not here: splash" in printed

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.records import Record, question_identity
+from judgelm_jax.records import Record, check_reference, question_identity
 
 LAST, ALL = "last", "all"
 TURNS = (LAST, ALL)
@@ -37,9 +37,12 @@ class Rendered:
 
 
 def check_conversations(record: Record) -> None:
-    """Raises an `InputError` without place where a record does not have two chats."""
+    """Raises an `InputError` without place where a record does not have two chats, or its reference is no text."""
     question_identity(record)
     turns_of(record)
+    if "conversation_3" in record:
+        raise InputError("there are 3 conversations or more where 2 are judged; remove 'conversation_3' and those after it")
+    check_reference(record)
 
 
 def turns_of(record: Record) -> tuple[str, list[Turn]]:

@@ -34,7 +34,8 @@ DECIDE = flags.DEFINE_enum(
     "decide",
     "winner",
     list(DECISIONS),
-    "how a distribution over the scores of a pair names a winner, as in judgelm-evaluate.",
+    "how a distribution over scores says who is better: of pairs as in judgelm-evaluate; more answers are compared by their "
+    "scores, with mean by their expected scores.",
     flag_values=FLAGS,
 )
 SEED = flags.DEFINE_integer("seed", 0, "of the resampling", flag_values=FLAGS)
@@ -57,6 +58,7 @@ def main() -> None:
         check_folder(Path(REPORT.value), OVERWRITE.value)
 
     from judgelm_jax.evaluation.ranking.comparisons import read_comparisons
+    from judgelm_jax.evaluation.ranking.positions import count_positions
     from judgelm_jax.evaluation.ranking.ranking import rank
     from judgelm_jax.evaluation.ranking.text import in_words, table
 
@@ -64,6 +66,9 @@ def main() -> None:
     ranking: dict[str, Any] = {**rank(read.rows, CONTROL.value, SEED.value), "undecided": read.undecided}
     if read.orders.pairs():
         ranking["orders"] = dataclasses.asdict(read.orders) | {"follow_position": read.orders.follow_position()}
+    positions = count_positions(row for path in inputs for _, row in read_jsonl(path))
+    if positions.records:
+        ranking["positions"] = dataclasses.asdict(positions) | {"follow_position": positions.follow_position()}
     if BY.value:
         values = sorted({row.group for row in read.rows if row.group is not None})
         ranking["by"] = BY.value

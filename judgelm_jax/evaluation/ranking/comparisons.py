@@ -55,7 +55,8 @@ def read_comparisons(
       paths: judgments of pairs (by their `winner`) or of several answers (by their `scores`).
       cluster: the field whose equal values mark judgments that are not independent; a judgment without it is its own.
       by: a field to split by.
-      parser, decide: how a judgment of a pair names its winner, see `read_predictions`.
+      parser, decide: how a judgment of a pair names its winner, see `read_predictions`. Several answers are compared by their
+        `scores`, or with `decide="mean"` by their `expected_scores`.
 
     Raises:
       InputError: a row without the models' names, with the same model twice, with an answer that is no text, or without the
@@ -75,7 +76,7 @@ def read_comparisons(
         games += [(row.forward, row.reversed) for row in pairs.values() if row.forward and row.reversed]
         for line, row in read_jsonl(path):
             try:
-                results = list(_results(row, winners))
+                results = list(_results(row, winners, decide))
                 undecided += not results
                 rows.extend(_comparison(row, first, second, result, cluster, by) for first, second, result in results)
             except InputError as error:
@@ -98,7 +99,7 @@ def name_two_models(judgments: Iterable[Record]) -> bool:
     return len(found) > 1
 
 
-def _results(row: Record, winners: dict[str, int | None]) -> Iterator[tuple[int, int, float]]:
+def _results(row: Record, winners: dict[str, int | None], decide: str) -> Iterator[tuple[int, int, float]]:
     """The numbers of two answers (from 1) and the result of the first of them, for every two answers of a judgment."""
     count = len(_answers(row))
     if count < 2:
@@ -108,11 +109,14 @@ def _results(row: Record, winners: dict[str, int | None]) -> Iterator[tuple[int,
         if winner is not None:
             yield 1, 2, {1: 1.0, 2: 0.0, 0: 0.5}[winner]
         return
-    scores = row.get("scores")
-    if scores is None:
+    if row.get("scores") is None:
         return
+    if decide != "winner" and "expected_scores" not in row:
+        raise InputError(f"--decide={decide} needs 'expected_scores', which `judgelm-judge --mode=distribution` writes")
+    field = "expected_scores" if decide == "mean" else "scores"
+    scores = row[field]
     if not (isinstance(scores, list) and len(scores) == count and all(map(_is_score, scores))):
-        raise InputError(f"scores is {scores!r}; it must be a list of {count} numbers")
+        raise InputError(f"{field} is {scores!r}; it must be a list of {count} numbers")
     for first, second in itertools.combinations(range(count), 2):
         if scores[first] is not None and scores[second] is not None:
             difference = scores[first] - scores[second]

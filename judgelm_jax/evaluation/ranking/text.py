@@ -19,7 +19,8 @@ def in_words(ranking: dict[str, Any]) -> str:
     else:
         unsure = [name for name in models[1:] if ranking["above"][best][name] < SURE]
         verdict = f"{best} looks best, but that is not sure: {sure}; {_listed(unsure)} may be as good."
-    notes = [_orders_words(ranking["orders"])] if "orders" in ranking else []
+    told = {"orders": _orders_words, "positions": _positions_words}
+    notes = [words(ranking[field]) for field, words in told.items() if field in ranking]
     if ranking["bounded"]:
         notes.append(
             "Some models never lost or never won, so their strengths are bounded by a virtual tie with each other model."
@@ -30,14 +31,23 @@ def in_words(ranking: dict[str, Any]) -> str:
         pair = ranking["next_comparisons"][0]
         needed = "" if pair["needed"] is None else f" (about {pair['needed']} more would settle it, if they are as they look)"
         notes.append(f"Comparing {pair['models'][0]} with {pair['models'][1]} would help most{needed}.")
-    warned = "orders" in ranking and ranking["orders"]["follow_position"]
-    return " ".join([notes[0], verdict, *notes[1:]] if warned else [verdict, *notes])
+    warnings = [note for note in notes if note.endswith(FOLLOWS_POSITION)]
+    return " ".join([*warnings, verdict, *(note for note in notes if note not in warnings)])
 
 
 def _orders_words(orders: dict[str, Any]) -> str:
     pairs = sum(orders[name] for name in ("same", "first", "second", "undecided"))
     line = f"With the answers exchanged the judge names the same winner in {percent(orders['same'] / pairs)} of {pairs} pairs."
     return f"{line} {FOLLOWS_POSITION}" if orders["follow_position"] else line
+
+
+def _positions_words(found: dict[str, Any]) -> str:
+    line = (
+        f"Of {found['records']} records that were shown in several orders, the same answers are best in all of them in "
+        f"{percent(found['same_answers'] / found['records'])}, and the same position in "
+        f"{percent(found['same_position'] / found['records'])}."
+    )
+    return f"{line} {FOLLOWS_POSITION}" if found["follow_position"] else line
 
 
 def table(ranking: dict[str, Any]) -> str:

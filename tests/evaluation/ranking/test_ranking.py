@@ -246,3 +246,25 @@ def test_decide_names_the_winner_of_distributions(tmp_path, capsys):
     plain = write(tmp_path / "plain.jsonl", [judgment()])
     assert run(rank_command.main, rank_command.FLAGS, "rank", [f"--judgments={plain}", "--decide=mean"]) == 2
     assert "plain.jsonl:1: --decide=mean needs" in capsys.readouterr().err
+
+
+def test_decide_takes_the_scores_of_several_answers(tmp_path, capsys):
+    def several(**fields):
+        row = judgment(answer3_body="c", answer3_model_id="gamma", order="arrangements", scores=[6, 4, 6], **fields)
+        del row["winner"]
+        return row
+
+    path = write(tmp_path / "j.jsonl", [several(expected_scores=[5.1, 5.2, 5.3])])
+    by_scores = [("alpha", "beta", 1.0), ("alpha", "gamma", 0.5), ("beta", "gamma", 0.0)]
+    by_means = [("alpha", "beta", 0.0), ("alpha", "gamma", 0.0), ("beta", "gamma", 0.0)]
+    for decide, expected in (("winner", by_scores), ("mode", by_scores), ("mean", by_means)):
+        found = read_comparisons([path], decide=decide).rows
+        assert [(row.first, row.second, row.result) for row in found] == expected
+    plain = write(tmp_path / "plain.jsonl", [several()])
+    assert len(read_comparisons([plain]).rows) == 3
+    for decide in ("mean", "mode"):
+        assert run(rank_command.main, rank_command.FLAGS, "rank", [f"--judgments={plain}", f"--decide={decide}"]) == 2
+        assert f"plain.jsonl:1: --decide={decide} needs" in capsys.readouterr().err
+    wrong = write(tmp_path / "wrong.jsonl", [several(expected_scores=[5.1, 5.2])])
+    with pytest.raises(InputError, match=r"wrong\.jsonl:1: expected_scores is .* a list of 3 numbers"):
+        read_comparisons([wrong], decide="mean")

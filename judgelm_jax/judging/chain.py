@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from judgelm_jax.judging import line_tree
-from judgelm_jax.judging.constrained_decoding import PROMPT_END_TOKENS
 from judgelm_jax.judging.line_tree import LineTree
 from judgelm_jax.judging.segments import Segments
 from judgelm_jax.model import attention, decoder, parameters, views
@@ -57,7 +56,7 @@ def build(segments: Segments, count: int) -> ScoreChain:
 
     def tree(values: tuple[tuple[int, ...], ...]) -> LineTree:
         followed = [(*ids, token) for ids in values for token in followers]
-        return line_tree.of_sequences([*values, *followed, *((*ids, *segments.newline) for ids in values)], segments.end)
+        return line_tree.of_sequences([*values, *followed, *((*ids, *segments.newline) for ids in values)], segments.prompt_end)
 
     most = max(map(len, (*segments.first, *segments.later)))
     sizes = np.array([[len(ids) for ids in values] for values in (segments.first, segments.later)], np.int32)
@@ -73,7 +72,7 @@ def build(segments: Segments, count: int) -> ScoreChain:
         written,
         sizes,
         longest=int(sizes[0].max() + (count - 1) * sizes[1].max()) + len(segments.newline),
-        prompt_end=segments.end[-PROMPT_END_TOKENS:],
+        prompt_end=segments.prompt_end,
     )
 
 

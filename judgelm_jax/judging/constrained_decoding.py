@@ -13,16 +13,13 @@ import numpy as np
 
 from judgelm_jax import prompts
 from judgelm_jax.errors import InputError
-from judgelm_jax.judging.segments import Segments
+from judgelm_jax.judging.segments import Segments, end_of_prompts
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.tokenization import Tokenizer
 
-# Every prompt of a form ends with the same text, so the lines are tokenized behind it; its last tokens are compared with each
-# prompt's.
-PROMPT_END_TOKENS = 4
 Position = tuple[int, tuple[int, ...]]
 NOT_FINITE = -2  # in place of a token: the model computed logits that are no numbers
 
@@ -54,7 +51,7 @@ def build(tokenizer: Tokenizer, lines: Iterable[str], end: str = prompts.END) ->
     Raises:
       InputError: the tokenizer merges the end of the prompt with a line, so that no line could follow a prompt.
     """
-    end_ids, tokenized = tokenize_lines(tokenizer, lines, end)
+    tokenized = tokenize_lines(tokenizer, lines, end)
     trie: dict = {}
     for ids in tokenized:
         node = trie
@@ -66,7 +63,7 @@ def build(tokenizer: Tokenizer, lines: Iterable[str], end: str = prompts.END) ->
         signature = tuple(sorted((token, fold(child)) for token, child in node.items()))
         return nodes.setdefault(signature, len(nodes))
 
-    return _as_arrays(nodes, fold(trie), max(map(len, tokenized)), end_ids)
+    return _as_arrays(nodes, fold(trie), max(map(len, tokenized)), end_of_prompts(tokenizer, end))
 
 
 def compose(segments: Segments, count: int) -> ScoreTree:
@@ -101,30 +98,37 @@ def compose(segments: Segments, count: int) -> ScoreTree:
     for segment in range(count, -1, -1):  # from the end on, so that no chain of calls is longer than a word
         root = fold(frozenset([(segment, ())]))
     longest = max(map(len, segments.first)) + (count - 1) * max(map(len, segments.later)) + len(segments.newline)
-    return _as_arrays(nodes, root, longest, segments.end)
+    return _as_arrays(nodes, root, longest, segments.prompt_end)
 
 
-def _as_arrays(nodes: dict[tuple, int], root: int, longest: int, end_ids: Sequence[int]) -> ScoreTree:
+def _as_arrays(nodes: dict[tuple, int], root: int, longest: int, prompt_end: tuple[int, ...]) -> ScoreTree:
     choices = max(map(len, nodes))
     tokens = np.full((len(nodes), choices), -1, np.int32)
     children = np.zeros((len(nodes), choices), np.int32)
     for signature, number in nodes.items():
         for choice, (token, child) in enumerate(signature):
             tokens[number, choice], children[number, choice] = token, child
-    return ScoreTree(tokens, children, root, longest, tuple(end_ids[-PROMPT_END_TOKENS:]))
+    return ScoreTree(tokens, children, root, longest, prompt_end)
 
 
-def tokenize_lines(tokenizer: Tokenizer, lines: Iterable[str], end: str) -> tuple[list[int], list[list[int]]]:
-    """The ids of the text with which a prompt ends, and those of each line behind it.
+def tokenize_lines(tokenizer: Tokenizer, lines: Iterable[str], end: str) -> list[list[int]]:
+    """The ids of each line behind the text with which a prompt ends.
 
     Raises:
-      InputError: the tokenizer merges the end of the prompt with a line, so that no line could follow a prompt.
+      InputError: the tokenizer merges the end of the prompt with a line, so that no line could follow a prompt; or it cannot
+        write a line.
     """
-    end_ids = tokenizer.encode(end)
-    tokenized = tokenizer.encode_batch([end + line for line in lines])
-    if any(ids[: len(end_ids)] != end_ids for ids in tokenized):
-        raise InputError("the tokenizer merges the end of the prompt with the first score; this tokenizer cannot be used")
-    return end_ids, [ids[len(end_ids) :] for ids in tokenized]
+    listed, end_ids = list(lines), tokenizer.encode(end)
+    tokenized = tokenizer.encode_batch([end + line for line in listed])
+    for line, ids in zip(listed, tokenized, strict=True):
+        if ids[: len(end_ids)] != end_ids:
+            raise InputError(
+                f"the tokenizer merges the end of the prompt, {end[-20:]!r}, with the verdict {line.strip()!r}; a template of "
+                "yours must not end in a space or within a word, else take a model with another tokenizer"
+            )
+        if tokenizer.decode(ids[len(end_ids) :]).split() != line.split():
+            raise InputError(f"the tokenizer cannot write the verdict {line.strip()!r}; choose words that it knows")
+    return [ids[len(end_ids) :] for ids in tokenized]
 
 
 def decode(

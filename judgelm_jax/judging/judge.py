@@ -105,7 +105,7 @@ class Judge:
         device_mesh = mesh if isinstance(mesh, Mesh) else sharding.make_mesh(MeshConfig.parse(mesh))
         with memory.explained(lambda: f"the weights of {source} do not fit; split them over more devices (--mesh=tensor:2)"):
             params = checkpoint.load_unstacked(parameters.param_shardings(config, device_mesh), settings.dtype)
-        engine = Engine(params, config, device_mesh, settings, Trees(tokenizer, settings.mode))
+        engine = Engine(params, config, device_mesh, settings, Trees(tokenizer, settings.mode, settings.preset))
         return Judge(engine, tokenizer, settings, model_id, source, chat_template)
 
     def asked(self, settings: JudgeConfig) -> "Judge":
@@ -123,7 +123,7 @@ class Judge:
                     )
                 if kind_of(settings.kind, settings.preset, settings.turns).chat and self._chat_template is None:
                     raise InputError(f"the preset {settings.preset!r} needs the chat template: load the judge with this preset")
-                trees = Trees(self.tokenizer, settings.mode)
+                trees = Trees(self.tokenizer, settings.mode, settings.preset)
                 engine = Engine({}, self.engine.config, self.engine.mesh, settings, trees)
                 engine.params = self.engine.params
                 found = Judge(engine, self.tokenizer, settings, self.model_id, self.source, self._chat_template, self._shared)
@@ -311,9 +311,8 @@ class Judge:
                 )
             prepared.verdicts[number] = verdicts.overflow_verdict(order)
             return
-        end = self.engine.trees.of(form).prompt_end
-        if self.kind.answering.marker is None and tuple(fitted.ids[len(fitted.ids) - len(end) :]) != end:
-            raise AssertionError("a prompt does not end in the tokens behind which the score lines were tokenized")
+        if self.kind.answering.marker is None:
+            self.engine.trees.check_end(form, fitted.ids, identity(record))
         parts = (self.settings.seed, identity(record), name_of(order), *([shown.case] if shown.case else []))
         key = sampling_key(*parts)
         prepared.shown[number] = dataclasses.replace(shown, removed=in_own_order(fitted.removed, order), form=form)

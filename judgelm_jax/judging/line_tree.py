@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from judgelm_jax import prompts
-from judgelm_jax.judging.constrained_decoding import PROMPT_END_TOKENS, tokenize_lines
+from judgelm_jax.judging.constrained_decoding import tokenize_lines
+from judgelm_jax.judging.segments import end_of_prompts
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.config import ModelConfig
@@ -60,12 +61,11 @@ def build(tokenizer: Tokenizer, lines: Sequence[str], end: str = prompts.END) ->
     Raises:
       InputError: the tokenizer merges the end of the prompt with a line.
     """
-    end_ids, tokenized = tokenize_lines(tokenizer, lines, end)
-    return of_sequences(tokenized, end_ids)
+    return of_sequences(tokenize_lines(tokenizer, lines, end), end_of_prompts(tokenizer, end))
 
 
-def of_sequences(tokenized: Sequence[Sequence[int]], end_ids: Sequence[int]) -> LineTree:
-    """The tree of these sequences of ids, each behind the end of a prompt."""
+def of_sequences(tokenized: Sequence[Sequence[int]], prompt_end: tuple[int, ...]) -> LineTree:
+    """The tree of these sequences of ids, each behind a prompt that ends in these."""
     longest = max(map(len, tokenized))
     nodes: dict[tuple[int, ...], int] = {(): -1}
     edges: dict[tuple[int, ...], int] = {}
@@ -88,7 +88,7 @@ def of_sequences(tokenized: Sequence[Sequence[int]], end_ids: Sequence[int]) -> 
         edge_tokens=np.array([begin[-1] for begin in edges], np.int32),
         paths=np.array([path + [len(edges)] * (longest - len(path)) for path in paths], np.int32),
         longest=longest,
-        prompt_end=tuple(end_ids[-PROMPT_END_TOKENS:]),
+        prompt_end=prompt_end,
     )
 
 

@@ -109,7 +109,7 @@ def check_room(job: Job, settings: JudgeConfig, checked: CheckedInput, tokenizer
     words = distributions.grid(settings.score_grid) if settings.mode == "distribution" else kind.scores
     response = settings.max_new_tokens
     if settings.mode != "explain":
-        response = Trees(tokenizer, settings.mode).of(kind.form(bare, words)).longest
+        response = Trees(tokenizer, settings.mode, settings.preset).of(kind.form(bare, words)).longest
     needed = len(tokenizer.encode(kind.prompt(bare, bare.answers))) + (tokenizer.bos_id is not None) + response
     if most and needed > context:
         raise InputError(

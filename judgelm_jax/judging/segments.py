@@ -8,6 +8,11 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.tokenization import Tokenizer
 from judgelm_jax.verdicts import LineForm
 
+# Every prompt of a form ends with the same text, so lines are tokenized behind it; its last ids are compared with those of each
+# prompt.
+PROMPT_END_TOKENS = 4
+# What may stand before that text: a tokenizer may write its beginning as it fits.
+_BEFORE = ("a", "a ", "a.", "1", "\n", "é")
 _SAMPLES = 500  # whole lines that are tokenized to see whether their segments are theirs
 
 
@@ -16,13 +21,22 @@ class Segments:
     """The ids of the parts of a line. Put one behind the other they are those of the whole line.
 
     `first`: of each word as the first score. `later`: of each word as a further one, with the space before it. `newline`: of
-    the end. `end`: of the text with which a prompt ends.
+    the end. `prompt_end`: those with which every prompt must end.
     """
 
     first: tuple[tuple[int, ...], ...]
     later: tuple[tuple[int, ...], ...]
     newline: tuple[int, ...]
-    end: tuple[int, ...]
+    prompt_end: tuple[int, ...]
+
+
+def end_of_prompts(tokenizer: Tokenizer, end: str) -> tuple[int, ...]:
+    """The last ids, at most `PROMPT_END_TOKENS`, that a text has behind whatever comes before it."""
+    alone, *behind = tokenizer.encode_batch([end, *(before + end for before in _BEFORE)])
+    from_the_end = zip(*map(reversed, (alone, *behind)), strict=False)
+    common = sum(1 for _ in itertools.takewhile(lambda ids: len(set(ids)) == 1, from_the_end))
+    kept = min(common or len(alone), PROMPT_END_TOKENS)  # where nothing is sure, all is asked for
+    return tuple(alone[len(alone) - kept :])
 
 
 def segments(tokenizer: Tokenizer, form: LineForm) -> Segments:
@@ -40,7 +54,7 @@ def segments(tokenizer: Tokenizer, form: LineForm) -> Segments:
         tuple(ids[len(end) :] for ids in firsts),
         tuple(ids[len(one) :] for ids in laters),
         with_newline[len(one) :],
-        end,
+        end_of_prompts(tokenizer, form.end),
     )
     drawn = random.Random(0)
     numbers = [*itertools.product(range(len(form.words)), repeat=2)]

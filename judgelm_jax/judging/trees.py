@@ -1,10 +1,14 @@
 """The lines that may follow prompts, as trees of a tokenizer's tokens: one for each form, built when it is first asked for."""
 
+from collections.abc import Sequence
+
+from judgelm_jax.errors import InputError
 from judgelm_jax.judging import chain, constrained_decoding, line_tree
 from judgelm_jax.judging.chain import ScoreChain
 from judgelm_jax.judging.constrained_decoding import ScoreTree
 from judgelm_jax.judging.line_tree import LineTree
 from judgelm_jax.judging.segments import segments
+from judgelm_jax.presets import JUDGELM
 from judgelm_jax.tokenization import Tokenizer
 from judgelm_jax.verdicts import LineForm
 
@@ -19,20 +23,33 @@ _MOST_LISTED = 20_000
 class Trees:
     """The trees of one tokenizer and mode, by form."""
 
-    def __init__(self, tokenizer: Tokenizer, mode: str):
-        """`mode`: of `JudgeConfig`. In `distribution` there are `LineTree`s and `ScoreChain`s, else `ScoreTree`s."""
+    def __init__(self, tokenizer: Tokenizer, mode: str, preset: str = JUDGELM):
+        """`mode`, `preset`: of `JudgeConfig`. In `distribution` there are `LineTree`s and `ScoreChain`s, else `ScoreTree`s."""
         self._tokenizer, self._mode = tokenizer, mode
+        self._place = "" if preset == JUDGELM else f"--preset={preset}: "
         self._trees: dict[LineForm, Tree] = {}
 
     def of(self, form: LineForm) -> Tree:
         """The tree of these lines.
 
         Raises:
-          InputError: the tokenizer merges the end of the prompt with a line.
+          InputError: the tokenizer merges the end of the prompt with a line, or cannot write one.
         """
         if form not in self._trees:
-            self._trees[form] = self._build(form)
+            try:
+                self._trees[form] = self._build(form)
+            except InputError as error:
+                raise InputError(f"{self._place}{error}") from error
         return self._trees[form]
+
+    def check_end(self, form: LineForm, ids: Sequence[int], record: str) -> None:
+        """Raises an `InputError` where the prompt of a record does not end in the ids behind which lines were tokenized."""
+        end = self.of(form).prompt_end
+        if tuple(ids[len(ids) - len(end) :]) != end:
+            raise InputError(
+                f"{self._place}the tokenizer merges the end of the prompt, {form.end[-20:]!r}, with what the record {record!r} "
+                "has before it; let more text follow the last placeholder of the template"
+            )
 
     def _build(self, form: LineForm) -> Tree:
         lines = len(form.words) ** form.count

@@ -7,6 +7,7 @@ from judgelm_jax import prompts, verdicts
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import constrained_decoding
 from judgelm_jax.judging.segments import segments
+from judgelm_jax.judging.trees import Trees
 from judgelm_jax.tokenization import load_tokenizer
 from judgelm_jax.verdicts import LineForm
 
@@ -126,3 +127,21 @@ def test_a_tokenizer_that_merges_prompt_and_score_is_refused(tmp_path):
     assert len(tokenizer.encode(":8")) == 1
     with pytest.raises(InputError, match="merges the end of the prompt"):
         constrained_decoding.build(tokenizer, LINES)
+
+
+@pytest.mark.parametrize("unknown", [None, "<unk>"])
+@pytest.mark.parametrize("words", [("8", "\u4e2d"), ("\u4e2d", "\u6587"), ("8", "9\u4e2d")])
+def test_words_that_the_tokenizer_does_not_know_are_refused(tmp_path, unknown, words):
+    """A tokenizer without bytes leaves them out, or writes one token for all."""
+    trained = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=unknown))
+    trained.decoder = tokenizers.decoders.Fuse()
+    alphabet = [chr(code) for code in range(32, 127)] + ["\n"]
+    special = ["</s>", *([unknown] if unknown else [])]
+    trained.train_from_iterator([], tokenizers.trainers.BpeTrainer(initial_alphabet=alphabet, special_tokens=special))
+    trained.save(str(tmp_path / "tokenizer.json"))
+    known = Trees(load_tokenizer(tmp_path), "distribution", "mine.toml").of(LineForm(" so:", " ", ("8", "9"), 1))
+    assert len(known.paths) == 2
+    for mode in ("scores", "distribution"):
+        trees = Trees(load_tokenizer(tmp_path), mode, "mine.toml")
+        with pytest.raises(InputError, match=r"--preset=mine.toml: the tokenizer cannot write the verdict '9?\u4e2d'; choose"):
+            trees.of(LineForm(" so:", " ", words, 1))

@@ -134,6 +134,22 @@ def test_a_verdict_behind_a_reason(folder, one_device, model, tmp_path):
         assert sum(row["probabilities"].values()) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("end", [" so:", "so:", "?", "\nAnswer:", ". The better one is number"])
+def test_a_verdict_may_stand_behind_a_short_text(folder, one_device, model, tmp_path, end):
+    """The tokens of its beginning depend on what the answer before it ends with."""
+    preset = written(tmp_path, f'template = """{{question}} {{answer1}} {{answer2}}{end}"""\n[labels]\n"9" = 1\n"2" = 2\n')
+    judge = load(folder, one_device, preset=preset, mode="distribution")
+    records = [RECORDS[0] | {"question_id": n, "answer2_body": text} for n, text in enumerate(("No.", "al", "1 ", "", "x\n"))]
+    for row, prompt in zip(judge.judge(records), judge.prepare(list(enumerate(records)), {}, None).prompts, strict=True):
+        text = f"{RECORDS[0]['question_body']} {RECORDS[0]['answer1_body']} {row.row['answer2_body']}{end}"
+        whole = [judge.tokenizer.encode(f"{text}{word}\n") for word in ("9", "2")]
+        ids = judge.tokenizer.encode(text)
+        assert prompt.ids.tolist() == [judge.tokenizer.bos_id, *ids]
+        assert all(found[: len(ids)] == ids for found in whole)
+        first, second = softmax([log_probability(model, prompt.ids, found[len(ids) :]) for found in whole])
+        assert row.probabilities == pytest.approx({"0": 0, "1": first, "2": second}, abs=1e-4)
+
+
 def test_a_free_text_is_read_behind_its_last_marker(folder, one_device, tmp_path):
     judge = load(folder, one_device, preset=written(tmp_path, AFTER), mode="explain", max_new_tokens=8)
     (judgment,) = judge.judge(RECORDS[:1])

@@ -14,6 +14,7 @@ from judgelm_jax import laboratory, prompts, verdicts
 from judgelm_jax.data.augmentation import augment
 from judgelm_jax.data.training_file import check_training_file
 from judgelm_jax.judging import constrained_decoding
+from judgelm_jax.judging.segments import PROMPT_END_TOKENS
 from judgelm_jax.laboratory import facts, recipe, vocabulary
 from judgelm_jax.tokenization import load_tokenizer
 from judgelm_jax.training_config import DataConfig, check
@@ -175,9 +176,7 @@ def test_a_prompt_takes_about_25_tokens_and_is_a_prefix_of_prompt_and_target(tra
         assert len(ids) <= (27 + 2 * 2 if number % 2 == 0 else 34 + 2 * 2)
         longest = max(longest, len(whole) + 2)  # and BOS and EOS
     assert longest == recipe.get_config().data.length  # as short as fits
-    assert constrained_decoding.build(tokenizer, verdicts.score_lines(2)).prompt_end == tuple(
-        ids[-constrained_decoding.PROMPT_END_TOKENS :]
-    )
+    assert constrained_decoding.build(tokenizer, verdicts.score_lines(2)).prompt_end == tuple(ids[-PROMPT_END_TOKENS:])
 
 
 def test_words_and_sentences_are_single_tokens(folder):

@@ -15,7 +15,6 @@ class Asked:
       command: its name.
       coordinator, processes, process: HOST:PORT of process 0, how many there are, which this is; None: the cluster says.
       seconds: how long the processes wait for each other.
-      preemption: SIGTERM is told to all by JAX's service, so that they agree on the step after which they stop.
     """
 
     command: str
@@ -23,7 +22,6 @@ class Asked:
     processes: int | None = None
     process: int | None = None
     seconds: float = 120.0
-    preemption: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,18 +47,11 @@ class ProcessFlags:
         """Whether this is one of several processes."""
         return self.distributed.value or self.coordinator.value is not None
 
-    def asked(self, command: str, preemption: bool = False) -> Asked | None:
+    def asked(self, command: str) -> Asked | None:
         """What `processes.together` takes."""
         if not self.several:
             return None
-        return Asked(
-            command,
-            self.coordinator.value,
-            self.processes.value,
-            self.process.value,
-            self.join_timeout.value,
-            preemption,
-        )
+        return Asked(command, self.coordinator.value, self.processes.value, self.process.value, self.join_timeout.value)
 
 
 def define(flag_values: flags.FlagValues) -> ProcessFlags:

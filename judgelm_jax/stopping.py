@@ -34,21 +34,19 @@ class Stopping:
         self._command, self._before_end = command, before_end
         self._lock = threading.Lock()
         self._at_once: str | None = at_once
-        self._pass_on = False
         self.asked: int | None = None  # the signal that asked the run to save and stop
 
-    def save_first(self, pass_on: bool = False) -> None:
-        """From now on a signal asks the run to save and stop, and a second SIGINT ends it at once.
-
-        With `pass_on` SIGINT counts as SIGTERM, which JAX's service tells to all processes of a run.
-        """
+    def save_first(self) -> None:
+        """From now on a signal asks the run to save and stop, and a second SIGINT ends it at once."""
         with self._lock:
-            self._at_once, self._pass_on = None, pass_on
+            self._at_once = None
 
     def all_saved(self) -> None:
-        """From now on a signal ends the process at once, as every step is saved."""
+        """From now on a signal ends the process at once, as every step is saved; one that came after the last step, too."""
         with self._lock:
             self._at_once = _SAVED
+            if self.asked is not None:
+                self._end(self.asked, _SAVED)
 
     def hear(self, number: int) -> None:
         """Does what the signal `number` means now."""
@@ -59,8 +57,6 @@ class Stopping:
                 self.asked = number
                 if number == signal.SIGINT:
                     self._say("stopping: saves after this step; once more to end at once")
-                    if self._pass_on:
-                        os.kill(os.getpid(), signal.SIGTERM)
             elif number == signal.SIGINT:
                 self._end(number, _AGAIN)
 

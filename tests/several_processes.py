@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 # One more line of Python may come first, as to give a process another host's name.
 _PROGRAM = "import sys\n{before}\nfrom judgelm_jax.commands.{command} import entry; sys.exit(entry())"
+# As for most users TensorBoard's writer finds neither torch nor boto3, which would take seconds to import.
+LEAN = "sys.modules |= {'torch': None, 'boto3': None}; import tensorboardX; del sys.modules['torch'], sys.modules['boto3']"
 _FLAGS = "--xla_force_host_platform_device_count={} --xla_cpu_enable_concurrency_optimized_scheduler=false"
 
 Process = subprocess.Popen[str]
@@ -29,10 +31,10 @@ def start(command: str, arguments: Sequence[str], devices: int = 2, before: str 
     return subprocess.Popen(program, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def start_together(command: str, arguments: Sequence[str], count: int, devices: int = 2) -> list[Process]:
+def start_together(command: str, arguments: Sequence[str], count: int, devices: int = 2, before: str = "") -> list[Process]:
     """`count` processes of one run."""
     flags = [f"--coordinator=127.0.0.1:{free_port()}", f"--processes={count}"]
-    return [start(command, [*arguments, *flags, f"--process={number}"], devices) for number in range(count)]
+    return [start(command, [*arguments, *flags, f"--process={number}"], devices, before) for number in range(count)]
 
 
 def end(processes: Sequence[Process], timeout: float = 300) -> list[Ended]:
@@ -50,9 +52,9 @@ def end(processes: Sequence[Process], timeout: float = 300) -> list[Ended]:
     return found
 
 
-def run_together(command: str, arguments: Sequence[str], count: int, devices: int = 2) -> list[Ended]:
+def run_together(command: str, arguments: Sequence[str], count: int, devices: int = 2, before: str = "") -> list[Ended]:
     """Runs `count` processes to their end, which must be a good one."""
-    ended = end(start_together(command, arguments, count, devices))
+    ended = end(start_together(command, arguments, count, devices, before))
     assert [code for code, _, _ in ended] == [0] * count, "\n".join(err for _, _, err in ended)
     return ended
 

@@ -83,16 +83,13 @@ def test_after_the_last_step_a_signal_ends_at_once():
     assert "after the last step, which is saved: run again with --resume" in err
 
 
-def test_one_of_several_processes_passes_sigint_on_as_sigterm():
-    body = (
-        "import signal\nheard = []\nsignal.signal(signal.SIGTERM, lambda *_: heard.append(1))\n"
-        "stopping.save_first(pass_on=True)\n"
-    )
-    process = start(body + "print(flush=True)\nwhile not heard: time.sleep(0.001)\nprint(stopping.asked == signal.SIGINT)")
+def test_a_signal_during_the_last_step_ends_when_that_is_saved():
+    process = start(WAIT + "stopping.all_saved()\nwhile True: time.sleep(1)")
     process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    code, out, _ = ended(process)
-    assert (code, out) == (0, "True\n")
+    process.send_signal(signal.SIGTERM)
+    code, _, err = ended(process)
+    assert code == 143
+    assert "after the last step, which is saved: run again with --resume" in err
 
 
 def test_afterwards_signals_mean_what_they_meant():

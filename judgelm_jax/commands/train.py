@@ -83,7 +83,7 @@ def main() -> None:
         from judgelm_jax.processes.ending import together
         from judgelm_jax.processes.introduction import introduce
 
-        with together(PROCESSES.asked("train", preemption=True), describe):
+        with together(PROCESSES.asked("train"), describe):
             runtime.require_devices()
             runtime.enable_compilation_cache()
             introduce()

@@ -50,7 +50,7 @@ def join(asked: Asked, watch: Watch) -> None:
         watch.begin(process, processes, facts, channel)
     watch.wait_for_all()
     _refuse_loopback(watch.here)
-    jax.config.update("jax_enable_preemption_service", asked.preemption)
+    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM; see `stop`
     try:
         jax.distributed.initialize(
             address,

@@ -7,7 +7,7 @@ from typing import Any
 from jax._src import distributed
 
 _PREFIX = "judgelm"
-_LONG = 7 * 24 * 3600.0  # s; a process that is lost ends the others much earlier
+LONG = 7 * 24 * 3600.0  # s; a process that is lost ends the others much earlier
 _meetings = itertools.count()  # a name is good once, and all processes meet in the same order
 
 
@@ -49,7 +49,7 @@ def barrier(name: str, seconds: float) -> None:
 def wait_for_all(what: str) -> None:
     """Waits for all processes, however long one takes: what devices compute together gives up after a while (on CPUs 30 s)."""
     if are_joined():
-        barrier(f"all/{next(_meetings)}/{what}", _LONG)
+        barrier(f"all/{next(_meetings)}/{what}", LONG)
 
 
 def _client() -> Any:

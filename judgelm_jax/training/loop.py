@@ -6,12 +6,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 import jax
-from jax.experimental import multihost_utils
 
 from judgelm_jax import memory
 from judgelm_jax.checkpoints.training_run import TrainingCheckpoints
 from judgelm_jax.data.pipeline import batches
 from judgelm_jax.processes.agreement import compare
+from judgelm_jax.processes.stop import Stop
 from judgelm_jax.processes.store import wait_for_all
 from judgelm_jax.profiling import Profile
 from judgelm_jax.stopping import Stopped, Stopping, listening
@@ -115,14 +115,15 @@ def _train(run: Run, output: Path, stopping: Stopping, profiled_steps: int) -> S
             rows.set_state(restored.iterator)
 
         progress = Progress(run, journal, step)
-        stopping.save_first(pass_on=jax.process_count() > 1)
+        stop = Stop()
+        stopping.save_first()
         while step < plan.steps:
             state, metrics = take_step(state, frozen, feeding.put(next(rows)))
             step += 1
             profile.stepped(metrics)
             progress.computing(step, metrics)
             checkpoints.check()
-            last, stop = step == plan.steps, _must_stop(stopping, step)
+            last, stops = step == plan.steps, stop.after(step, stopping.asked)
 
             chosen = False
             if evaluate is not None and (last or _is_due(config.evaluation.every, step)):
@@ -135,13 +136,13 @@ def _train(run: Run, output: Path, stopping: Stopping, profiled_steps: int) -> S
             if last or plan.epoch_of(step) != plan.epoch_of(step - 1):
                 progress.settle()
                 progress.ended_epoch(step, plan.epoch_of(step - 1))
-            if last or stop or _is_due(config.checkpoints.every, step) or chosen:
+            if last or stops or _is_due(config.checkpoints.every, step) or chosen:
                 progress.settle()
                 checkpoints.save(step, state, rows.get_state(), choice.to_json() if choice else None, chosen)
                 progress.paused()
-            if stop:
+            if stops:
                 checkpoints.wait()
-                raise Stopped(step, stopping.asked or signal.SIGTERM)
+                raise Stopped(step, stop.signal or signal.SIGTERM)
         checkpoints.wait()
         stopping.all_saved()
 
@@ -156,13 +157,6 @@ def _train(run: Run, output: Path, stopping: Stopping, profiled_steps: int) -> S
 def _is_due(every: int, step: int) -> bool:
     """Whether something that happens every `steps` steps (0: never) happens after this one."""
     return every > 0 and step % every == 0
-
-
-def _must_stop(stopping: Stopping, step: int) -> bool:
-    """Whether all processes stop after this step; they agree on it."""
-    if jax.process_count() > 1:
-        return multihost_utils.reached_preemption_sync_point(step)
-    return stopping.asked is not None
 
 
 def _keeps_best(run: Run) -> bool:

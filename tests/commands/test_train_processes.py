@@ -1,9 +1,11 @@
 """One training in two processes: the same as in one, and ended where they disagree."""
 
+import re
+import signal
 import socket
 
 import pytest
-from train_command import arguments, ended, losses, start
+from train_command import arguments, ended, losses, start, steps_done, wait_for
 
 from judgelm_jax.checkpoints import open_checkpoint
 
@@ -41,21 +43,33 @@ def test_processes_that_disagree_end_with_the_difference(files, tmp_path):
     assert not (output / "metrics.jsonl").exists()
 
 
-@pytest.mark.slow
-def test_two_processes_equal_one(files, whole, tmp_path):
-    port = free_port()
-    output = tmp_path / "run"
-    together = [
-        start(
-            arguments(files, output, f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={number}"),
-            devices=2,
-        )
-        for number in range(2)
-    ]
-    for process in together:
+# So that a signal comes between two steps of many.
+SLOW_STEPS = (
+    "import time; from judgelm_jax.training import feeding; put = feeding.Feeding.put; "
+    "feeding.Feeding.put = lambda *given: (time.sleep(0.25), put(*given))[1]"
+)
+COMPILES_FOR_EVER = (
+    "import time; from judgelm_jax.training import fitting; "
+    "fitting.compiled_step = lambda *given: (print('compiles', flush=True), time.sleep(300))"
+)
+
+
+def start_two(files, output, *more, before="pass"):
+    own = arguments(files, output, f"--coordinator=127.0.0.1:{free_port()}", "--processes=2", *more)
+    return [start([*own, f"--process={number}"], devices=2, before=before) for number in range(2)]
+
+
+@pytest.fixture(scope="module")
+def two(files, tmp_path_factory):
+    """A run of two processes that nothing disturbs."""
+    output = tmp_path_factory.mktemp("two") / "run"
+    for process in start_two(files, output):
         code, _, err = ended(process)
         assert code == 0, err
-    ours, theirs = losses(output), losses(whole[0])
+    return output
+
+
+def assert_equal_but_for_rounding(ours, theirs):
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]
     for own, other in zip(ours, theirs, strict=True):
         if own["kind"] != "epoch":
@@ -64,4 +78,60 @@ def test_two_processes_equal_one(files, whole, tmp_path):
                 assert own["agreement"] == pytest.approx(other["agreement"], abs=1 / 8)
         else:
             assert own == other
-    assert open_checkpoint(str(output / "model")).config.hidden_size == 32
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(two, whole):
+    assert_equal_but_for_rounding(losses(two), losses(whole[0]))
+    assert open_checkpoint(str(two / "model")).config.hidden_size == 32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "way", "again"), [(0, "SIGTERM", 1), (1, "SIGTERM", 2), (1, "SIGINT", 1)])
+def test_a_signal_to_one_process_saves_all_and_the_run_ends_as_if_there_had_been_none(victim, way, again, files, two, tmp_path):
+    output = tmp_path / "run"
+    together = start_two(files, output, before=SLOW_STEPS)
+    wait_for(lambda: steps_done(output) >= 5, together[0])
+    together[victim].send_signal(getattr(signal, way))
+    if way == "SIGTERM":
+        together[victim].send_signal(signal.SIGTERM)  # a cluster repeats it
+    saved = []
+    for process in together:
+        code, _, err = ended(process)
+        assert code == {"SIGTERM": 143, "SIGINT": 130}[way], err
+        said = [line for line in err.splitlines() if not line[0].isdigit() and not line.startswith("judgelm-train: stopping: ")]
+        assert len(said) == 1, err
+        saved.append(
+            re.fullmatch(rf"{output}: stopped after step (\d+), which is saved; run again with --resume to go on", said[0])[1]
+        )
+    assert saved[0] == saved[1]
+    step = int(saved[0])
+    assert 5 <= step < max(line["step"] for line in losses(two))
+    assert (output / "checkpoints" / saved[0]).is_dir()
+    alone = [start(arguments(files, output, "--resume"), devices=4)] if again == 1 else []
+    resumed = alone or start_two(files, output, "--resume")
+    results = [ended(process) for process in resumed]
+    assert [code for code, _, _ in results] == [0] * again, results
+    assert f"{step} of them before" in results[0][1]
+    if again == 1:
+        assert_equal_but_for_rounding(losses(output), losses(two))
+    else:
+        assert losses(output) == losses(two)  # every bit of every loss
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_sigterm_while_the_step_compiles_ends_all_at_once(victim, files, tmp_path):
+    output = tmp_path / "run"
+    together = start_two(files, output, before=COMPILES_FOR_EVER)
+    for process in together:
+        while process.stdout.readline() != "compiles\n":
+            assert process.poll() is None
+    together[victim].send_signal(signal.SIGTERM)
+    for number, process in enumerate(together):
+        code, _, err = ended(process)
+        assert code == 143, err
+        (said,) = [line for line in err.splitlines() if not line[0].isdigit()]
+        told = "stopped by SIGTERM before the first step: nothing is lost, run the same command again"
+        assert said.startswith("judgelm-train: " + ("" if number == victim else f"process {victim} on "))
+        assert said.endswith(told)

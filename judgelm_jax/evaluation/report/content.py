@@ -9,7 +9,7 @@ from judgelm_jax.evaluation.joining import Joined
 from judgelm_jax.evaluation.plain_text import in_plain_words
 from judgelm_jax.evaluation.ranking import text as ranking_text
 from judgelm_jax.evaluation.report import figures
-from judgelm_jax.evaluation.report.rows import Row, browser_rows
+from judgelm_jax.evaluation.report.rows import Row, best_of, browser_rows
 from judgelm_jax.evaluation.statistics import proportion_interval
 from judgelm_jax.records import Record
 
@@ -172,9 +172,9 @@ def _group_tables(rows: Sequence[Row], joined: Joined) -> list[Table]:
 
 
 def _same(row: Row) -> bool:
-    """Whether every order that was shown names the same winner."""
-    winners = [order["winner"] for order in row.orders.values()]
-    return None not in winners and len(set(winners)) == 1
+    """Whether every order that was shown names the same answers best."""
+    best = [best_of(order) for order in row.orders.values()]
+    return None not in best and len(set(best)) == 1
 
 
 def _number(value: float | None) -> str:

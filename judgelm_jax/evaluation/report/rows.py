@@ -11,6 +11,8 @@ from judgelm_jax.records import Record, answers_of, identity
 LONGEST_TEXT = 20_000  # characters
 FILTERS = ("disagrees", "inconsistent", "unparsed", "overflow", "truncated", "close call")
 
+Best = int | frozenset[int]
+
 _CLOSE_SCORES = 1.0
 _CLOSE_PROBABILITY = 0.6
 
@@ -72,25 +74,33 @@ def _row(record: Record, prediction: Prediction | None, label: int | None) -> Ro
         probabilities=_probabilities(record, len(answers)),
         orders=orders,
         explanation=cut(_text(record.get("explanation") or record.get("pred_text"))),
-        marks=_marks(record, prediction, label, winner, [order["winner"] for order in orders.values()]),
+        marks=_marks(record, prediction, label, winner, [best_of(order) for order in orders.values()]),
         fields=_fields(record),
     )
 
 
 def _marks(
-    record: Record, prediction: Prediction | None, label: int | None, winner: int | None, winners: Sequence[int | None]
+    record: Record, prediction: Prediction | None, label: int | None, winner: int | None, best: Sequence[Best | None]
 ) -> list[str]:
-    """`winners`: of each order that was shown."""
+    """`best`: of each order that was shown, see `best_of`."""
     status = prediction.headline.status if prediction is not None else record.get("status")
     holds = {
         "disagrees": label is not None and winner != label,
-        "inconsistent": None not in winners and len(set(winners)) > 1,
+        "inconsistent": None not in best and len(set(best)) > 1,
         "unparsed": status == "unparsed",
         "overflow": status == "overflow",
         "truncated": status == "truncated",
         "close call": is_close(record),
     }
     return [mark for mark in FILTERS if holds[mark]]
+
+
+def best_of(order: Mapping[str, Any]) -> Best | None:
+    """The winner of one of a row's `orders`; where several of more than two answers share the best score, which these are."""
+    scores = order["scores"]
+    if order["winner"] != 0 or scores is None or len(scores) < 3 or None in scores:
+        return order["winner"]
+    return frozenset(number for number, score in enumerate(scores, start=1) if score == max(scores))
 
 
 def is_close(record: Record) -> bool:
@@ -110,7 +120,7 @@ def _orders(record: Record, prediction: Prediction | None) -> dict[str, dict[str
     arrangements = record.get("arrangements")
     shown = {name: record.get(name) for name in ("forward", "reversed")}
     if isinstance(arrangements, list):
-        shown |= {f"order {number}": order for number, order in enumerate(arrangements, start=1)}
+        shown |= {f"order {number}{_shown_as(order)}": order for number, order in enumerate(arrangements, start=1)}
     orders = {name: order for name, order in shown.items() if isinstance(order, dict)}
     if not orders and prediction is not None:
         orders = {"forward" if prediction.forward is not None else "reversed": record}
@@ -126,6 +136,13 @@ def _orders(record: Record, prediction: Prediction | None) -> dict[str, dict[str
         if judged is not None:  # of a second file there is the winner only
             shown_orders[name] = {"scores": None, "text": ""} | shown_orders.get(name, {}) | {"winner": judged.winner}
     return shown_orders
+
+
+def _shown_as(arrangement: Any) -> str:
+    """The numbers of the answers as they were shown, in brackets; empty where the row does not say."""
+    numbers = arrangement.get("order") if isinstance(arrangement, dict) else None
+    known = isinstance(numbers, list) and all(type(number) is int for number in numbers)
+    return f" ({', '.join(map(str, numbers))})" if known else ""
 
 
 def _probabilities(record: Record, answers: int) -> list[float] | None:

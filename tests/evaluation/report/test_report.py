@@ -259,6 +259,36 @@ def test_the_second_order_may_stand_in_a_second_file(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("scores", "consistent"),
+    [
+        ([[0, 9, 9], [9, 0, 9], [9, 9, 0]], False),  # a tie in each order, and each time of others
+        ([[1, 9, 9], [2, 8, 8], [0, 7, 7]], True),
+        ([[5, 5, 5], [3, 3, 3], [4, 4, 4]], True),
+        ([[9, 1, 1], [8, 2, 1], [9, 3, 8]], True),
+        ([[9, 1, 1], [2, 8, 1], [9, 3, 8]], False),
+        ([[9, 9, 1], [9, 8, 1], [9, 8, 1]], False),
+        ([[9, 1, 1], None, [9, 1, 1]], False),
+    ],
+)
+def test_several_answers_are_consistent_where_the_same_ones_are_best(scores, consistent):
+    shown = [[1, 2, 3], [2, 3, 1], [3, 1, 2]]
+    arrangements = [
+        {
+            "order": order,
+            "scores": own,
+            "pred_text": "",
+            "winner": own and (own.index(max(own)) + 1) * (own.count(max(own)) == 1),
+        }
+        for order, own in zip(shown, scores, strict=True)
+    ]
+    texts = {"question_id": 1, "question_body": "q", "answer1_body": "a", "answer2_body": "b", "answer3_body": "c"}
+    record = texts | {"order": "arrangements", "status": "ok", "winner": 0, "scores": [6, 6, 6], "arrangements": arrangements}
+    (row,) = rows.browser_rows([record], Joined(None, [], labels_dropped=0, missing=0, unlabelled=0))
+    assert list(row.orders) == ["order 1 (1, 2, 3)", "order 2 (2, 3, 1)", "order 3 (3, 1, 2)"]
+    assert ("inconsistent" in row.marks) == (not consistent and None not in scores)
+
+
+@pytest.mark.parametrize(
     "failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=["full", "stopped"]
 )
 def test_a_report_that_cannot_be_written_leaves_the_one_before(content, tmp_path, monkeypatch, failure):

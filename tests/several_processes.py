@@ -1,15 +1,35 @@
 """Starting a command as several processes of this machine, as users do on several hosts."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 # One more line of Python may come first, as to give a process another host's name.
 _PROGRAM = "import sys\n{before}\nfrom judgelm_jax.commands.{command} import entry; sys.exit(entry())"
+# Several runs of a command, one after the other, in processes that came together once: starting them is most of the time.
+_IN_TURN = """
+import contextlib, io, json, pathlib, sys
+from judgelm_jax.commands import {command} as module
+from judgelm_jax.commands.command_line import describe, run
+from judgelm_jax.process_flags import Asked
+from judgelm_jax.processes import ending, store
+own, count, address, told = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], pathlib.Path(sys.argv[4])
+code = 0
+with ending.together(Asked("{command}", address, count, own), describe):
+    for number, arguments in enumerate(json.loads(sys.argv[5])):
+        store._PREFIX = f"run-{{number}}"  # its names are good once
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            code = code or run(module.main, module.FLAGS, "{command}", arguments)
+        (told / f"{{own}}-{{number}}").write_text(out.getvalue())
+ending.leave(code)
+"""
 # As for most users TensorBoard's writer finds neither torch nor boto3, which would take seconds to import.
 LEAN = "sys.modules |= {'torch': None, 'boto3': None}; import tensorboardX; del sys.modules['torch'], sys.modules['boto3']"
 _FLAGS = "--xla_force_host_platform_device_count={} --xla_cpu_enable_concurrency_optimized_scheduler=false"
@@ -26,9 +46,13 @@ def free_port() -> int:
 
 def start(command: str, arguments: Sequence[str], devices: int = 2, before: str = "", **environment: str) -> Process:
     """A process of its own, with so many fake devices."""
+    return _start(_PROGRAM.format(before=before, command=command), arguments, devices, **environment)
+
+
+def _start(program: str, arguments: Sequence[str], devices: int, **environment: str) -> Process:
     own = os.environ | {"XLA_FLAGS": _FLAGS.format(devices), "JAX_PLATFORMS": "cpu"} | environment
-    program = [sys.executable, "-c", _PROGRAM.format(before=before, command=command), *arguments]
-    return subprocess.Popen(program, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def start_together(command: str, arguments: Sequence[str], count: int, devices: int = 2, before: str = "") -> list[Process]:
@@ -57,6 +81,17 @@ def run_together(command: str, arguments: Sequence[str], count: int, devices: in
     ended = end(start_together(command, arguments, count, devices, before))
     assert [code for code, _, _ in ended] == [0] * count, "\n".join(err for _, _, err in ended)
     return ended
+
+
+def run_in_turn(command: str, runs: Sequence[Sequence[str]], count: int, devices: int = 2) -> list[tuple[list[str], str]]:
+    """What each of `count` processes prints in each of the runs, which must end well, and in all of them on stderr."""
+    program, address = _IN_TURN.format(command=command), f"127.0.0.1:{free_port()}"
+    with tempfile.TemporaryDirectory() as told:
+        arguments = [str(count), address, told, json.dumps(runs)]
+        ended = end([_start(program, [str(own), *arguments], devices) for own in range(count)])
+        assert [code for code, _, _ in ended] == [0] * count, "\n".join(err for _, _, err in ended)
+        printed = [[(Path(told) / f"{own}-{number}").read_text() for number in range(len(runs))] for own in range(count)]
+    return [(out, err) for out, (_, _, err) in zip(printed, ended, strict=True)]
 
 
 def kill_one(processes: Sequence[Process], victim: int) -> tuple[list[Ended], float]:

@@ -1,10 +1,12 @@
 """One training in two processes: the same as in one, and ended where they disagree."""
 
+import json
 import re
 import signal
 import socket
 
 import pytest
+from several_processes import run_in_turn
 from train_command import arguments, ended, losses, start, steps_done, wait_for
 
 from judgelm_jax.checkpoints import open_checkpoint
@@ -87,7 +89,7 @@ def test_two_processes_equal_one(two, whole):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("victim", "way", "again"), [(0, "SIGTERM", 1), (1, "SIGTERM", 2), (1, "SIGINT", 1)])
+@pytest.mark.parametrize(("victim", "way", "again"), [(0, "SIGINT", 1), (1, "SIGTERM", 2)])
 def test_a_signal_to_one_process_saves_all_and_the_run_ends_as_if_there_had_been_none(victim, way, again, files, two, tmp_path):
     output = tmp_path / "run"
     together = start_two(files, output, before=SLOW_STEPS)
@@ -117,6 +119,23 @@ def test_a_signal_to_one_process_saves_all_and_the_run_ends_as_if_there_had_been
         assert_equal_but_for_rounding(losses(output), losses(two))
     else:
         assert losses(output) == losses(two)  # every bit of every loss
+
+
+@pytest.mark.slow
+def test_two_processes_try_a_training_and_trace_one(files, tmp_path):
+    output, summary = tmp_path / "run", tmp_path / "summary.json"
+    own = [*arguments(files, output), "--config.training.steps=4", "--config.evaluation.every=0"]
+    tried, traced = [*own, "--dry_run", f"--json={summary}"], [*own, "--profile=2"]
+    (first, said), (second, second_said) = run_in_turn("train", [tried, traced], 2)
+    assert second == ["", ""]
+    assert first[0].endswith("dry run    nothing was written\n")
+    assert json.loads(summary.read_text())["steps"] == 4
+    assert "trained    4 steps" in first[1]
+    assert sorted(path.name for path in (output / "profile").iterdir()) == ["process-0", "process-1"]
+    for own, err in enumerate((said, second_said)):
+        place = output / "profile" / f"process-{own}"
+        assert [line for line in err.splitlines() if not line[0].isdigit()] == [f"profile    2 steps, in {place}"]
+        assert len(list(place.rglob("*.xplane.pb"))) == 1
 
 
 @pytest.mark.slow

@@ -7,8 +7,9 @@ import time
 
 import numpy as np
 import pytest
+from asked_kinds import ASKED, REASONING, records_of
 from judge_command import read, run, write
-from several_processes import end, free_port, run_together, start, start_together
+from several_processes import end, free_port, run_in_turn, run_together, start, start_together
 
 from judgelm_jax import laboratory
 from judgelm_jax.checkpoints import open_checkpoint
@@ -67,6 +68,9 @@ def assert_same(found, expected):
             continue
         if isinstance(value, dict):
             assert_same(found[name], value)
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for own, other in zip(found[name], value, strict=True):
+                assert_same(own, other)
         elif isinstance(value, float) or (isinstance(value, list) and value and isinstance(value[0], float)):
             np.testing.assert_allclose(found[name], value, atol=TOLERANCE, err_msg=name)
         else:
@@ -109,6 +113,62 @@ def test_on_any_mesh_across_processes_the_verdicts_are_those_of_one(count, mesh,
     model = "orbax/judge" if mode == "explain" else "judge"
     run_together("judge", arguments(folder, target, mode, f"--mesh={mesh}", model=model), count)
     assert_all_same(target, alone(mode))
+
+
+# What is asked of kinds and presets, and over which mesh of two processes with two devices each.
+ACROSS = {
+    "single": ("distribution", "data:4"),
+    "multi": ("scores", "data:2,tensor:2"),
+    "multimodal": ("distribution", "data:4"),
+    "conversation": ("scores", "data:4"),
+    "pandalm": ("distribution", "tensor:4"),
+    "reasoning": ("distribution", "data:4"),
+}
+
+
+@pytest.mark.slow
+def test_every_kind_and_presets_with_labels_or_a_reason_judge_across_processes_as_in_one(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reasoning.toml").write_text(REASONING)
+    (tmp_path / "two").mkdir()
+
+    def flags(asked, target, *more):
+        mode, _ = ACROSS[asked]
+        own = {"kind": "pair", **ASKED[asked], "mode": mode, "dtype": "float32"}
+        if mode == "scores":
+            own["temperature"] = 2.0  # an untrained judge's likeliest line is always the same
+        source = tmp_path / f"{own['kind']}.jsonl"
+        if not source.exists():
+            write(source, list(records_of(own["kind"])))
+        files = [f"--model={folder / 'judge'}", f"--input={source}", f"--output={target}"]
+        return [*files, *(f"--{name}={value}" for name, value in own.items()), *more]
+
+    runs = [flags(asked, tmp_path / "two" / asked, f"--mesh={mesh}") for asked, (_, mesh) in ACROSS.items()]
+    dry, profiled = tmp_path / "dry", tmp_path / "profiled"
+    runs.append(flags("single", dry, "--dry_run", f"--json={tmp_path / 'dry.json'}"))
+    runs.append(flags("pandalm", profiled, "--batch_size=4", "--profile=1", f"--json={tmp_path / 'profiled.json'}"))
+    (first, said), (second, second_said) = run_in_turn("judge", runs, 2)
+
+    for asked in ACROSS:
+        assert run(*flags(asked, tmp_path / asked)) == 0
+        found, expected = read(tmp_path / "two" / asked), read(tmp_path / asked)
+        assert {row["status"] for row in expected} == {"ok"}
+        assert len({json.dumps(row.get("expected_scores", row.get("probabilities", row["scores"]))) for row in expected}) > 1
+        for own, other in zip(found, expected, strict=True):
+            assert_same(own, other)
+
+    # Tried only, and traced: a report of process 0, nothing of the other, a trace of each in its own folder.
+    assert second == [""] * len(runs)
+    assert first[-2].endswith("dry run    nothing was written\n")
+    assert json.loads((tmp_path / "dry.json").read_text())["records"] == 6
+    assert not dry.exists()
+    assert not output.partial_folder(dry).exists()
+    for own, err in enumerate((said, second_said)):
+        place = tmp_path / "profiled.profile" / f"process-{own}"
+        assert err == f"profile    1 steps, in {place}\n"
+        assert len(list(place.rglob("*.xplane.pb"))) == 1
+    assert sorted(path.name for path in (tmp_path / "profiled.profile").iterdir()) == ["process-0", "process-1"]
+    assert json.loads((tmp_path / "profiled.json").read_text())["judged"] == 6
 
 
 @pytest.mark.slow

@@ -8,12 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from launcher_files import write_training
 from object_store import ObjectStore
 from train_command import ended, losses, start
 
 from judgelm_jax import object_storage
+from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.errors import InputError
 from judgelm_jax.training import mirror
 
@@ -150,3 +153,12 @@ def test_the_command_is_killed_and_goes_on_from_the_store(
     journal.mkdir()
     (journal / "metrics.jsonl").write_bytes(object_store.content("run/metrics.jsonl"))
     assert losses(journal) == losses(tmp_path / "whole")
+    for name in object_store.names():
+        if name.startswith("run/model/"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(object_store.content(name))
+    stored, expected = (
+        open_checkpoint(str(folder / "model")).load(None, "float32") for folder in (tmp_path / "run", tmp_path / "whole")
+    )
+    assert jax.tree.structure(stored) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, stored, expected)  # every bit of every weight

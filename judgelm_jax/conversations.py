@@ -39,6 +39,8 @@ class Rendered:
 def check_conversations(record: Record) -> None:
     """Raises an `InputError` without place where a record does not have two chats, or its reference is no text."""
     question_identity(record)
+    if "question_body" in record and not any(field in record for field in _FIELDS):
+        raise InputError("this record has no conversation_1 and conversation_2; judge it with another --kind, such as pair")
     turns_of(record)
     if "conversation_3" in record:
         raise InputError("there are 3 conversations or more where 2 are judged; remove 'conversation_3' and those after it")

@@ -196,6 +196,8 @@ def check_record(record: Record, answers: tuple[int, int | None] = (2, 2)) -> No
       InputError: says what is wrong; the message has no place.
     """
     question_identity(record)  # references join by it
+    if "conversation_1" in record and "question_body" not in record:
+        raise InputError("this is a record of conversations; judge it with --kind=conversation")
     check_text(record, "question_body")
     if "text" in record and not any(_answer_number(name) for name in record):
         raise InputError("this is a model's answer, no judge record; judgelm-prepare makes records of answer files")

@@ -72,6 +72,7 @@ def test_a_system_stands_first_and_the_oldest_turns_are_left_out_first():
         (record(chat("Why?", "A."), chat("How?", "A.")), "say different things"),
         (record(chat("Why?", "A."), chat("Why?", "A."), references=["a", "b"]), "2 references for 1 turns"),
         (record(chat("Why?", "A."), chat("Why?", "A."), references="a"), "no list of texts or nulls"),
+        ({"question_id": 1, "question_body": "q", "answer1_body": "a"}, "judge it with another --kind"),
         ({**TWO, "reference": 3}, "'reference' is no text"),
         ({**TWO, "reference": {"text": ["a"]}}, "'reference' is no text"),
         ({**TWO, "conversation_3": TWO["conversation_1"]}, "remove 'conversation_3'"),

@@ -32,7 +32,12 @@ _FIELDS: dict[str, Any] = {
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _ANSWER = re.compile(r"answer([0-9]+)")
+# Fields that have a name of their own in a template, where they are shown in each order and shortened; and what only the
+# prompts of JudgeLM name.
+_OTHER_NAME = {"question_body": "question"} | {f"answer{number}_body": f"answer{number}" for number in (1, 2)}
+_NO_PLACEHOLDERS = ("answers", "count", "numbers")
 _LARGEST = 1_000_000  # bytes of a file
+_LONGEST_WORD = 100  # characters of a verdict, and of what ends it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +108,9 @@ def _checked(name: str, fields: Mapping[str, Any], sha256: str) -> Preset:
     templates = _templates(fields)
     words, winners = _words(fields)
     ending = fields.get("ending", "\n")
+    long = next((text for text in (*words, ending) if len(text) > _LONGEST_WORD), None)
+    if long is not None:
+        raise InputError(f"the verdict, or its 'ending', {long[:20]!r}… has more than {_LONGEST_WORD} characters; shorten it")
     longer = next((b for a in words for b in words if a != b and (b + ending).startswith(a + ending)), None)
     if longer is not None:
         raise InputError(f"the verdict {longer!r} begins as another one does; give an 'ending' that tells them apart")
@@ -131,11 +139,20 @@ def _templates(fields: Mapping[str, Any]) -> tuple[str, ...]:
     if not templates or not all(isinstance(template, str) and template for template in templates):
         raise InputError("the field 'template' is missing; it is the text of the prompt, or a list of such texts")
     for template in templates:
+        if set(_BRACES.sub("", template)) & set("{}"):
+            raise InputError("the template has a brace that belongs to no placeholder; write {name} with one brace at each end")
         for inside in _BRACES.findall(template):
             if not _FIELD_NAME.fullmatch(inside):
                 raise InputError(
                     f"the template has the placeholder {{{inside}}}; its name must be of small letters, digits and _, and "
                     "braces cannot stand for themselves"
+                )
+            if inside in _OTHER_NAME:
+                raise InputError(f"the template has the placeholder {{{inside}}}; write {{{_OTHER_NAME[inside]}}}")
+            if inside in _NO_PLACEHOLDERS:
+                raise InputError(
+                    f"the template has the placeholder {{{inside}}}, which presets do not have; write {{answer1}} and "
+                    "{{answer2}}, or text"
                 )
             if inside == "system" and (fields.get("chat_template") or not fields.get("system")):
                 raise InputError("the template names {system}, which needs the field 'system' and chat_template = false")

@@ -36,6 +36,7 @@ def many(count):
         ("single", {**ONE, "question_id": 2}, ["--orders=both"], "--orders=both is of two answers, and this record has 1"),
         ("single", {**ONE, "question_id": 2}, ["--arrangements=2"], "--arrangements=2 is more than the 1 answer"),
         ("pair", {**GOOD, "question_id": 2}, ["--arrangements=2", "--orders=both"], "give one of the two"),
+        ("pair", {"question_id": 2, "conversation_1": [], "conversation_2": []}, [], "judge it with --kind=conversation"),
         ("pair", many(40), [], "there are 40 answers where 2 are judged"),
     ],
 )

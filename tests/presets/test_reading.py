@@ -31,7 +31,18 @@ def test_a_file_of_ones_own(tmp_path):
         (GOOD.replace("template", "tmplate"), "'tmplate' is not known"),
         (GOOD.replace("{question}", "{question.__class__}"), "placeholder {question.__class__}"),
         (GOOD.replace("{question}", "{}"), "placeholder {}"),
+        (GOOD.replace("{question}", "{{question}}"), "a brace that belongs to no placeholder"),
+        (GOOD.replace("{question}", "{question} {"), "a brace that belongs to no placeholder"),
+        (GOOD.replace("{question}", "{question} }"), "a brace that belongs to no placeholder"),
         (GOOD.replace("{question}", "{Question}"), "placeholder {Question}"),
+        (GOOD.replace("{answer1}", "{answer1} {question_body}"), "placeholder {question_body}; write {question}"),
+        (GOOD.replace("{answer1}", "{answer1} {answer2_body}"), "placeholder {answer2_body}; write {answer2}"),
+        *(
+            (GOOD.replace("{answer1}", f"{{answer1}} {{{name}}}"), f"{{{name}}}, which")
+            for name in ("answers", "count", "numbers")
+        ),
+        (GOOD.replace("A = 1", f"{'A' * 101} = 1"), "more than 100 characters"),
+        (f'ending = "{"." * 101}"\n' + GOOD, "more than 100 characters"),
         (GOOD.replace(" Better:", ""), "ends with a placeholder"),
         (GOOD.replace("{question}", "what"), "lacks {question}"),
         (GOOD.replace("{answer2}", "{answer3}"), "{answer1} and {answer2}; no more"),

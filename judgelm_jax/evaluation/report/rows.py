@@ -141,8 +141,9 @@ def _orders(record: Record, prediction: Prediction | None) -> dict[str, dict[str
 def _shown_as(arrangement: Any) -> str:
     """The numbers of the answers as they were shown, in brackets; empty where the row does not say."""
     numbers = arrangement.get("order") if isinstance(arrangement, dict) else None
-    known = isinstance(numbers, list) and all(type(number) is int for number in numbers)
-    return f" ({', '.join(map(str, numbers))})" if known else ""
+    if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
+        return ""
+    return f" ({', '.join(map(str, numbers))})"
 
 
 def _probabilities(record: Record, answers: int) -> list[float] | None:

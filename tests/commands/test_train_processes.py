@@ -154,3 +154,20 @@ def test_sigterm_while_the_step_compiles_ends_all_at_once(victim, files, tmp_pat
         told = "stopped by SIGTERM before the first step: nothing is lost, run the same command again"
         assert said.startswith("judgelm-train: " + ("" if number == victim else f"process {victim} on "))
         assert said.endswith(told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_sigterm_while_one_is_waited_for_ends_all_at_once(victim, files, tmp_path):
+    own = arguments(files, tmp_path / "run", f"--coordinator=127.0.0.1:{free_port()}", "--processes=3")
+    quicker = "from judgelm_jax.processes import watching; watching._TELL_SECONDS = 0.2"
+    together = [start([*own, f"--process={number}"], before=quicker) for number in range(2)]
+    while "waiting for process 2 of 3" not in together[0].stderr.readline():
+        assert together[0].poll() is None
+    together[victim].send_signal(signal.SIGTERM)
+    for number, process in enumerate(together):
+        code, _, err = ended(process)
+        assert code == 143, err
+        (said,) = [line for line in err.splitlines() if "waiting for" not in line]
+        assert said.startswith("judgelm-train: " + ("" if number == victim else f"process {victim} on "))
+        assert said.endswith("stopped by SIGTERM before the first step: nothing is lost, run the same command again")

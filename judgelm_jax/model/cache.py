@@ -79,6 +79,16 @@ def of_layer(cache: Cache, layer: Any) -> tuple[jax.Array, jax.Array, Any]:
     return cache["k"], cache["v"], layer
 
 
+def alone(cache: Cache, layer: int) -> Cache:
+    """Of an unstacked cache, that of one layer, which is layer 0 of it."""
+    return {name: [held[layer]] for name, held in cache.items()}
+
+
+def put_back(cache: Cache, layer: int, own: Cache) -> Cache:
+    """An unstacked cache with that of one layer in its place."""
+    return {name: _with(held, layer, own[name][0]) for name, held in cache.items()}
+
+
 def _with(arrays: list[jax.Array], index: int, new: jax.Array) -> list[jax.Array]:
     return [*arrays[:index], new, *arrays[index + 1 :]]
 

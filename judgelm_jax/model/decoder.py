@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import quantization, rotary, summed, views
 from judgelm_jax.model.cache import Cache
 from judgelm_jax.model.config import LayerKind, Limits, ModelConfig
@@ -84,7 +85,9 @@ def forward(
         elif isinstance(layers, Sequence):
             # By index, so that a layer that is made when it is asked for goes before the next.
             for layer in range(config.num_layers):
-                carry = run_layer(carry, layers[layer], layer, last_pass if layer == last else passes[kinds[layer]])
+                carry = _run_traced_once(
+                    carry, layers[layer], layer, last_pass if layer == last else passes[kinds[layer]], graph
+                )
         elif last_pass.view is view:
             step = _rematerialized(run_layer, placement.remat)
             for stretch in stretches(kinds):
@@ -103,6 +106,29 @@ def forward(
         x, cache = carry
         norm = nnx.merge(_norm_graph(config), params["norm"])
         return norm(x), {} if cache is None else cache
+
+
+def _run_traced_once(carry: Carry, weights: Params, layer: int, run: ForwardPass, graph: nnx.GraphDef) -> Carry:
+    """A layer whose cache, if any, is unstacked. Layers that differ in weights alone are one function, called for each: tracing
+    it and writing it down for the compiler is half of the way to a compiled program of 32 layers."""
+    x, cache = carry
+    own = None if cache is None else kv_cache.alone(cache, layer)
+    x, own = _run_alone(x, weights, own, run.view, run.rotation, run.limits, run.placement, graph)
+    return x, cache if own is None else kv_cache.put_back(cache, layer, own)
+
+
+@functools.partial(jax.jit, static_argnames=("limits", "placement", "graph"))
+def _run_alone(
+    x: jax.Array,
+    weights: Params,
+    cache: Cache | None,
+    view: views.View,
+    rotation: rotary.Rotation,
+    limits: Limits,
+    placement: Placement,
+    graph: nnx.GraphDef,
+) -> Carry:
+    return nnx.merge(graph, weights)(x, ForwardPass(view, rotation, limits, placement), cache, 0)
 
 
 def head(params: Params, config: ModelConfig, hidden: jax.Array) -> jax.Array:

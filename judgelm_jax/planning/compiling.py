@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from judgelm_jax.judging.programs import GPU_OPTIONS
 from judgelm_jax.planning.topology import Topology
 from judgelm_jax.runtime import cache_folder
 
@@ -83,10 +84,11 @@ def _text(executable: Any) -> str:
 
 
 def _kept(lowered: Any, topology: Topology) -> Path | None:
-    """Where the result is kept: a name made of the program, the hardware and the compiler."""
+    """Where the result is kept: a name made of the program, the hardware, the compiler and what it is told."""
     folder = cache_folder()
     if folder is None:
         return None
-    digest = hashlib.sha256(json.dumps([topology.name, dataclasses.asdict(topology.hardware), versions()]).encode())
+    told = [topology.name, dataclasses.asdict(topology.hardware), versions(), GPU_OPTIONS]
+    digest = hashlib.sha256(json.dumps(told).encode())
     digest.update(lowered.as_text().encode())
     return folder / "plans" / f"{digest.hexdigest()[:32]}.json.gz"

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -148,6 +149,22 @@ def test_layers_one_by_one_equal_the_scan_over_stacked_ones(tiny):
     unstacked = parameters.unstacked(params, config)
     assert len(unstacked["layers"]) == config.num_layers
     np.testing.assert_allclose(logits_of(unstacked, config, tokens), logits_of(params, config, tokens), atol=1e-5)
+
+
+def test_layers_that_differ_in_weights_alone_are_traced_once(tiny, monkeypatch):
+    """Also where each writes its own part of a cache: tracing takes as long for two layers as for eighty."""
+    _, config = tiny
+    config = dataclasses.replace(config, num_layers=8, context=77)  # a shape of this test's own: nothing is traced yet
+    params = jax.eval_shape(
+        lambda key: parameters.unstacked(parameters.init_params(config, key, "float32"), config), jax.random.key(0)
+    )
+    traced = []
+    attend = views.Continued.attend
+    monkeypatch.setattr(views.Continued, "attend", lambda *arguments: traced.append(1) or attend(*arguments))
+    view = views.in_order(jnp.full((2, 1), 3), 9)
+    cache = kv_cache.empty(config, 2, 9, jnp.float32, unstacked=True)
+    jax.jit(lambda params, cache: decoder.forward(params, config, jnp.ones((2, 1), int), view, cache)).lower(params, cache)
+    assert len(traced) == 1
 
 
 def test_padding_changes_nothing_before_it(tiny):

@@ -64,7 +64,7 @@ def measure(shapes: Shapes, dtype: str, seconds: float) -> list[dict[str, Any]]:
                 attention.refuse(backend, shapes.width, dtype, platform)
                 compiled = jax.jit(asked.program(backend, shapes))
                 row["error"] = _error(compiled(*arrays), exact)
-                row["seconds"] = fastest(lambda compiled=compiled, arrays=arrays: compiled(*arrays), seconds)
+                row["seconds"] = fastest(functools.partial(compiled, *arrays), seconds)
             except ValueError as error:
                 row["refused"] = str(error)
                 continue

@@ -114,7 +114,7 @@ def _run_traced_once(carry: Carry, weights: Params, layer: int, run: ForwardPass
     x, cache = carry
     own = None if cache is None else kv_cache.alone(cache, layer)
     x, own = _run_alone(x, weights, own, run.view, run.rotation, run.limits, run.placement, graph)
-    return x, cache if own is None else kv_cache.put_back(cache, layer, own)
+    return x, None if cache is None else kv_cache.put_back(cache, layer, own)
 
 
 @functools.partial(jax.jit, static_argnames=("limits", "placement", "graph"))
@@ -127,7 +127,7 @@ def _run_alone(
     limits: Limits,
     placement: Placement,
     graph: nnx.GraphDef,
-) -> Carry:
+) -> tuple[jax.Array, Any]:
     return nnx.merge(graph, weights)(x, ForwardPass(view, rotation, limits, placement), cache, 0)
 
 

@@ -97,13 +97,16 @@ def _segments(shapes: Shapes) -> jax.Array:
     )
 
 
+@jax.jit
+def _errors(ours: Any, wanted: Any) -> list[jax.Array]:
+    """Of each array, the norm of the difference over that of the wanted one; on the device, for the arrays are large."""
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(wanted), strict=True)
+    return [jnp.linalg.norm((a.astype(jnp.float32) - b).ravel()) / jnp.linalg.norm(b.ravel()) for a, b in pairs]
+
+
 def _error(ours: Any, wanted: Any) -> float:
     """The largest over the arrays; not finite where ours are not."""
-    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(wanted), strict=True)
-    errors = [
-        float(np.linalg.norm(np.asarray(a, np.float64) - np.asarray(b, np.float64)) / np.linalg.norm(np.asarray(b, np.float64)))
-        for a, b in pairs
-    ]
+    errors = [float(error) for error in _errors(ours, wanted)]
     return max(errors) if np.isfinite(errors).all() else float("inf")
 
 

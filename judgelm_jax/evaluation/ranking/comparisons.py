@@ -74,8 +74,11 @@ def read_comparisons(
         pairs = read_predictions(path, parser, decide=decide) if counts == {2} else {}
         winners = {key: row.headline.winner for key, row in pairs.items()}
         games += [(row.forward, row.reversed) for row in pairs.values() if row.forward and row.reversed]
+        lines: dict[str, int] = {}
         for line, row in read_jsonl(path):
             try:
+                if (first_line := lines.setdefault(identity(row), line)) != line:
+                    raise InputError(f"the id {identity(row)!r} is already in line {first_line}; each judgment counts once")
                 results = list(_results(row, winners, decide))
                 undecided += not results
                 rows.extend(_comparison(row, first, second, result, cluster, by) for first, second, result in results)

@@ -212,6 +212,10 @@ def test_a_file_counts_once_and_holds_one_kind_of_judgment(tmp_path):
     pairs = write(tmp_path / "pairs.jsonl", [judgment()])
     with pytest.raises(InputError, match="is given twice"):
         read_comparisons([pairs, tmp_path / "." / "pairs.jsonl"])
+    doubled = [judgment(answer3_body="c", answer3_model_id="gamma", scores=[3, 7, 7])] * 2
+    for rows in (doubled, [judgment()] * 2):
+        with pytest.raises(InputError, match=r"doubled\.jsonl:2: .*'1' is already in line 1"):
+            read_comparisons([write(tmp_path / "doubled.jsonl", rows)])
     three = judgment(pair_id="x", answer3_body="c", answer3_model_id="gamma", scores=[3, 7, 7])
     with pytest.raises(InputError, match="of two answers and of 3 are mixed"):
         read_comparisons([write(tmp_path / "mixed.jsonl", [judgment(), three])])

@@ -24,6 +24,7 @@ from judgelm_jax.records import check_output, write_atomically
 EXIT_OK = 0
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
+_INTERRUPTED = "interrupted; run the same command with --resume to go on"
 
 
 def run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, argv: Sequence[str] | None = None) -> int:
@@ -38,8 +39,7 @@ def run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, argv
         try:
             code = _run(main, flag_values, name, arguments)
         except KeyboardInterrupt:
-            goes_on = "; run the same command with --resume to go on" if "resume" in flag_values else ""
-            code = _fail(name, f"interrupted{goes_on}", EXIT_INTERRUPTED)
+            code = _fail(name, _INTERRUPTED if "resume" in flag_values else "interrupted", EXIT_INTERRUPTED)
         sys.stdout.flush()
         failure = sys.stdout.failure
     finally:
@@ -205,7 +205,9 @@ def _flag_lines(flag_values: flags.FlagValues) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """The line that stands for an error."""
+    """The line that stands for an error of a command that may be one of several processes, which all have --resume."""
+    if isinstance(error, KeyboardInterrupt):
+        return _INTERRUPTED
     return _describe(error) if isinstance(error, OSError) else str(error) or type(error).__name__
 
 

@@ -195,3 +195,7 @@ def test_a_name_that_the_terminal_cannot_show_ends_nothing(tmp_path: Path) -> No
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment)
         assert (done.returncode, done.stderr) == (0, b"")
         assert done.stdout.startswith(b"\\udc80")
+
+
+def test_other_processes_of_an_interrupted_run_are_told_so():
+    assert command_line.describe(KeyboardInterrupt()) == "interrupted; run the same command with --resume to go on"

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from judgelm_jax import distributions, laboratory, memory
-from judgelm_jax.bench import judge_suite, kernel_suite, machine
+from judgelm_jax.bench import judge_suite, kernel_suite, machine, planned
 from judgelm_jax.bench.checkpoints import model_config
 from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.config import JudgeConfig
@@ -104,7 +104,8 @@ def measure(size: Size, mesh_text: str, dtype: str, rounds: int) -> dict[str, An
     """Everything, in turn; what is known is printed at once.
 
     Returns `peak` (`tflops` and `gbytes_per_second` of one device), `kernels` (`kernel_suite.measure`), `judge` and `train`,
-    whose shares are of the measured peak of all devices; `ok`: nothing failed, no kernel is wrong, and what was computed is
+    whose shares are of the measured peak of all devices, with `planned_seconds`, what `judgelm-plan` says of the same programs
+    (None for devices that it does not know); `ok`: nothing failed, no kernel is wrong, and what was computed is
     finite.
     """
     mesh = make_mesh(MeshConfig.parse(mesh_text))
@@ -216,6 +217,7 @@ def _judge(
         "prompt_tokens": tokens,
         "generated_tokens": generated,
         "seconds": float(np.median(times)),
+        "planned_seconds": planned.judging_seconds(engine, prompts, steps),
         "compile_seconds": engine.counts.compile_seconds,
         "warm_up_seconds": warm,
         "programs_after_warm_up": engine.counts.programs - before.programs,
@@ -294,6 +296,7 @@ def _train(config: ModelConfig, mesh: Mesh, size: Size, dtype: str, rounds: int)
         "ok": bool(np.isfinite(losses).all()),
         "losses": losses,
         "seconds": float(np.median(times[1:])),
+        "planned_seconds": planned.seconds(compiled, 1),
         "compile_seconds": compile_seconds,
         "flops": step_flops(config, tokens.size, rows * size.length**2, indices.size, False),
     }
@@ -324,7 +327,7 @@ def print_judging(one: dict[str, Any]) -> None:
     """A line about one mode."""
     decoding = f", weights at {100 * one['share_of_bandwidth']:.0f} % of the bandwidth" if one["bytes"] else ""
     print(
-        f"\n{one['mode']}: {one['prompts']} prompts, {one['prompt_tokens']} tokens in {one['seconds']:.2f} s: "
+        f"\n{one['mode']}: {one['prompts']} prompts, {one['prompt_tokens']} tokens in {one['seconds']:.2f} s{_planned(one)}: "
         f"{one['prompt_tokens'] / one['seconds']:.0f} prompt tokens/s, {one['generated_tokens'] / one['seconds']:.0f} "
         f"generated/s, {100 * one['share_of_peak']:.1f} % of peak{decoding}; padding {100 * one['padding']:.1f} %, compiled in "
         f"{one['compile_seconds']:.1f} s",
@@ -335,8 +338,12 @@ def print_judging(one: dict[str, Any]) -> None:
 def print_training(name: str, one: dict[str, Any]) -> None:
     """A line about the step."""
     print(
-        f"\ntrain {name}: {one['tokens']} tokens a step in {one['seconds']:.2f} s: "
+        f"\ntrain {name}: {one['tokens']} tokens a step in {one['seconds']:.2f} s{_planned(one)}: "
         f"{one['tokens'] / one['seconds']:.0f} tokens/s, {100 * one['share_of_peak']:.1f} % of peak; "
         f"loss {one['losses'][0]:.3f} to {one['losses'][-1]:.3f}, compiled in {one['compile_seconds']:.1f} s",
         flush=True,
     )
+
+
+def _planned(one: dict[str, Any]) -> str:
+    return "" if one["planned_seconds"] is None else f" (planned: {one['planned_seconds']:.2f} s)"

@@ -30,7 +30,7 @@ from judgelm_jax.verdicts import LineForm
 
 _SYSTEM_TOKENS = 40  # that all prompts begin with
 _PROMPTS_OF_A_DEVICE = 300  # enough for a full batch, and for every slot of a device
-_LINE_STEPS = 4  # forward passes behind the prompt for a score line as `8 9` and its newline
+LINE_STEPS = 4  # forward passes behind the prompt for a score line as `8 9` and its newline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,14 +122,14 @@ def _scoring(engine: Engine, tree: Tree, batch: Batch, own: int) -> Planned:
     """Scores, or distributions, of a batch of prompts with `own` tokens."""
     model = engine.config
     count = len(batch.prompts_by_index)
-    line_tokens = len(tree.tokens) if isinstance(tree, LineTree) else _LINE_STEPS
+    line_tokens = len(tree.tokens) if isinstance(tree, LineTree) else LINE_STEPS
     ideal = _prefill_flops(model, batch) + _token_flops(model, own) * count * line_tokens
     slots = batch.capacity * (batch.prompt_length + tree.slots)
     return Planned(
         engine.settings.mode,
         lambda: engine.programs.lower_score(engine.params, tree, batch),
         _parts(engine, batch, slots),
-        _LINE_STEPS,
+        LINE_STEPS,
         ideal,
         sum(len(prompt.ids) for _, prompt in batch.prompts_by_index),
         0.0,

@@ -5,16 +5,18 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
-from judgelm_jax import laboratory
+from judgelm_jax import hardware, laboratory
 from judgelm_jax.bench import judge_suite
 from judgelm_jax.commands import bench
 from judgelm_jax.commands.command_line import run
 from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.responses import Counts, Response
 from judgelm_jax.model.attention import dispatch, products
+from judgelm_jax.planning.topology import parse
 from judgelm_jax.records import dump_line
 
 
@@ -105,6 +107,8 @@ def test_a_machine_is_measured_and_a_wrong_kernel_ends_the_run(tmp_path, capsys,
     """`xla` off by a factor: its forward passes, gradients and decoding are wrong, all others right."""
     right = products.library
     monkeypatch.setattr(dispatch, "library", lambda *arguments: 1.01 * right(*arguments))
+    device = parse("cpu:1").hardware
+    monkeypatch.setattr(hardware, "of_kind", lambda kind: device)
     out = tmp_path / "machine.json"
     with pytest.raises(SystemExit) as ended:
         run(bench.main, bench.FLAGS, "bench", ["--suite=accelerator", "--size=tiny", "--rounds=1", f"--json={out}"])
@@ -116,12 +120,16 @@ def test_a_machine_is_measured_and_a_wrong_kernel_ends_the_run(tmp_path, capsys,
     assert {row["backend"] for row in result["kernels"] if "refused" in row} == {"cudnn", "pallas", "splash"}
     assert [one["mode"] for one in result["judge"]] == ["scores", "explain", "distribution"]
     assert all(one["programs_after_warm_up"] == 0 and one["finite"] == one["prompts"] for one in result["judge"])
+    for one in (*result["judge"], *result["train"]):  # no plan is below what the mathematics needs at the peak
+        least = one["flops"] / device.flops / jax.device_count()
+        assert least < one["planned_seconds"] < 100 * least
     (trained,) = result["train"]
     assert trained["model"] == "tiny"
     assert trained["losses"][1] < trained["losses"][0]
     printed = capsys.readouterr().out
     assert printed.count("WRONG") == 5
     assert "not here: splash" in printed
+    assert printed.count("planned: ") == 4
 
 
 def test_a_bare_machine_can_measure_itself():

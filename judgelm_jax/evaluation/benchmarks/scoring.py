@@ -171,11 +171,11 @@ def summary_text(summary: Summary) -> str:
     ]
     for name, group in summary.get("groups", {}).items():
         lines.append(f"  {name:<28} {_percent(group['score'], group['score_interval'])}, {group['total']} items")
-    lines += [f"{name:<11}{_plain(summary[name])}" for name in summary.get("own_figures", ())]
+    lines += [f"{name:<10} {_plain(summary[name])}" for name in summary.get("own_figures", ())]
     metrics = summary.get("metrics", {})
     for name in ("precision", "recall", "f1", "consistency", "delta_bias", "total_bias"):
         if metrics.get(name) is not None:
-            lines.append(f"{name:<11}{_percent(metrics[name], metrics[f'{name}_interval'])}")
+            lines.append(f"{name:<10} {_percent(metrics[name], metrics[f'{name}_interval'])}")
     if metrics.get("kappa") is not None:
         low, high = metrics["kappa_interval"]
         lines.append(f"kappa      {metrics['kappa']:.3f} ({low:.3f} to {high:.3f})")

@@ -105,8 +105,8 @@ def measure(size: Size, mesh_text: str, dtype: str, rounds: int) -> dict[str, An
 
     Returns `peak` (`tflops` and `gbytes_per_second` of one device), `kernels` (`kernel_suite.measure`), `judge` and `train`,
     whose shares are of the measured peak of all devices, with `planned_seconds`, what `judgelm-plan` says of the same programs
-    (None for devices that it does not know); `ok`: nothing failed, no kernel is wrong, and what was computed is
-    finite.
+    (None for devices that it does not know); `ok`: nothing of ours failed, no kernel is wrong, and what was
+    computed is finite.
     """
     mesh = make_mesh(MeshConfig.parse(mesh_text))
     flops, bandwidth = machine.matmul_flops(dtype, size.matmul), machine.memory_bandwidth(size.copied)
@@ -123,8 +123,8 @@ def measure(size: Size, mesh_text: str, dtype: str, rounds: int) -> dict[str, An
             one["share_of_bandwidth"] = one["bytes"] / one["seconds"] / (bandwidth * mesh.size)
             print_judging(one)
         judged.append(one)
-    peer = _peer(config, size, dtype)
-    if peer is not None and "failed" not in judged[0]:
+    peer = _found("PyTorch's generate", lambda: _peer(config, size, dtype) or {})
+    if "prompts" in peer and "failed" not in judged[0]:
         rate, own = peer["prompts"] / peer["seconds"], judged[0]["prompts"] / judged[0]["seconds"]
         print(
             f"PyTorch's generate, one prompt at a time: {rate:.2f} prompts/s; ours, scores: {own:.2f} ({own / rate:.1f}×)",
@@ -145,7 +145,7 @@ def measure(size: Size, mesh_text: str, dtype: str, rounds: int) -> dict[str, An
         "peak": {"tflops": flops / 1e12, "gbytes_per_second": bandwidth / 1e9},
         "kernels": kernels,
         "judge": judged,
-        **({} if peer is None else {"peer": peer}),
+        **({"peer": peer} if peer else {}),
         "train": trained,
         "ok": all(row.get("ok", True) for row in (*kernels, *judged, *trained)),
     }

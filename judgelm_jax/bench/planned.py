@@ -1,11 +1,11 @@
 """What the plan says of programs that were compiled on this machine: their time at best, beside what is measured."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 
 from judgelm_jax import hardware
-from judgelm_jax.judging.batching import Batch, Prompt
+from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.scheduler import DECODE_STEPS
 from judgelm_jax.planning.hlo import parse
@@ -21,21 +21,44 @@ def seconds(compiled: jax.stages.Compiled, unknown_trips: int) -> float | None:
 
 
 def judging_seconds(engine: Engine, prompts: Sequence[Prompt], steps: float) -> float | None:
-    """Of all programs that the engine ran for these prompts, one after the other; in `explain`, with so many decoding steps."""
+    """Of all programs that the engine ran for these prompts, one after the other; in `explain`, with so many decoding steps.
+
+    Sizes that did not fit the memory have no program: the first that has them all is the one that ran.
+    """
     programs = engine.programs
     if engine.settings.mode != "explain":
-        ((form, _, batches),) = next(iter(engine.score_sizes(prompts)))
-        return _sum(batches, lambda batch: programs.executable("score", form, *batch.shape), LINE_STEPS)
-    slots, context, batches = next(iter(engine.decoding_sizes(prompts)))
-    admitted = _sum(batches, lambda batch: programs.executable("admit", slots, context, *batch.shape), 1)
-    decoded = seconds(programs.executable("decode", slots, context), DECODE_STEPS)
-    return None if admitted is None or decoded is None else admitted + decoded * steps / DECODE_STEPS
+        sizes = (
+            [
+                (programs.executable("score", form, *batch.shape), LINE_STEPS, 1.0)
+                for form, _, batches in work
+                for batch in batches
+            ]
+            for work in engine.score_sizes(prompts)
+        )
+        return _first_whole(sizes)
+    return _first_whole(
+        [
+            *((programs.executable("admit", slots, context, *batch.shape), 1, 1.0) for batch in batches),
+            (programs.executable("decode", slots, context), DECODE_STEPS, steps / DECODE_STEPS),
+        ]
+        for slots, context, batches in engine.decoding_sizes(prompts)
+    )
 
 
-def _sum(batches: Sequence[Batch], executable: Callable[[Batch], jax.stages.Compiled], unknown_trips: int) -> float | None:
-    known: dict[tuple[int, ...], float | None] = {}
-    for batch in batches:
-        if batch.shape not in known:
-            known[batch.shape] = seconds(executable(batch), unknown_trips)
-    each = [known[batch.shape] for batch in batches]
-    return None if None in each else sum(one for one in each if one is not None)
+def _first_whole(sizes: Iterable[Sequence[tuple[jax.stages.Compiled | None, int, float]]]) -> float | None:
+    """Of the first size all of whose programs are there (each with unknown trips and how often it runs), the seconds."""
+    known: dict[int, float | None] = {}  # by identity: many batches have one program
+    for size in sizes:
+        total = 0.0
+        for compiled, unknown_trips, times in size:
+            if compiled is None:
+                break
+            if id(compiled) not in known:
+                known[id(compiled)] = seconds(compiled, unknown_trips)
+            own = known[id(compiled)]
+            if own is None:
+                return None
+            total += times * own
+        else:
+            return total
+    return None

@@ -103,9 +103,9 @@ class Programs:
         needed = self._compile(lower, None if room is None else room - state)
         return None if needed is None else needed + state
 
-    def executable(self, *key: Any) -> jax.stages.Compiled:
-        """A program that has been compiled, by what it does and its shapes."""
-        return self._compiled[key]
+    def executable(self, *key: Any) -> jax.stages.Compiled | None:
+        """A program that has been compiled and fits, by what it does and its shapes."""
+        return self._compiled.get(key)
 
     def score(self, params: Params, form: LineForm, batch: Batch) -> jax.Array:
         """Of each index of the batch, the tokens of a score line (-1 behind its end), or the log-probabilities of a `LineTree`

@@ -1,5 +1,6 @@
 """The bench runs all sides on the same prompts, and says whether they wrote the same."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from judgelm_jax import hardware, laboratory
-from judgelm_jax.bench import judge_suite
+from judgelm_jax.bench import accelerator_suite, judge_suite, planned
 from judgelm_jax.commands import bench
 from judgelm_jax.commands.command_line import run
 from judgelm_jax.judging.batching import Prompt
@@ -137,3 +138,45 @@ def test_a_bare_machine_can_measure_itself():
     absent = "import sys; sys.modules.update(dict.fromkeys(['grain', 'ml_collections', 'tensorboardX']))"
     code = f"{absent}; import judgelm_jax.commands.bench, judgelm_jax.bench.accelerator_suite"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_fails_is_said_and_the_others_are_measured(monkeypatch, capsys):
+    measured = {"ok": True, "flops": 1.0, "bytes": 0.0, "seconds": 1.0, "planned_seconds": None, "prompts": 1, "losses": [2, 1]}
+    measured |= dict.fromkeys(("prompt_tokens", "generated_tokens", "padding", "compile_seconds", "tokens"), 1)
+
+    def judge(params, config, mesh, mode, *arguments):
+        if mode == "explain":
+            raise jax.errors.JaxRuntimeError("INTERNAL: no such kernel")
+        return measured | {"mode": mode}
+
+    def broken(*arguments):
+        raise ImportError("of another CUDA")
+
+    for name, stub in (("_judge", judge), ("_peer", broken), ("_train", lambda *arguments: dict(measured))):
+        monkeypatch.setattr(accelerator_suite, name, stub)
+    monkeypatch.setattr(accelerator_suite.kernel_suite, "measure", lambda *arguments: [])
+    for name in ("matmul_flops", "memory_bandwidth"):
+        monkeypatch.setattr(accelerator_suite.machine, name, lambda *arguments: 1.0)
+    result = accelerator_suite.measure(accelerator_suite.SIZES["tiny"], "data:-1", "float32", 1)
+    assert not result["ok"]
+    assert [one.get("failed") is None for one in result["judge"]] == [True, False, True]
+    assert result["train"][0]["ok"]
+    printed = capsys.readouterr().out
+    assert "explain: FAILED  JaxRuntimeError: INTERNAL: no such kernel" in printed
+    assert "PyTorch's generate: FAILED  ImportError: of another CUDA" in printed
+
+
+def test_the_plan_of_a_run_is_that_of_the_size_that_fitted(monkeypatch):
+    """A product of 256 and a made-up device that is limited by FLOPs alone: 2 x 256^3 of them, twice."""
+    device = dataclasses.replace(parse("cpu:1").hardware, bandwidth=1e30)
+    monkeypatch.setattr(hardware, "of_kind", lambda kind: device)
+    x = jax.ShapeDtypeStruct((256, 256), "float32")
+    product = jax.jit(lambda a, b: a @ b).lower(x, x).compile()
+    large, small = SimpleNamespace(shape=(1, 9, 9, 9)), SimpleNamespace(shape=(1, 2, 2, 2))
+    programs = SimpleNamespace(executable=lambda *key: {("score", "form", 1, 2, 2, 2): product}.get(key))
+    engine = SimpleNamespace(
+        settings=SimpleNamespace(mode="scores"),
+        programs=programs,
+        score_sizes=lambda prompts: iter([[("form", None, [large])], [("form", None, [small, small])]]),
+    )
+    assert planned.judging_seconds(engine, [], 0) == pytest.approx(2 * 2 * 256**3 / device.flops)

@@ -3,13 +3,14 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from free_ports import free_port
 
 # One more line of Python may come first, as to give a process another host's name.
 _PROGRAM = "import sys\n{before}\nfrom judgelm_jax.commands.{command} import entry; sys.exit(entry())"
@@ -36,12 +37,6 @@ _FLAGS = "--xla_force_host_platform_device_count={} --xla_cpu_enable_concurrency
 
 Process = subprocess.Popen[str]
 Ended = tuple[int, str, str]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def start(command: str, arguments: Sequence[str], devices: int = 2, before: str = "", **environment: str) -> Process:

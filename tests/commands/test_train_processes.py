@@ -3,19 +3,13 @@
 import json
 import re
 import signal
-import socket
 
 import pytest
+from free_ports import free_port
 from several_processes import run_in_turn
 from train_command import arguments, ended, losses, start, steps_done, wait_for
 
 from judgelm_jax.checkpoints import open_checkpoint
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.mark.slow

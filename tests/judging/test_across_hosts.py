@@ -8,8 +8,9 @@ import time
 import numpy as np
 import pytest
 from asked_kinds import ASKED, REASONING, records_of
+from free_ports import free_port
 from judge_command import read, run, write
-from several_processes import end, free_port, run_in_turn, run_together, start, start_together
+from several_processes import end, run_in_turn, run_together, start, start_together
 
 from judgelm_jax import laboratory
 from judgelm_jax.checkpoints import open_checkpoint

@@ -5,7 +5,6 @@ import http.server
 import json
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import free_port
 from launcher_files import container, environment, write_records, write_training
 
 LAUNCH = Path(__file__).parents[2] / "launch"
@@ -55,12 +55,6 @@ def pods(manifest: str, own: list[str], number: int, **replaced: str) -> tuple[l
         commands.append([*pod["command"], *arguments, *own])
         environments.append(environment(**variables))
     return commands, environments
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def test_pods_of_gpus_train_together(tmp_path: Path) -> None:

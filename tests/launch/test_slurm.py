@@ -1,5 +1,6 @@
 """Our scripts in a real Slurm of one node: submitted, stopped, requeued by themselves, finished."""
 
+import contextlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 from launcher_files import environment, write_records, write_training
 
 from judgelm_jax.checkpoints import open_checkpoint
@@ -51,12 +53,6 @@ KillWait=60
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +123,19 @@ def finished(variables: dict[str, str], job: str) -> bool:
     return states == {"COMPLETED"}
 
 
+def first_line(shard: Path, variables: dict[str, str], job: str) -> bytes:
+    """The first line of a part of the judgments, as soon as it is there, which is before the job is done."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        with contextlib.suppress(FileNotFoundError):
+            line, newline, _ = shard.read_bytes().partition(b"\n")
+            if newline:
+                return line
+        assert not finished(variables, job), "the job was done before its first line was seen"
+        time.sleep(0.1)
+    raise AssertionError("nothing was judged")
+
+
 def steps(run: Path) -> list[int]:
     try:
         lines = (run / "metrics.jsonl").read_text().splitlines()
@@ -155,13 +164,12 @@ def test_a_training_that_is_stopped_saves_is_requeued_and_finishes(slurm: dict[s
 def test_a_killed_part_of_an_array_is_requeued_and_the_last_one_joins_all(
     slurm: dict[str, str], tmp_path: Path, laboratory_checkpoint: Path
 ) -> None:
-    output, records = tmp_path / "judgments.jsonl", write_records(tmp_path, 16)
+    output, records = tmp_path / "judgments.jsonl", write_records(tmp_path, 96)  # some seconds for the kill
     explain = ["--mode=explain", "--batch_size=2", "--max_new_tokens=128"]
     flags = [f"--model={laboratory_checkpoint}", f"--input={records}", f"--output={output}", *explain]
     job = submit(slurm, tmp_path / "log-%a", "judge_shards.sh", "--array=3-4", *flags)
     shard = tmp_path / "judgments.jsonl.partial/shard-00001-of-00002.jsonl"
-    until(lambda: shard.exists() and b"\n" in shard.read_bytes(), SECONDS, "nothing was judged")
-    kept = shard.read_bytes().splitlines()[0].partition(b"\t")[2]
+    kept = first_line(shard, slurm, job).partition(b"\t")[2]
     os.kill(process_of("--shard=1/2", output), signal.SIGKILL)
     until(lambda: finished(slurm, job), SECONDS, "the jobs did not finish")
     for number in (3, 4):
@@ -176,13 +184,12 @@ def test_a_killed_part_of_an_array_is_requeued_and_the_last_one_joins_all(
 def test_a_job_of_several_processes_that_loses_one_is_requeued_and_finishes(
     slurm: dict[str, str], tmp_path: Path, laboratory_checkpoint: Path
 ) -> None:
-    output, records = tmp_path / "judgments.jsonl", write_records(tmp_path, 8)
+    output, records = tmp_path / "judgments.jsonl", write_records(tmp_path, 48)  # some seconds for the kill
     explain = ["--mode=explain", "--batch_size=2", "--max_new_tokens=64"]
     flags = [f"--model={laboratory_checkpoint}", f"--input={records}", f"--output={output}", *explain]
     job = submit(slurm, tmp_path / "log", "judge.sh", "--ntasks-per-node=2", *flags)
     shard = tmp_path / "judgments.jsonl.partial/shard-00000-of-00001.jsonl"
-    until(lambda: shard.exists() and b"\n" in shard.read_bytes(), SECONDS, "nothing was judged")
-    kept = shard.read_bytes().splitlines()[0].partition(b"\t")[2]
+    kept = first_line(shard, slurm, job).partition(b"\t")[2]
     os.kill(process_of("--distributed", output), signal.SIGKILL)
     until(lambda: finished(slurm, job), SECONDS, "the job did not finish")
     told = (tmp_path / "log").read_text()

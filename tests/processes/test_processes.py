@@ -7,7 +7,8 @@ import sys
 import time
 
 import pytest
-from several_processes import end, free_port
+from free_ports import free_port
+from several_processes import end
 
 from judgelm_jax.errors import InputError, PeerError
 from judgelm_jax.process_flags import Asked

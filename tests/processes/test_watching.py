@@ -10,7 +10,8 @@ import sys
 import threading
 
 import pytest
-from several_processes import end, free_port
+from free_ports import free_port
+from several_processes import end
 
 from judgelm_jax.processes import connections
 

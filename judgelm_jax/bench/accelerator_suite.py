@@ -25,7 +25,7 @@ from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.trees import Trees
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.model import attention, families, parameters
+from judgelm_jax.model import attention, config_json, parameters
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.parameters import Params
 from judgelm_jax.model.placement import Placement
@@ -240,7 +240,7 @@ def _peer(config: ModelConfig, size: Size, dtype: str) -> dict[str, Any] | None:
     if device == "cuda" and not torch.cuda.is_available():
         print("PyTorch cannot use this accelerator: its generate is left out")
         return None
-    shape = transformers.LlamaConfig(**families.to_hf(config, dtype))
+    shape = transformers.LlamaConfig(**config_json.to_hf(config, dtype))
     try:
         with torch.device(device):
             model = transformers.AutoModelForCausalLM.from_config(shape, dtype=getattr(torch, dtype)).eval()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from judgelm_jax.model import families
+from judgelm_jax.model import config_json
 from judgelm_jax.model.config import ModelConfig
 
 # Width, hidden width, layers, heads, tied embeddings.
@@ -63,4 +63,4 @@ def write_random_checkpoint(folder: Path, config: ModelConfig, dtype: Any, seed:
         safetensors.numpy.save_file(tensors, folder / file, metadata={"format": "pt"})
         index |= dict.fromkeys(tensors, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
-    (folder / "config.json").write_text(json.dumps(families.to_hf(config, np.dtype(dtype).name), indent=2))
+    (folder / "config.json").write_text(json.dumps(config_json.to_hf(config, np.dtype(dtype).name), indent=2))

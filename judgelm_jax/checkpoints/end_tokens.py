@@ -6,7 +6,7 @@ from typing import Any
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.json_object import read_json_object
-from judgelm_jax.model import families
+from judgelm_jax.model import config_json
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.notices import say_once
 from judgelm_jax.tokenization import Tokenizer
@@ -55,7 +55,7 @@ def _generation_ends(path: Path, vocab_size: int) -> tuple[int, ...]:
     if not path.is_file():
         return ()
     try:
-        return families.token_ids(read_json_object(path).get("eos_token_id"), vocab_size)
+        return config_json.token_ids(read_json_object(path).get("eos_token_id"), vocab_size)
     except InputError as error:
         raise InputError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
 

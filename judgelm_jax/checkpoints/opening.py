@@ -22,7 +22,7 @@ from judgelm_jax.checkpoints.peft_reading import pairs as adapter_pairs
 from judgelm_jax.checkpoints.peft_reading import read_adapter
 from judgelm_jax.checkpoints.tensor_names import Weights, check_weights
 from judgelm_jax.errors import InputError
-from judgelm_jax.model import families
+from judgelm_jax.model import config_json
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.notices import say_once
 from judgelm_jax.stand_ins import refuse_packed, refuse_stand_ins
@@ -120,13 +120,13 @@ def open_checkpoint(model: str, base: str | None = None, context: int | None = N
 def _with_context(checkpoint: Checkpoint, context: int | None) -> Checkpoint:
     """A checkpoint whose config states another context; another context is another model."""
     if context is None:
-        if guess := families.guessed_context(checkpoint.hf_config):
+        if guess := config_json.guessed_context(checkpoint.hf_config):
             say_once(f"{checkpoint.folder}: {guess}; pass --context=N where that is wrong")
         return checkpoint
     return dataclasses.replace(
         checkpoint,
         config=dataclasses.replace(checkpoint.config, context=context),
-        hf_config=families.with_context(checkpoint.hf_config, context),
+        hf_config=config_json.with_context(checkpoint.hf_config, context),
         digest=lambda: fingerprints.of_parts(checkpoint.fingerprint, f"context {context}"),
     )
 
@@ -187,7 +187,7 @@ def _open_store(folder: Path) -> Checkpoint:
     tokenizer_files = _existing(tokenizer_folder, TOKENIZER_FILES)
     refuse_stand_ins(tokenizer_files)
     try:
-        config = dataclasses.replace(families.from_hf(weights.hf_config), int8=weights.int8)
+        config = dataclasses.replace(config_json.from_hf(weights.hf_config), int8=weights.int8)
     except InputError as error:
         raise InputError(f"{folder}: its config is not supported: {error}") from error
 
@@ -208,7 +208,7 @@ def _open_training(folder: Path, about: dict[str, Any]) -> Checkpoint:
     missing = [field for field in ("hf_config", "export_dtype", "lora", "init_from", "init_fingerprint") if field not in about]
     if missing:
         raise InputError(f"{folder}: a broken training checkpoint (its metadata has no {missing[0]}); take another")
-    config = families.from_hf(about["hf_config"])
+    config = config_json.from_hf(about["hf_config"])
     tokenizer_folder = folder.absolute().parent.parent / orbax_store.TOKENIZER_FOLDER
     tokenizer_files = _existing(tokenizer_folder, TOKENIZER_FILES)
     if about["lora"] is None:
@@ -251,7 +251,7 @@ def _told_of_run(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
 def _open_hf(folder: Path) -> Checkpoint:
     refuse_packed(folder, ["config.json"])
     refuse_stand_ins([folder / "config.json", *_existing(folder, COMPANION_FILES)])
-    config, hf_config = families.read_hf_config(folder / "config.json")
+    config, hf_config = config_json.read_hf_config(folder / "config.json")
     files = [folder / "config.json", *hf_reading.weight_files(folder), *_existing(folder, TOKENIZER_FILES)]
     if (folder / CONFIG_FILE).is_file():
         say_once(
@@ -276,8 +276,8 @@ def _open_gguf(file: Path) -> Checkpoint:
     def digest() -> str:
         return fingerprints.of_files(file.parent, source.files)
 
-    hf_config = families.to_hf(config, gguf_reading.main_dtype(source))
-    config = families.from_hf(hf_config)
+    hf_config = config_json.to_hf(config, gguf_reading.main_dtype(source))
+    config = config_json.from_hf(hf_config)
     return Checkpoint(file, config, hf_config, Path(made.name), digest, tuple(source.files), weights)
 
 

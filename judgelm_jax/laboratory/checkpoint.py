@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from judgelm_jax.laboratory.vocabulary import write_tokenizer
-from judgelm_jax.model import families
+from judgelm_jax.model import config_json
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.training_config import ModelShape
 
@@ -39,5 +39,5 @@ def _write(folder: Path, seed: int, shape: ModelShape, vocabulary: int) -> Model
         for name, entry in tensor_table(config).items()
     }
     safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(families.to_hf(config, "float32"), indent=2) + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config_json.to_hf(config, "float32"), indent=2) + "\n", encoding="utf-8")
     return config

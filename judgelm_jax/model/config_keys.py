@@ -10,7 +10,7 @@ from typing import Any
 
 from judgelm_jax.errors import InputError
 
-# What `families.from_hf` reads.
+# What `config_json.from_hf` reads.
 _READ = """model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads
     head_dim max_position_embeddings max_sequence_length original_max_position_embeddings rms_norm_eps rope_theta rope_scaling
     rope_parameters rope_condense_ratio tie_word_embeddings bos_token_id eos_token_id auto_map"""

@@ -15,7 +15,7 @@ from judgelm_jax.data.pipeline import Plan, plan
 from judgelm_jax.data.training_file import TrainingFile, check_training_file
 from judgelm_jax.errors import InputError
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.model import families
+from judgelm_jax.model import config_json
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.tokenization import TOKENIZER_FILES, Tokenizer, load_tokenizer
@@ -74,7 +74,7 @@ class Run:
     @property
     def hf_config(self) -> dict[str, Any]:
         """The `config.json` of what is trained."""
-        return families.to_hf(self.model, "float32") if self.checkpoint is None else self.checkpoint.hf_config
+        return config_json.to_hf(self.model, "float32") if self.checkpoint is None else self.checkpoint.hf_config
 
 
 def check_sources(config: TrainConfig, sources: Sources) -> tuple[TrainingFile, TrainingFile | None]:

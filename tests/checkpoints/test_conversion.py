@@ -273,7 +273,7 @@ def test_conversion_holds_a_group_or_a_shard_in_memory_not_the_model(tmp_path: P
         from judgelm_jax.checkpoints import open_checkpoint, orbax_store
         from judgelm_jax.checkpoints.conversion import convert
         from judgelm_jax.checkpoints.tensor_names import tensor_table
-        from judgelm_jax.model import families
+        from judgelm_jax.model import config_json
         from judgelm_jax.model.config import ModelConfig
 
         def peak():
@@ -287,7 +287,7 @@ def test_conversion_holds_a_group_or_a_shard_in_memory_not_the_model(tmp_path: P
             tensors = {name: block[: int(np.prod(spec.shape))].reshape(spec.shape) for name, spec in names.items()}
             (folder / "a").mkdir()
             save_file(tensors, folder / "a/model.safetensors")
-            (folder / "a/config.json").write_text(json.dumps(families.to_hf(config, "bfloat16")))
+            (folder / "a/config.json").write_text(json.dumps(config_json.to_hf(config, "bfloat16")))
         else:
             orbax_store._GROUP_BYTES = 20 * 2**20
             jax.numpy.zeros(1).block_until_ready()

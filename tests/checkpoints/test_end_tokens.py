@@ -11,7 +11,7 @@ import pytest
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.end_tokens import ends_of
 from judgelm_jax.errors import InputError
-from judgelm_jax.model import families
+from judgelm_jax.model import config_json
 from judgelm_jax.tokenization import Tokenizer, load_tokenizer
 
 SIZES = {
@@ -39,7 +39,7 @@ def ends(folder: Path, config: Any, generation: Any, own: int | None, beginning:
     if generation is not None:
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": generation}))
     tokenizer: Any = Named(() if own is None else (own,), beginning, frozenset(controls))
-    return ends_of(families.from_hf(hf_config), hf_config, folder, tokenizer)
+    return ends_of(config_json.from_hf(hf_config), hf_config, folder, tokenizer)
 
 
 LLAMA3 = set(range(128_000, 128_256))

@@ -16,7 +16,7 @@ from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.checkpoints.training_run import TrainingCheckpoints
 from judgelm_jax.errors import InputError
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.model import decoder, families, lora, parameters
+from judgelm_jax.model import config_json, decoder, lora, parameters
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training.optimizer import make_optimizer
@@ -27,7 +27,7 @@ MODEL = ModelConfig(
     vocab_size=512, hidden_size=32, intermediate_size=48, num_layers=3, num_heads=4, num_kv_heads=2, head_dim=8, context=64,
     norm_epsilon=1e-5, rope_base=10000.0, rope_scaling=None, tied_embeddings=False, bos_id=1, eos_ids=(2,),
 )  # fmt: skip
-ABOUT = {"hf_config": families.to_hf(MODEL, "float32"), "export_dtype": "float32", "lora": None, "init_from": None}
+ABOUT = {"hf_config": config_json.to_hf(MODEL, "float32"), "export_dtype": "float32", "lora": None, "init_from": None}
 ABOUT |= {"init_fingerprint": None}
 OPTIMIZER = make_optimizer(RecipeConfig(), 10)
 TOKENS = np.random.default_rng(0).integers(3, 512, (2, 20))

@@ -6,17 +6,17 @@ import transformers
 from config_files import BASE, LLAMA3
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.model import families
+from judgelm_jax.model import config_json
 from judgelm_jax.model.rotary import frequencies
 
 
 def test_old_and_new_form_of_rotary_settings_mean_the_same():
     old = BASE | {"rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", **LLAMA3}}
     new = BASE | {"rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, **LLAMA3}}
-    assert families.from_hf(old) == families.from_hf(new)
-    assert families.from_hf(old).rope_scaling.factor == 8.0
+    assert config_json.from_hf(old) == config_json.from_hf(new)
+    assert config_json.from_hf(old).rope_scaling.factor == 8.0
     oldest = BASE | {"rope_scaling": {"type": "linear", "factor": 2.0}}
-    assert families.from_hf(oldest).rope_scaling.kind == "linear"
+    assert config_json.from_hf(oldest).rope_scaling.kind == "linear"
 
 
 @pytest.mark.parametrize("factor", [0, -1, "2", True, None, 1e-9, 1e300, 10**400, float("inf"), float("nan")])
@@ -31,7 +31,7 @@ def test_old_and_new_form_of_rotary_settings_mean_the_same():
 def test_a_rotary_factor_that_is_none_is_refused(config, factor):
     ((key, scaling),) = config.items()
     with pytest.raises(InputError, match="factor"):
-        families.from_hf(BASE | {key: scaling | {"factor": factor}})
+        config_json.from_hf(BASE | {key: scaling | {"factor": factor}})
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def test_a_rotary_factor_that_is_none_is_refused(config, factor):
 def test_frequency_factors_that_leave_no_passage_are_refused(low, high):
     scaling = {"rope_type": "llama3", **LLAMA3, "low_freq_factor": low, "high_freq_factor": high}
     with pytest.raises(InputError, match="freq_factor"):
-        families.from_hf(BASE | {"rope_scaling": scaling})
+        config_json.from_hf(BASE | {"rope_scaling": scaling})
 
 
 @pytest.mark.parametrize("original", [0, -1, 8192.5, "8192", True])
 def test_an_original_context_that_is_none_is_refused(original):
     scaling = {"rope_type": "llama3", **LLAMA3, "original_max_position_embeddings": original}
     with pytest.raises(InputError, match="original_max_position_embeddings"):
-        families.from_hf(BASE | {"rope_scaling": scaling})
+        config_json.from_hf(BASE | {"rope_scaling": scaling})
 
 
 SHORT, LONG = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
@@ -79,14 +79,14 @@ SHORT, LONG = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7], [1.0, 2.0, 3.0, 4.0, 5.0
 def test_stretched_positions_are_those_of_transformers(scaling, context, length):
     if scaling["rope_type"] == "longrope":
         scaling = scaling | {"short_factor": SHORT, "long_factor": LONG}
-    config = families.from_hf(BASE | {"rope_scaling": scaling})
+    config = config_json.from_hf(BASE | {"rope_scaling": scaling})
     theirs = transformers.LlamaConfig(**BASE, rope_parameters=scaling | {"rope_theta": 1e4})
     init = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS[scaling["rope_type"]]
     expected, factor = init(theirs, "cpu", seq_len=length)
     np.testing.assert_allclose(frequencies(config), expected.numpy(), rtol=2e-6)
     assert config.rope_scaling.attention_factor == pytest.approx(factor)
     assert config.context == context
-    assert families.from_hf(families.to_hf(config, "float32")) == config
+    assert config_json.from_hf(config_json.to_hf(config, "float32")) == config
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_stretched_positions_are_those_of_transformers(scaling, context, length)
 )
 def test_a_wrong_stretching_is_refused_by_name(scaling, said):
     with pytest.raises(InputError, match=said):
-        families.from_hf(BASE | {"rope_scaling": scaling})
+        config_json.from_hf(BASE | {"rope_scaling": scaling})
 
 
 LINEAR = {"type": "linear", "factor": 4.0}
@@ -139,7 +139,7 @@ LINEAR = {"type": "linear", "factor": 4.0}
 )
 def test_two_keys_that_disagree_are_refused_naming_both(change, first, second):
     with pytest.raises(InputError) as error:
-        families.from_hf(BASE | change)
+        config_json.from_hf(BASE | change)
     assert f"{first} " in str(error.value)
     assert f"{second} " in str(error.value)
 
@@ -157,11 +157,11 @@ def test_two_keys_that_disagree_are_refused_naming_both(change, first, second):
     ],
 )
 def test_two_keys_that_say_the_same_are_read(change):
-    assert families.from_hf(BASE | change) == families.from_hf(BASE | {"rope_scaling": LINEAR})
+    assert config_json.from_hf(BASE | change) == config_json.from_hf(BASE | {"rope_scaling": LINEAR})
 
 
 def test_a_condensed_model_divides_its_positions_as_linear_scaling_does_in_transformers():
-    config = families.from_hf(BASE | {"rope_condense_ratio": 8})
+    config = config_json.from_hf(BASE | {"rope_condense_ratio": 8})
     theirs = transformers.LlamaConfig(**BASE, rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 8.0})
     expected, _ = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS["linear"](theirs, "cpu")
     np.testing.assert_allclose(frequencies(config), expected.numpy(), rtol=1e-6)
@@ -186,13 +186,13 @@ def test_a_condensed_model_divides_its_positions_as_linear_scaling_does_in_trans
     ],
 )
 def test_the_context_is_the_one_that_was_meant(change, context, guessed):
-    assert families.from_hf(BASE | change).context == context
-    guess = families.guessed_context(BASE | change)
+    assert config_json.from_hf(BASE | change).context == context
+    guess = config_json.guessed_context(BASE | change)
     assert guessed == (guess is not None and str(context) in guess)
-    assert families.guessed_context(families.with_context(BASE | change, 77)) is None
-    assert families.from_hf(families.with_context(BASE | change, 77)).context == 77
+    assert config_json.guessed_context(config_json.with_context(BASE | change, 77)) is None
+    assert config_json.from_hf(config_json.with_context(BASE | change, 77)).context == 77
 
 
 def test_what_is_written_of_a_linear_model_keeps_its_context():
-    config = families.from_hf(BASE | {"rope_scaling": LINEAR})
-    assert families.from_hf(families.to_hf(config, "float32")) == config
+    config = config_json.from_hf(BASE | {"rope_scaling": LINEAR})
+    assert config_json.from_hf(config_json.to_hf(config, "float32")) == config

@@ -9,7 +9,7 @@ from config_files import BASE, LLAMA3
 from family_models import SLIDING
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.model import families
+from judgelm_jax.model import config_json
 from judgelm_jax.model.pattern import kinds_of
 from judgelm_jax.model.rotary import frequencies
 from judgelm_jax.notices import say_once
@@ -109,14 +109,14 @@ NOT_READ = {
 def test_published_configs_that_are_not_read_are_refused_with_the_reason(name):
     values, reason = NOT_READ[name]
     with pytest.raises(InputError, match=reason):
-        families.from_hf(BASE | OLD | values)
+        config_json.from_hf(BASE | OLD | values)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_configs_are_read_as_transformers_reads_them(name, capsys):
     say_once.cache_clear()
     values = BASE | PUBLISHED[name]
-    config = families.from_hf(values)
+    config = config_json.from_hf(values)
     assert ["auto_map" in said for said in capsys.readouterr().err.splitlines()] == [True] * ("auto_map" in values)
     given = {key: value for key, value in values.items() if key not in ("auto_map", "pad_token_id")}
     theirs = transformers.AutoConfig.for_model(**copy.deepcopy(given))

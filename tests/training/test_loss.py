@@ -8,7 +8,7 @@ import transformers
 
 from judgelm_jax.checkpoints.tensor_names import tensor_table
 from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.model import families, parameters
+from judgelm_jax.model import config_json, parameters
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training.loss import Batch, total_loss
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.optimized
 
 def torch_model(params, config=MODEL):
     """The same weights in Hugging Face's model."""
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**families.to_hf(config, "float32"))).float()
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config_json.to_hf(config, "float32"))).float()
     tensors = {}
     for name, spec in tensor_table(config).items():
         leaf = params

@@ -9,8 +9,8 @@ from config_files import BASE, LLAMA3
 from family_models import CASES, FULL, SIZES, SLIDING
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.model import families
-from judgelm_jax.model.family_table import FAMILIES
+from judgelm_jax.model import config_json
+from judgelm_jax.model.families import FAMILIES
 from judgelm_jax.model.pattern import kinds_of
 from judgelm_jax.model.rotary import frequencies
 from judgelm_jax.notices import say_once
@@ -22,16 +22,16 @@ def test_what_transformers_writes_is_read(tmp_path):
         rope_parameters={"rope_type": "linear", "rope_theta": 7000.0, "factor": 3.0}, rms_norm_eps=3e-5, eos_token_id=[2, 7],
     )  # fmt: skip
     written.save_pretrained(tmp_path)
-    config, _ = families.read_hf_config(tmp_path / "config.json")
+    config, _ = config_json.read_hf_config(tmp_path / "config.json")
     assert (config.num_kv_heads, config.head_dim, config.norm_epsilon, config.rope_base) == (2, 8, 3e-5, 7000.0)
     assert config.rope_scaling.factor == 3.0
     assert config.eos_ids == (2, 7)
 
 
 def test_what_is_written_is_read_by_transformers_and_by_ourselves():
-    config = families.from_hf(BASE | {"rope_theta": 9e4, "rope_scaling": {"rope_type": "llama3", **LLAMA3}})
-    values = families.to_hf(config, "float32")
-    assert families.from_hf(values) == config
+    config = config_json.from_hf(BASE | {"rope_theta": 9e4, "rope_scaling": {"rope_type": "llama3", **LLAMA3}})
+    values = config_json.to_hf(config, "float32")
+    assert config_json.from_hf(values) == config
     theirs = transformers.LlamaConfig(**values)
     assert theirs.rope_parameters["rope_theta"] == 9e4
     assert theirs.rope_parameters["factor"] == 8.0
@@ -83,12 +83,12 @@ def test_a_feature_that_is_not_supported_is_refused_by_name(tmp_path, key, value
     path = tmp_path / "config.json"
     path.write_text(json.dumps(BASE | {key: value}))
     with pytest.raises(InputError, match=key) as error:
-        families.read_hf_config(path)
+        config_json.read_hf_config(path)
     assert str(path) in str(error.value)
 
 
 def test_a_window_that_is_switched_off_changes_nothing():
-    assert families.from_hf(BASE | {"sliding_window": 4096, "use_sliding_window": False}) == families.from_hf(BASE)
+    assert config_json.from_hf(BASE | {"sliding_window": 4096, "use_sliding_window": False}) == config_json.from_hf(BASE)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_wrong_value_is_an_error_without_traceback(tmp_path, change):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(BASE | change))
     with pytest.raises(InputError, match=r"config\.json"):
-        families.read_hf_config(path)
+        config_json.read_hf_config(path)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -163,14 +163,14 @@ def test_a_wrong_value_is_an_error_without_traceback(tmp_path, change):
 )
 def test_every_family_refuses_what_it_does_not_have_and_says_what_is_known(family, key, value, known):
     with pytest.raises(InputError, match=known) as error:
-        families.from_hf(BASE | {"model_type": family, key: value})
+        config_json.from_hf(BASE | {"model_type": family, key: value})
     assert str(error.value).startswith(key)
 
 
 def test_an_unknown_family_is_told_which_are_known():
     for name in ("bert", "gemma3", 7):
         with pytest.raises(InputError, match="known are llama, mistral, qwen2, qwen3, gemma2, gemma3_text"):
-            families.from_hf(BASE | {"model_type": name})
+            config_json.from_hf(BASE | {"model_type": name})
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_an_unknown_family_is_told_which_are_known():
 )
 def test_a_wrong_value_of_a_family_is_refused_by_name(family, change, said):
     with pytest.raises(InputError, match=said):
-        families.from_hf(BASE | {"model_type": family} | change)
+        config_json.from_hf(BASE | {"model_type": family} | change)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -216,9 +216,9 @@ def test_what_transformers_writes_of_a_family_is_read_and_what_is_written_means_
     name, changes = CASES[case]
     theirs = getattr(transformers, f"{name}{'Text' if name == 'Gemma3' else ''}Config")(**SIZES | changes)
     theirs.save_pretrained(tmp_path)
-    config, _ = families.read_hf_config(tmp_path / "config.json")
-    written = families.to_hf(config, "float32")
-    assert families.from_hf(written) == config
+    config, _ = config_json.read_hf_config(tmp_path / "config.json")
+    written = config_json.to_hf(config, "float32")
+    assert config_json.from_hf(written) == config
     again = type(theirs)(**written)
     kinds = getattr(theirs, "layer_types", None) or ["sliding_attention" if getattr(theirs, "sliding_window", 0) else FULL] * 4
     windows = [theirs.sliding_window if kind == SLIDING else None for kind in kinds]
@@ -235,7 +235,9 @@ def test_what_transformers_writes_of_a_family_is_read_and_what_is_written_means_
 
 @pytest.mark.parametrize("key", ["sliding_window", "max_window_layers"])
 def test_a_window_that_is_switched_off_is_none(key):
-    assert families.from_hf(BASE | {key: 4096, "use_sliding_window": False} | {"head_dim": None}) == families.from_hf(BASE)
+    assert config_json.from_hf(BASE | {key: 4096, "use_sliding_window": False} | {"head_dim": None}) == config_json.from_hf(
+        BASE
+    )
 
 
 @pytest.mark.parametrize(
@@ -248,7 +250,7 @@ def test_a_window_that_is_switched_off_is_none(key):
 def test_what_has_no_effect_is_said_once(change, said, capsys):
     say_once.cache_clear()
     for _ in range(2):
-        assert families.from_hf(BASE | change) == families.from_hf(BASE)
+        assert config_json.from_hf(BASE | change) == config_json.from_hf(BASE)
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
 
@@ -280,5 +282,5 @@ def test_a_broken_file_is_one_line_that_names_it(tmp_path, content):
     path = tmp_path / "config.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"^\S*config\.json.*: [^\n]*$") as error:
-        families.read_hf_config(path)
+        config_json.read_hf_config(path)
     assert len(str(error.value)) < 500

@@ -31,12 +31,15 @@ class Profile:
 
     def close(self) -> None:
         """Ends a trace of fewer steps."""
-        if self._steps and self._count < _WARM_UP + self._steps:
-            if self._count >= _WARM_UP:
-                self._stop(self._count - _WARM_UP)
-            else:
-                print(f"--profile: nothing to trace, the run has {self._count} steps and the first {_WARM_UP} warm up",
-                      file=sys.stderr)  # fmt: skip
+        if not self._steps or self._count >= _WARM_UP + self._steps:
+            return
+        if self._count > _WARM_UP:
+            self._stop(self._count - _WARM_UP)
+            return
+        if self._count == _WARM_UP:
+            jax.profiler.stop_trace()
+        warm = f"--profile: nothing to trace, the run has {self._count} steps and the first {_WARM_UP} warm up"
+        print(warm, file=sys.stderr)
 
     def _stop(self, steps: int) -> None:
         jax.profiler.stop_trace()

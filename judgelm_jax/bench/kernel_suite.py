@@ -62,12 +62,13 @@ def measure(shapes: Shapes, dtype: str, seconds: float) -> list[dict[str, Any]]:
             row |= {"backend": backend, "what": what}
             try:
                 attention.refuse(backend, shapes.width, dtype, platform)
-                compiled = jax.jit(asked.program(backend, shapes))
-                row["error"] = _error(compiled(*arrays), exact)
-                row["seconds"] = fastest(functools.partial(compiled, *arrays), seconds)
             except ValueError as error:
                 row["refused"] = str(error)
                 continue
+            try:
+                compiled = jax.jit(asked.program(backend, shapes))
+                row["error"] = _error(compiled(*arrays), exact)
+                row["seconds"] = fastest(functools.partial(compiled, *arrays), seconds)
             except Exception as error:  # a compiler or a driver that fails is a finding, and the others still run
                 row |= {"failed": f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}", "ok": False}
                 continue

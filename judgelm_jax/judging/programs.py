@@ -37,7 +37,7 @@ ScoreWork = Sequence[tuple[LineForm, Tree, Sequence[Batch]]]
 # merge into one by copying their weights together, each time anew.
 GPU_OPTIONS: dict[str, bool | int] = {"xla_gpu_enable_triton_gemm": False, "xla_gpu_dot_merger_threshold_mb": 0}
 # Of int8, Triton alone multiplies without writing the weights down as bfloat16 first.
-_GPU_OPTIONS_INT8 = GPU_OPTIONS | {"xla_gpu_enable_triton_gemm": True}
+GPU_OPTIONS_INT8 = GPU_OPTIONS | {"xla_gpu_enable_triton_gemm": True}
 
 
 class Programs:
@@ -61,7 +61,7 @@ class Programs:
         self._compiled: dict[Key, Any] = {}
         self._states: dict[tuple[int, int], slots.State] = {}
         self.launched: Callable[[Any], None] = lambda result: None  # is told what the devices compute now
-        options: Any = _GPU_OPTIONS_INT8 if config.int8 else GPU_OPTIONS
+        options: Any = GPU_OPTIONS_INT8 if config.int8 else GPU_OPTIONS
         on_gpus = self.mesh.devices.flat[0].platform == "gpu"
         self._jit = functools.partial(jax.jit, compiler_options=options if on_gpus else None)
         self._temperature = None if settings.temperature == 0 else np.float32(settings.temperature)

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from judgelm_jax.judging.programs import GPU_OPTIONS
+from judgelm_jax.judging.programs import GPU_OPTIONS, GPU_OPTIONS_INT8
 from judgelm_jax.planning.topology import Topology
 from judgelm_jax.runtime import cache_folder
 
@@ -88,7 +88,7 @@ def _kept(lowered: Any, topology: Topology) -> Path | None:
     folder = cache_folder()
     if folder is None:
         return None
-    told = [topology.name, dataclasses.asdict(topology.hardware), versions(), GPU_OPTIONS]
+    told = [topology.name, dataclasses.asdict(topology.hardware), versions(), GPU_OPTIONS, GPU_OPTIONS_INT8]
     digest = hashlib.sha256(json.dumps(told).encode())
     digest.update(lowered.as_text().encode())
     return folder / "plans" / f"{digest.hexdigest()[:32]}.json.gz"

@@ -12,7 +12,6 @@ import jax
 from judgelm_jax.processes import store
 
 _KEY = "stop"
-_SECONDS = 60.0  # a process that is lost ends the others earlier
 
 
 class Stop:
@@ -49,5 +48,5 @@ class Stop:
             with self._lock:
                 self.signal = int(asked)
                 store.put(f"{_KEY}/{store.own()}", str(self._step))
-                steps = [int(store.wait(f"{_KEY}/{other}", _SECONDS)) for other in range(store.count())]
+                steps = [int(store.wait(f"{_KEY}/{other}", store.LONG)) for other in range(store.count())]
                 self._last = max(steps) + 1

@@ -11,7 +11,10 @@ from judgelm_jax.processes import stop, store
 
 
 class Shared:
-    """What several threads, as processes, see of the key-value store: a name is set once, and waited for."""
+    """What several threads, as processes, see of the key-value store: a name is set once, and waited for.
+
+    A second of waiting takes a hundredth.
+    """
 
     def __init__(self, count):
         self.values, self.changed, self.number, self.processes = {}, threading.Condition(), threading.local(), count
@@ -25,7 +28,7 @@ class Shared:
 
     def wait(self, key, seconds):
         with self.changed:
-            if not self.changed.wait_for(lambda: key in self.values, 10):
+            if not self.changed.wait_for(lambda: key in self.values, min(seconds / 100, 10)):
                 raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED")
             return self.values[key]
 
@@ -74,6 +77,21 @@ def test_all_stop_after_the_same_step_soon_after_one_is_asked(asked, together, m
     step, number = first
     assert min(asked.values()) < step < 12
     assert number == 15
+
+
+def test_a_process_that_answers_late_is_waited_for(monkeypatch):
+    put = Shared.put
+
+    def late(self, key, value):
+        if key == "stop/2":
+            time.sleep(1.5)  # as 150 s of saving would
+        put(self, key, value)
+
+    monkeypatch.setattr(Shared, "put", late)
+    first, *others = run({0: 3}, False, monkeypatch)
+    assert first == others[0] == others[1]
+    assert first[0] < 12
+    assert first[1] == 15
 
 
 def test_nobody_stops_who_is_not_asked(monkeypatch):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from judgelm_jax import hardware, laboratory
-from judgelm_jax.bench import accelerator_suite, judge_suite, planned
+from judgelm_jax.bench import accelerator_suite, judge_suite, kernel_suite, planned
 from judgelm_jax.commands import bench
 from judgelm_jax.commands.command_line import run
 from judgelm_jax.judging.batching import Prompt
@@ -138,6 +138,31 @@ def test_a_bare_machine_can_measure_itself():
     absent = "import sys; sys.modules.update(dict.fromkeys(['grain', 'ml_collections', 'tensorboardX']))"
     code = f"{absent}; import judgelm_jax.commands.bench, judgelm_jax.bench.accelerator_suite"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_kernel_that_does_not_compile_is_a_failure_and_one_that_refuses_is_not(monkeypatch):
+    compiled = []
+
+    def backend(name):
+        if name == "blocked":
+            raise ValueError("of one query only")
+        compiled.append(name)
+        return lambda x: 2 * x
+
+    def fastest(call, seconds):
+        if compiled[-1] == "xla":
+            raise ValueError("no such instruction")
+        return 1.0
+
+    monkeypatch.setattr(kernel_suite, "fastest", fastest)
+    asked = kernel_suite.Pass(lambda *_: (jax.numpy.ones(3),), lambda name, shapes: backend(name))
+    monkeypatch.setattr(kernel_suite, "PASSES", {"double": asked})
+    rows = {row["backend"]: row for row in kernel_suite.measure(kernel_suite.Shapes(1, 8, 1, 1, 8), "float32", 0.01)}
+    assert rows["blocked"]["refused"] == "of one query only"
+    assert "ok" not in rows["blocked"]
+    assert not rows["xla"]["ok"]
+    assert rows["xla"]["failed"] == "ValueError: no such instruction"
+    assert rows["reference"]["ok"]
 
 
 def test_what_fails_is_said_and_the_others_are_measured(monkeypatch, capsys):

@@ -6,12 +6,12 @@ Judge, engine, output and resume know cases, arrangements of N answers and lines
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from judgelm_jax import prompts
-from judgelm_jax.conversations import ALL, LAST, check_conversations, render, turns_of
 from judgelm_jax.errors import InputError
-from judgelm_jax.prompts import Wording
-from judgelm_jax.records import Record, answers_of, check_text
-from judgelm_jax.verdicts import SCORE_STRINGS, LineForm, Reading, Verdict
+from judgelm_jax.prompts import prompts
+from judgelm_jax.prompts.prompts import Wording
+from judgelm_jax.records.conversations import ALL, LAST, check_conversations, render, turns_of
+from judgelm_jax.records.records import Record, answers_of, check_text
+from judgelm_jax.verdicts.verdicts import SCORE_STRINGS, LineForm, Reading, Verdict
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,9 +9,9 @@ import math
 import types
 import typing
 
+from judgelm_jax.devices.mesh_config import MeshConfig
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.config import JudgeConfig
-from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model.config import ModelConfig
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import settings
 
 from judgelm_jax import laboratory
-from judgelm_jax.runtime import enable_compilation_cache
+from judgelm_jax.devices.runtime import enable_compilation_cache
 
 if TYPE_CHECKING:
     from object_store import ObjectStore
@@ -96,8 +96,8 @@ def laboratory_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def one_device() -> jax.sharding.Mesh:
     """A mesh of one of the fake devices."""
-    from judgelm_jax.mesh_config import MeshConfig
-    from judgelm_jax.sharding import make_mesh
+    from judgelm_jax.devices.mesh_config import MeshConfig
+    from judgelm_jax.devices.sharding import make_mesh
 
     return make_mesh(MeshConfig(), jax.devices()[:1])
 

@@ -19,7 +19,7 @@ _IN_TURN = """
 import contextlib, io, json, pathlib, sys
 from judgelm_jax.commands import {command} as module
 from judgelm_jax.commands.command_line import describe, run
-from judgelm_jax.process_flags import Asked
+from judgelm_jax.processes.process_flags import Asked
 from judgelm_jax.processes import ending, store
 own, count, address, told = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], pathlib.Path(sys.argv[4])
 code = 0

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from judgelm_jax import prompts
 from judgelm_jax.errors import InputError
 from judgelm_jax.kinds import KINDS
-from judgelm_jax.prompts import Wording
-from judgelm_jax.records import check_record
-from judgelm_jax.verdicts import SCORE_STRINGS
+from judgelm_jax.prompts import prompts
+from judgelm_jax.prompts.prompts import Wording
+from judgelm_jax.records.records import check_record
+from judgelm_jax.verdicts.verdicts import SCORE_STRINGS
 
 
 def record(question, answers, reference=None, **fields):

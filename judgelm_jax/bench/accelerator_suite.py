@@ -17,27 +17,29 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from judgelm_jax import distributions, laboratory, memory
+from judgelm_jax import laboratory
 from judgelm_jax.bench import judge_suite, kernel_suite, machine, planned
 from judgelm_jax.bench.checkpoints import model_config
+from judgelm_jax.devices import memory
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.trees import Trees
-from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import attention, config_json, parameters
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.parameters import Params
 from judgelm_jax.model.placement import Placement
-from judgelm_jax.prompts import END
-from judgelm_jax.sharding import make_mesh
-from judgelm_jax.tokenization import load_tokenizer
+from judgelm_jax.prompts.prompts import END
+from judgelm_jax.tokens.tokenization import load_tokenizer
 from judgelm_jax.training.loss import Batch
 from judgelm_jax.training.optimizer import make_optimizer, schedule
 from judgelm_jax.training.step import Program, batch_sharding, init_state, make_step, state_shardings
 from judgelm_jax.training.throughput import step_flops
 from judgelm_jax.training_config import RecipeConfig
-from judgelm_jax.verdicts import SCORE_STRINGS, LineForm
+from judgelm_jax.verdicts import distributions
+from judgelm_jax.verdicts.verdicts import SCORE_STRINGS, LineForm
 
 # Tokens of a prompt: the 3rd to 97th percentile, in 20 steps, of the prompts of 1,213 judged pairs (Vicuna's reviews) with the
 # LLaMA tokenizer.

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import jax
 
-from judgelm_jax import hardware
+from judgelm_jax.devices import hardware
 from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.scheduler import DECODE_STEPS

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from judgelm_jax import prompts
+from judgelm_jax.prompts import prompts
 
 CARD_FILE = "README.md"
 

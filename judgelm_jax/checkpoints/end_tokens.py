@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.json_object import read_json_object
 from judgelm_jax.model import config_json
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.notices import say_once
-from judgelm_jax.tokenization import Tokenizer
+from judgelm_jax.records.json_object import read_json_object
+from judgelm_jax.tokens.tokenization import Tokenizer
 
 GENERATION_FILE = "generation_config.json"
 

@@ -17,11 +17,11 @@ import ml_dtypes
 import numpy as np
 
 from judgelm_jax.checkpoints.tensor_names import StoredTensor, tensor_table
+from judgelm_jax.devices.sharding import put
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import rotary
 from judgelm_jax.model.config import ModelConfig, RopeScaling
-from judgelm_jax.sharding import put
-from judgelm_jax.stand_ins import refuse_stand_ins
+from judgelm_jax.records.stand_ins import refuse_stand_ins
 
 SUFFIX = ".gguf"
 

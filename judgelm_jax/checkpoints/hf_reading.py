@@ -18,7 +18,7 @@ import safetensors
 
 from judgelm_jax.checkpoints.tensor_names import DTYPES, StoredTensor
 from judgelm_jax.errors import InputError
-from judgelm_jax.stand_ins import refuse_packed, refuse_stand_ins
+from judgelm_jax.records.stand_ins import refuse_packed, refuse_stand_ins
 
 _FORMS = (("model", "safetensors"), ("pytorch_model", "bin"))  # stem and suffix, the first one comes first
 _SAFETENSORS_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}

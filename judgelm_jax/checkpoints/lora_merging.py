@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from judgelm_jax.checkpoints.tensor_names import Weights
+from judgelm_jax.devices.sharding import put
 from judgelm_jax.model import lora
-from judgelm_jax.sharding import put
 
 # A [rank, in], B [out, rank] and what their product is multiplied by.
 Pair = tuple[np.ndarray, np.ndarray, float]

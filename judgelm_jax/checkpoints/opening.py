@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from judgelm_jax.chat_template import TEMPLATE_FILE
 from judgelm_jax.checkpoints import fingerprints, gguf_reading, hf_reading, orbax_store, training_run, training_weights
 from judgelm_jax.checkpoints.end_tokens import GENERATION_FILE, ends_of
 from judgelm_jax.checkpoints.gguf_tokenizer import write_tokenizer
@@ -25,8 +24,9 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.model import config_json
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.notices import say_once
-from judgelm_jax.stand_ins import refuse_packed, refuse_stand_ins
-from judgelm_jax.tokenization import TOKENIZER_FILES, VOCABULARY_FILES, Tokenizer, check_fits, load_tokenizer
+from judgelm_jax.records.stand_ins import refuse_packed, refuse_stand_ins
+from judgelm_jax.tokens.chat_template import TEMPLATE_FILE
+from judgelm_jax.tokens.tokenization import TOKENIZER_FILES, VOCABULARY_FILES, Tokenizer, check_fits, load_tokenizer
 from judgelm_jax.training_config import LoraConfig
 
 # Beside the tokenizer, what generation with this checkpoint elsewhere needs.

@@ -19,7 +19,7 @@ from judgelm_jax.checkpoints.peft import CONFIG_FILE, WEIGHTS_FILE
 from judgelm_jax.checkpoints.tensor_names import DTYPES, tensor_table
 from judgelm_jax.errors import InputError
 from judgelm_jax.model.config import ModelConfig
-from judgelm_jax.stand_ins import refuse_packed, refuse_stand_ins
+from judgelm_jax.records.stand_ins import refuse_packed, refuse_stand_ins
 from judgelm_jax.training_config import LORA_TARGETS
 
 TORCH_FILE = "adapter_model.bin"

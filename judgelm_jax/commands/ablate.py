@@ -24,7 +24,7 @@ from ml_collections import config_flags
 
 from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
-from judgelm_jax.records import Record, read_jsonl, write_atomically
+from judgelm_jax.records.records import Record, read_jsonl, write_atomically
 from judgelm_jax.training_config import TrainConfig
 
 FLAGS = flags.FlagValues()
@@ -71,7 +71,7 @@ def main() -> None:
     check_json(JSON.value, OVERWRITE.value, [folder], own)  # the same command always goes on
     _claim(folder, config)
 
-    from judgelm_jax.runtime import enable_compilation_cache, require_devices
+    from judgelm_jax.devices.runtime import enable_compilation_cache, require_devices
 
     require_devices()
     enable_compilation_cache()

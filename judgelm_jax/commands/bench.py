@@ -21,7 +21,7 @@ from absl import flags
 
 from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
-from judgelm_jax.records import check_records, read_jsonl
+from judgelm_jax.records.records import check_records, read_jsonl
 
 if TYPE_CHECKING:
     from judgelm_jax.bench.judge_suite import Generate
@@ -68,7 +68,7 @@ def main() -> None:
     if INPUT.value is not None and SUITE.value == "judge":
         check_records(Path(INPUT.value))
     if TOKENIZER.value is not None:
-        from judgelm_jax.tokenization import load_tokenizer
+        from judgelm_jax.tokens.tokenization import load_tokenizer
 
         load_tokenizer(Path(TOKENIZER.value))
     with tempfile.TemporaryDirectory() as scratch:
@@ -98,9 +98,9 @@ def _measure(scratch: Path, modes: list[str]) -> dict[str, Any]:
 
     from judgelm_jax import laboratory
     from judgelm_jax.bench import judge_suite
+    from judgelm_jax.devices.runtime import enable_compilation_cache, require_devices
     from judgelm_jax.judging.config import JudgeConfig
     from judgelm_jax.judging.judge import Judge
-    from judgelm_jax.runtime import enable_compilation_cache, require_devices
 
     require_devices()
     enable_compilation_cache()
@@ -145,7 +145,7 @@ def _measure_accelerator() -> dict[str, Any]:
     import jax
 
     from judgelm_jax.bench import accelerator_suite
-    from judgelm_jax.runtime import enable_compilation_cache, require_devices
+    from judgelm_jax.devices.runtime import enable_compilation_cache, require_devices
 
     require_devices()
     enable_compilation_cache()
@@ -163,9 +163,9 @@ def _measure_training(scratch: Path) -> dict[str, Any]:
 
     from judgelm_jax import laboratory
     from judgelm_jax.bench import train_suite
+    from judgelm_jax.devices.runtime import enable_compilation_cache, require_devices
     from judgelm_jax.model import parameters
-    from judgelm_jax.records import dump_line
-    from judgelm_jax.runtime import enable_compilation_cache, require_devices
+    from judgelm_jax.records.records import dump_line
     from judgelm_jax.training import setup
 
     require_devices()
@@ -220,7 +220,7 @@ def _random_checkpoint(folder: Path, size: str, dtype: str) -> Path:
 
     from judgelm_jax import laboratory
     from judgelm_jax.bench.checkpoints import model_config, write_random_checkpoint
-    from judgelm_jax.tokenization import TOKENIZER_FILES
+    from judgelm_jax.tokens.tokenization import TOKENIZER_FILES
 
     write_random_checkpoint(folder, model_config(size), jnp.dtype(dtype), seed=0)
     if TOKENIZER.value is None:

@@ -15,12 +15,12 @@ from typing import Any
 from absl import flags
 
 from judgelm_jax.commands.command_line import check_json, run, write_json
+from judgelm_jax.devices.mesh_config import MeshConfig
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.kinds import Kind
-from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.presets import kind_of
-from judgelm_jax.records import Record, check_records, identity, plain_text, read_jsonl, reference_of
+from judgelm_jax.records.records import Record, check_records, identity, plain_text, read_jsonl, reference_of
 
 FLAGS = flags.FlagValues()
 
@@ -74,8 +74,8 @@ def main() -> None:
     kind = kind_of(KIND.value, PRESET.value)
     record = _typed_in(kind) if INPUT.value is None else _record(Path(INPUT.value), kind)
 
+    from judgelm_jax.devices.runtime import enable_compilation_cache, require_devices
     from judgelm_jax.judging.judge import Judge
-    from judgelm_jax.runtime import enable_compilation_cache, require_devices
 
     require_devices()
     enable_compilation_cache()

@@ -17,9 +17,9 @@ from typing import Any, TextIO
 from absl import flags
 
 import judgelm_jax
-from judgelm_jax import stored_flags
 from judgelm_jax.errors import InputError
-from judgelm_jax.records import check_output, write_atomically
+from judgelm_jax.records.records import check_output, write_atomically
+from judgelm_jax.storage import stored_flags
 
 EXIT_OK = 0
 EXIT_INPUT = 2

@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from judgelm_jax.arrangements import parse_wanted
 from judgelm_jax.commands.command_line import check_json, describe, run, write_json
+from judgelm_jax.devices.mesh_config import MeshConfig
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.calibration import Calibration, read_calibration
 from judgelm_jax.judging import manifest, output
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.kinds import KINDS
-from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.presets import JUDGELM, NAMES
-from judgelm_jax.process_flags import define
-from judgelm_jax.records import check_output
+from judgelm_jax.processes.process_flags import define
+from judgelm_jax.prompts.arrangements import parse_wanted
+from judgelm_jax.records.records import check_output
 from judgelm_jax.stopping import listening
-from judgelm_jax.verdicts import STATUSES
+from judgelm_jax.verdicts.verdicts import STATUSES
 
 if TYPE_CHECKING:
     from judgelm_jax.judging.runner import Job
@@ -246,10 +246,10 @@ def _judge(settings: JudgeConfig, calibration: Calibration | None, part: int, pa
     model_id = MODEL_ID.value or Path(MODEL.value).resolve().name
 
     from judgelm_jax.checkpoints import open_checkpoint
+    from judgelm_jax.devices.profiling import Profile
+    from judgelm_jax.devices.runtime import enable_compilation_cache, is_first_process, require_devices
     from judgelm_jax.judging.judge import Judge
     from judgelm_jax.judging.rehearsal import rehearse
-    from judgelm_jax.profiling import Profile
-    from judgelm_jax.runtime import enable_compilation_cache, is_first_process, require_devices
 
     has_manifest = beside.exists()
     compare("the output", {"whether it is complete": complete, "whether it has a manifest": has_manifest})

@@ -17,9 +17,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from judgelm_jax.commands.command_line import check_json, run, write_json
+from judgelm_jax.devices.mesh_config import MeshConfig
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.config import JudgeConfig
-from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.planning import topology as topologies
 from judgelm_jax.training.config_fields import ConfigFlags
 from judgelm_jax.training_config import TrainConfig, check

@@ -19,7 +19,6 @@ from typing import Any
 
 from absl import flags
 
-from judgelm_jax import prompts
 from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks.catalog import BENCHMARKS
@@ -27,7 +26,8 @@ from judgelm_jax.evaluation.formats import mt_bench
 from judgelm_jax.evaluation.formats.answers import FORMATS, Reading, read_answers, read_references
 from judgelm_jax.evaluation.formats.joining import join_answers, pairs_of
 from judgelm_jax.evaluation.formats.rows import read_rows
-from judgelm_jax.records import (
+from judgelm_jax.prompts import prompts
+from judgelm_jax.records.records import (
     Record,
     answers_of,
     check_output,

@@ -17,7 +17,7 @@ from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.joining import DECISIONS
 from judgelm_jax.evaluation.report.folder import check_folder, write_report
-from judgelm_jax.records import read_jsonl
+from judgelm_jax.records.records import read_jsonl
 
 FLAGS = flags.FlagValues()
 JUDGMENTS = flags.DEFINE_multi_string(
@@ -57,8 +57,8 @@ def main() -> None:
     if REPORT.value:
         check_folder(Path(REPORT.value), OVERWRITE.value)
 
+    from judgelm_jax.evaluation.position_bias import count_positions
     from judgelm_jax.evaluation.ranking.comparisons import read_comparisons
-    from judgelm_jax.evaluation.ranking.positions import count_positions
     from judgelm_jax.evaluation.ranking.ranking import rank
     from judgelm_jax.evaluation.ranking.text import in_words, table
 

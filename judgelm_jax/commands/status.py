@@ -11,10 +11,10 @@ from pathlib import Path
 
 from absl import flags
 
-from judgelm_jax import standing
+from judgelm_jax import run_status
 from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
-from judgelm_jax.object_storage import scheme_of
+from judgelm_jax.storage.object_storage import scheme_of
 
 FLAGS = flags.FlagValues()
 
@@ -30,8 +30,8 @@ def main() -> None:
         raise InputError(f"{PATH.value}: runs in an object store cannot be followed; give the path of one on a file system")
     path = Path(PATH.value)
     check_json(JSON.value, OVERWRITE.value, [path])
-    found = standing.of(path)
-    print("\n".join(standing.lines(path, found)))
+    found = run_status.of(path)
+    print("\n".join(run_status.lines(path, found)))
     write_json(JSON.value, {"command": "status", "path": str(path)} | found)
 
 

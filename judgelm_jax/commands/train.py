@@ -21,7 +21,7 @@ from ml_collections import config_flags
 from judgelm_jax.commands.command_line import check_json, describe, run, write_json
 from judgelm_jax.errors import InputError
 from judgelm_jax.notices import duration
-from judgelm_jax.process_flags import define
+from judgelm_jax.processes.process_flags import define
 from judgelm_jax.training.config_fields import ConfigFlags, help_lines, overridden
 from judgelm_jax.training_config import TrainConfig
 
@@ -79,7 +79,7 @@ def main() -> None:
     from judgelm_jax.stopping import Stopped, listening
 
     with listening("train", _tell_others) as stopping:
-        from judgelm_jax import runtime
+        from judgelm_jax.devices import runtime
         from judgelm_jax.processes.ending import together
         from judgelm_jax.processes.introduction import introduce
 

@@ -9,9 +9,9 @@ import re
 from typing import NamedTuple
 
 from judgelm_jax.data import wording
-from judgelm_jax.records import Record, answers_of, identity, identity_hash, reference_of
+from judgelm_jax.records.records import Record, answers_of, identity, identity_hash, reference_of
 from judgelm_jax.training_config import DataConfig
-from judgelm_jax.verdicts import explanation_of
+from judgelm_jax.verdicts.verdicts import explanation_of
 
 _SCORE = re.compile(r"\d+(?:\.\d*)?(?:\s*/\s*10)?")
 _ANSWER_FIELD = re.compile(r"answer([12])_")

@@ -16,7 +16,7 @@ from judgelm_jax.data.augmentation import Variant, draw_variant, example_of, uni
 from judgelm_jax.data.tokens import Size, measure, tokenize
 from judgelm_jax.data.training_file import TrainingFile
 from judgelm_jax.errors import InputError
-from judgelm_jax.tokenization import Tokenizer
+from judgelm_jax.tokens.tokenization import Tokenizer
 from judgelm_jax.training_config import DataConfig, RecipeConfig
 
 if TYPE_CHECKING:

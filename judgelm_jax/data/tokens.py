@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from judgelm_jax import prompts
 from judgelm_jax.data.augmentation import Example
 from judgelm_jax.errors import InputError
-from judgelm_jax.prompt_fitting import fit_prompt
-from judgelm_jax.tokenization import Tokenizer
+from judgelm_jax.prompts import prompts
+from judgelm_jax.tokens.prompt_fitting import fit_prompt
+from judgelm_jax.tokens.tokenization import Tokenizer
 
 _KIND = "pair"
 _END = "### Response:"  # of every prompt; it is never cut

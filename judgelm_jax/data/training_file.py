@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from judgelm_jax import verdicts
 from judgelm_jax.errors import InputError
-from judgelm_jax.records import (
+from judgelm_jax.records.records import (
     Record,
     check_record,
     check_text,
@@ -22,6 +21,7 @@ from judgelm_jax.records import (
     reference_of,
     refuse_duplicates,
 )
+from judgelm_jax.verdicts import verdicts
 
 _FAILED_TEXT = "error"  # what stands for a judgment that the teacher did not give
 _FAILED_SCORE = -1

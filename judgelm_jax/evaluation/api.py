@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from judgelm_jax.evaluation.joining import DECISIONS, PARSERS, Fields, Source, join
-from judgelm_jax.evaluation.metrics import Summary
+from judgelm_jax.evaluation.outcomes import Summary
 from judgelm_jax.evaluation.summary import full_summary
 
 # A file of JSON Lines, its rows, or the judgments that a `Judge` yields.

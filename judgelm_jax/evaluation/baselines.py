@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable
 
 from judgelm_jax.evaluation.joining import Joined
-from judgelm_jax.evaluation.metrics import Summary, outcome, share
+from judgelm_jax.evaluation.outcomes import Summary, outcome, share
 
 _NAMES = {1: "first", 2: "second", 0: "tie"}
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.evaluation.metrics import Summary
+from judgelm_jax.evaluation.outcomes import Summary
 from judgelm_jax.evaluation.statistics import mean_interval
-from judgelm_jax.records import Record
+from judgelm_jax.records.records import Record
 
 BINS = 10
 _OUTCOMES = (1, 0, 2)  # columns of the arrays here

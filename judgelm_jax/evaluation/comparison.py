@@ -6,7 +6,8 @@ import numpy as np
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.joining import Joined
-from judgelm_jax.evaluation.metrics import Summary, order_changes, outcome, share
+from judgelm_jax.evaluation.outcomes import Summary, outcome, share
+from judgelm_jax.evaluation.position_bias import order_changes
 from judgelm_jax.evaluation.statistics import cluster_sums, difference_interval
 
 _EXACT_UP_TO = 16  # questions whose signs are all tried

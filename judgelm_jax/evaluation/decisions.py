@@ -6,7 +6,7 @@ from pathlib import Path
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.comparison import compare
 from judgelm_jax.evaluation.joining import DECISIONS, Fields, Joined, join
-from judgelm_jax.evaluation.metrics import Summary
+from judgelm_jax.evaluation.outcomes import Summary
 
 _DIFFERENCES = (("mean", "mode"), ("mean", "winner"), ("mode", "winner"))
 

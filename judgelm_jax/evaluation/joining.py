@@ -5,10 +5,10 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from judgelm_jax import verdicts
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.labels import Label, number_as_int, read_label
-from judgelm_jax.records import Record, answers_of, identity, plain_text, read_jsonl
+from judgelm_jax.records.records import Record, answers_of, identity, plain_text, read_jsonl
+from judgelm_jax.verdicts import verdicts
 
 # A file of JSON Lines, or its rows.
 Source = Path | Sequence[Record]

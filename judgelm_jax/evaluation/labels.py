@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from judgelm_jax import verdicts
 from judgelm_jax.errors import InputError
-from judgelm_jax.records import Record
+from judgelm_jax.records.records import Record
+from judgelm_jax.verdicts import verdicts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,14 +1,13 @@
 """Agreement with labels, and consistency and bias over the two orders, each with an interval by question."""
 
-import dataclasses
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 import numpy as np
 
-from judgelm_jax import verdicts
 from judgelm_jax.evaluation.joining import Joined, Judged
+from judgelm_jax.evaluation.outcomes import Clusters, Summary, outcome, policy_of, share
+from judgelm_jax.evaluation.position_bias import order_metrics
 from judgelm_jax.evaluation.statistics import (
     Interval,
     bootstrap_intervals,
@@ -16,41 +15,13 @@ from judgelm_jax.evaluation.statistics import (
     design_effect,
     edge_of,
     effective_count,
-    magnitude_interval,
-    proportion_interval,
     share_interval,
 )
-
-UNPARSED_POLICIES = ("wrong", "exclude", "tie")
+from judgelm_jax.verdicts import verdicts
 
 OUTCOMES: tuple[int | None, ...] = (1, 2, 0, None)  # columns of a confusion matrix; its rows are the first three
 
 _ENOUGH_FOR_RARE_OUTCOMES = 300  # an outcome of 1 % is missed in 5 % of the samples of this size
-
-Summary = dict[str, Any]
-Clusters = Sequence[Hashable]
-
-
-@dataclasses.dataclass(frozen=True)
-class OrderCounts:
-    """Pairs by what happened when the answers were shown in the other order.
-
-    `first`: the answer shown first fared better in both orders than its quality explains (a better outcome when shown first);
-    `second`: the same for the answer shown second; `undecided`: a verdict is missing in at least one order.
-    """
-
-    same: int
-    first: int
-    second: int
-    undecided: int
-
-    def pairs(self) -> int:
-        """All that count."""
-        return self.same + self.first + self.second + self.undecided
-
-    def follow_position(self) -> bool:
-        """Nearly all verdicts go with the position: no fair judge does so, and its verdicts say nothing of the answers."""
-        return follow_position(self.first, self.second, self.pairs())
 
 
 def summarize(joined: Joined, *, parser: str, unparsed: str) -> Summary:
@@ -77,7 +48,7 @@ def summarize(joined: Joined, *, parser: str, unparsed: str) -> Summary:
         if joined.labels is not None:
             for name, single in (("agreement_forward", forward), ("agreement_reversed", back)):
                 summary |= share(name, *agreement_hits(joined.labels, single, clusters, policy))
-        summary |= _order_metrics(forward, back, clusters, policy)
+        summary |= order_metrics(forward, back, clusters, policy)
         summary["unparsed_reversed"] = sum(judged.winner is None for judged in back)
     counted = [cluster for cluster, judged in zip(clusters, headline, strict=True) if outcome(judged, policy) != "excluded"]
     statuses = Counter(judged.status for judged in headline)
@@ -89,18 +60,6 @@ def summarize(joined: Joined, *, parser: str, unparsed: str) -> Summary:
         "missing": joined.missing,
         "unlabelled": joined.unlabelled,
     }
-
-
-def policy_of(parser: str, unparsed: str) -> str:
-    """What a judgment without a winner counts as."""
-    return "tie" if parser == "upstream" else unparsed
-
-
-def outcome(judged: Judged, policy: str) -> int | str | None:
-    """The winner that counts: 1, 2, 0, None for none, `excluded` where the record does not count."""
-    if judged.winner is not None:
-        return judged.winner
-    return 0 if policy == "tie" else "excluded" if policy == "exclude" else None
 
 
 def confusion(labels: Sequence[int], judged: Sequence[Judged], policy: str) -> np.ndarray:
@@ -199,37 +158,9 @@ def pseudo_questions(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     return wrong, right, edges
 
 
-def follow_position(first: float, second: float, pairs: int) -> bool:
-    """Whether one position is preferred in nearly all of at least 20 pairs; `first`, `second` in how many each is."""
-    return pairs >= 20 and max(first, second) >= 0.8 * pairs
-
-
 def outcomes_of(table: np.ndarray) -> list[int]:
     """Which of first, second, tie (0, 1, 2) occur among labels or verdicts of `[G, 3, 4]`."""
     return [number for number in range(3) if table[:, number].any() or table[:, :, number].any()]
-
-
-def count_orders(forward: Sequence[Judged], back: Sequence[Judged], policy: str) -> OrderCounts:
-    """Compares the winners of both orders, which are in the record's own order; see `order_changes`."""
-    counts = Counter(order_changes(forward, back, policy))
-    return OrderCounts(counts["same"], counts["first"], counts["second"], counts["undecided"])
-
-
-def order_changes(forward: Sequence[Judged], back: Sequence[Judged], policy: str) -> list[str]:
-    """`same`, `first`, `second`, `undecided` or `excluded` for each pair; one that did not fit the context is excluded.
-
-    The answer shown second is preferred where the record's first answer fares worse shown first than shown second.
-    """
-    worth: dict[int | str | None, int] = {1: 1, 0: 0, 2: -1}  # of a verdict to the record's first answer
-    changes = []
-    for one, other in zip(forward, back, strict=True):
-        shown_first, shown_second = (worth.get(outcome(judged, policy)) for judged in (one, other))
-        if shown_first is None or shown_second is None:
-            unseen = "overflow" in (one.status, other.status)  # the judge never saw the pair
-            changes.append("excluded" if unseen or policy == "exclude" else "undecided")
-            continue
-        changes.append("same" if shown_first == shown_second else "first" if shown_first > shown_second else "second")
-    return changes
 
 
 def agreement_hits(
@@ -242,12 +173,6 @@ def agreement_hits(
         if outcome(verdict, policy) != "excluded"
     ]
     return np.array([hit for hit, _ in rows], np.float64), [cluster for _, cluster in rows]
-
-
-def share(name: str, hits: np.ndarray | Sequence[float], clusters: Clusters) -> Summary:
-    """A fraction and its interval, under `name` and `name_interval`; None where nothing counts."""
-    value = float(np.mean(hits)) if len(hits) else None
-    return {name: value, f"{name}_interval": proportion_interval(hits, clusters)}
 
 
 def _label_metrics(labels: Sequence[int], judged: Sequence[Judged], clusters: Clusters, policy: str) -> Summary:
@@ -266,22 +191,3 @@ def _label_metrics(labels: Sequence[int], judged: Sequence[Judged], clusters: Cl
         str(OUTCOMES[row]): dict(zip(verdict_names, map(int, matrix[row]), strict=True)) for row in range(3)
     }
     return summary | {"design_effect": design_effect(hits, counted)}
-
-
-def _order_metrics(forward: Sequence[Judged], back: Sequence[Judged], clusters: Clusters, policy: str) -> Summary:
-    rows = [
-        (change, cluster)
-        for change, cluster in zip(order_changes(forward, back, policy), clusters, strict=True)
-        if change != "excluded"
-    ]
-    changes, counted = [change for change, _ in rows], [cluster for _, cluster in rows]
-    signs = np.array([(change == "first") - (change == "second") for change in changes], np.float64)
-    return {
-        **share("consistency", [change == "same" for change in changes], counted),
-        **share("bias_first", [change == "first" for change in changes], counted),
-        **share("bias_second", [change == "second" for change in changes], counted),
-        "delta_bias": abs(int(signs.sum())) / len(rows) if rows else None,
-        "delta_bias_interval": magnitude_interval(signs, counted),
-        **share("total_bias", [change in ("first", "second") for change in changes], counted),
-        "pairs": len(rows),
-    }

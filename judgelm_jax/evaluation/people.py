@@ -15,7 +15,8 @@ from judgelm_jax.evaluation.agreement import (
     krippendorff_alpha,
 )
 from judgelm_jax.evaluation.joining import Joined
-from judgelm_jax.evaluation.metrics import Summary, cells, outcome, pseudo_questions, share
+from judgelm_jax.evaluation.metrics import cells, pseudo_questions
+from judgelm_jax.evaluation.outcomes import Summary, outcome, share
 from judgelm_jax.evaluation.statistics import Interval, bootstrap_interval, cluster_sums
 
 _OUTCOMES = (1, 2, 0)

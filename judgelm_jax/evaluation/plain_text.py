@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from judgelm_jax import verdicts
-from judgelm_jax.evaluation.metrics import follow_position
+from judgelm_jax.evaluation.position_bias import follow_position
+from judgelm_jax.verdicts import verdicts
 
 Summary = dict[str, Any]
 

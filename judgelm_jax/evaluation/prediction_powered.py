@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from judgelm_jax.evaluation.joining import Joined, Prediction
-from judgelm_jax.evaluation.metrics import Summary, outcome
+from judgelm_jax.evaluation.outcomes import Summary, outcome
 from judgelm_jax.evaluation.statistics import CONFIDENCE, Interval, cluster_sums, effective_count, proportion_interval
 
 # With fewer questions of the rarer outcome among the labels the variance cannot be told: the labels alone are used.

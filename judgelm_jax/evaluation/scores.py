@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 
 from judgelm_jax.evaluation.joining import Joined
-from judgelm_jax.evaluation.metrics import Summary, outcome, share
+from judgelm_jax.evaluation.outcomes import Summary, outcome, share
 from judgelm_jax.evaluation.statistics import Interval, difference_interval, percentile_levels
 
 _DRAWS = 400

@@ -10,7 +10,7 @@ import numpy as np
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.joining import Joined, Prediction
-from judgelm_jax.evaluation.metrics import Summary, outcome
+from judgelm_jax.evaluation.outcomes import Summary, outcome
 from judgelm_jax.evaluation.statistics import CONFIDENCE
 
 _LEVELS = 10  # shares of the records that may be kept: 10 %, 20 %, … 100 %

@@ -7,7 +7,7 @@ import numpy as np
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.joining import Joined
-from judgelm_jax.evaluation.metrics import Summary, outcome, share
+from judgelm_jax.evaluation.outcomes import Summary, outcome, share
 
 
 def stability(runs: Sequence[Joined], policy: str) -> Summary:

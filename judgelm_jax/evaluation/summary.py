@@ -7,7 +7,8 @@ from judgelm_jax.evaluation.baselines import baselines, model_wins, wins
 from judgelm_jax.evaluation.comparison import compare
 from judgelm_jax.evaluation.decisions import compare_decisions
 from judgelm_jax.evaluation.joining import Fields, Joined
-from judgelm_jax.evaluation.metrics import Summary, policy_of, summarize
+from judgelm_jax.evaluation.metrics import summarize
+from judgelm_jax.evaluation.outcomes import Summary, policy_of
 from judgelm_jax.evaluation.people import kappa, with_people
 from judgelm_jax.evaluation.prediction_powered import few_labels
 from judgelm_jax.evaluation.scores import length_bias, score_correlation

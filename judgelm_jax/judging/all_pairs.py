@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from judgelm_jax.arrangements import mean_scores, ranking
 from judgelm_jax.kinds import Case
-from judgelm_jax.records import Record
-from judgelm_jax.verdicts import STATUSES, Verdict
+from judgelm_jax.prompts.arrangements import mean_scores, ranking
+from judgelm_jax.records.records import Record
+from judgelm_jax.verdicts.verdicts import STATUSES, Verdict
 
 _SAME = 6  # decimals to which strengths are compared: equal ones are found by steps that end nearby
 

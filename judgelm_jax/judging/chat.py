@@ -9,8 +9,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from judgelm_jax.arrangements import as_shown
-from judgelm_jax.chat_template import ChatTemplate, chat_ids
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.asking import Asking
 from judgelm_jax.judging.batching import Prompt, batches, bucket, bucket_lengths
@@ -18,7 +16,9 @@ from judgelm_jax.judging.engine import Decoding, Engine
 from judgelm_jax.judging.prepared import Prepared
 from judgelm_jax.judging.programs import DeviceSlots
 from judgelm_jax.judging.responses import NOT_FINITE
-from judgelm_jax.tokenization import Tokenizer, going_on
+from judgelm_jax.prompts.arrangements import as_shown
+from judgelm_jax.tokens.chat_template import ChatTemplate, chat_ids
+from judgelm_jax.tokens.tokenization import Tokenizer, going_on
 
 # What stands before each further question, and behind it.
 BEFORE, BEHIND = "\n### Instruction:\n", "\n\n### Response:"

@@ -3,12 +3,12 @@
 import dataclasses
 import math
 
-from judgelm_jax import distributions
-from judgelm_jax.conversations import LAST, TURNS
 from judgelm_jax.errors import InputError
 from judgelm_jax.kinds import KINDS
 from judgelm_jax.model.config import ATTENTION_BACKENDS
 from judgelm_jax.presets import JUDGELM, kind_of
+from judgelm_jax.records.conversations import LAST, TURNS
+from judgelm_jax.verdicts import distributions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from judgelm_jax import prompts
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.segments import Segments, end_of_prompts
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.placement import Placement
-from judgelm_jax.tokenization import Tokenizer
+from judgelm_jax.prompts import prompts
+from judgelm_jax.tokens.tokenization import Tokenizer
 
 Position = tuple[int, tuple[int, ...]]
 NOT_FINITE = -2  # in place of a token: the model computed logits that are no numbers

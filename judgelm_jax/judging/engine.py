@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from judgelm_jax import memory
+from judgelm_jax.devices import memory
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import constrained_decoding, sizing
 from judgelm_jax.judging.batching import Batch, Prompt, batches, bucket, bucket_lengths
@@ -24,7 +24,7 @@ from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.parameters import Params
 from judgelm_jax.model.placement import Placement
-from judgelm_jax.verdicts import LineForm
+from judgelm_jax.verdicts.verdicts import LineForm
 
 Size = TypeVar("Size")  # of what is computed at once, in one of the modes
 

@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from judgelm_jax import distributions, memory, sharding, verdicts
-from judgelm_jax.arrangements import FORWARD, REVERSED, Arrangement, arrangements, as_shown, in_own_order, name_of
-from judgelm_jax.chat_template import ChatTemplate, load_chat_template
 from judgelm_jax.checkpoints import Checkpoint, open_checkpoint
-from judgelm_jax.conversations import LAST
+from judgelm_jax.devices import memory, sharding
+from judgelm_jax.devices.mesh_config import MeshConfig
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import all_pairs, reasons
 from judgelm_jax.judging.asking import Asking
@@ -29,12 +27,15 @@ from judgelm_jax.judging.prepared import Prepared, Shown, record_of, sampling_ke
 from judgelm_jax.judging.responses import NOT_FINITE, Response
 from judgelm_jax.judging.trees import Trees
 from judgelm_jax.kinds import Case
-from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import parameters
 from judgelm_jax.presets import JUDGELM, kind_of
-from judgelm_jax.records import Record, identity, question_identity, reference_of
-from judgelm_jax.tokenization import Tokenizer, going_on
-from judgelm_jax.verdicts import LineForm, Verdict
+from judgelm_jax.prompts.arrangements import FORWARD, REVERSED, Arrangement, arrangements, as_shown, in_own_order, name_of
+from judgelm_jax.records.conversations import LAST
+from judgelm_jax.records.records import Record, identity, question_identity, reference_of
+from judgelm_jax.tokens.chat_template import ChatTemplate, load_chat_template
+from judgelm_jax.tokens.tokenization import Tokenizer, going_on
+from judgelm_jax.verdicts import distributions, verdicts
+from judgelm_jax.verdicts.verdicts import LineForm, Verdict
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import dataclasses
 import html
 from typing import Any
 
-from judgelm_jax.records import Record
+from judgelm_jax.records.records import Record
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

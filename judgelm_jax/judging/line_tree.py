@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from judgelm_jax import prompts
 from judgelm_jax.judging.constrained_decoding import tokenize_lines
 from judgelm_jax.judging.segments import end_of_prompts
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.placement import Placement
-from judgelm_jax.tokenization import Tokenizer
+from judgelm_jax.prompts import prompts
+from judgelm_jax.tokens.tokenization import Tokenizer
 
 # Logits of this many nodes exist at once: [B, 16, V] floats.
 _NODES_AT_ONCE = 16

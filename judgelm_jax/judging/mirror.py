@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from judgelm_jax import object_storage
-from judgelm_jax.copying import kept_up_to_date
 from judgelm_jax.judging import manifest
 from judgelm_jax.judging.output import partial_folder
+from judgelm_jax.storage import object_storage
+from judgelm_jax.storage.copying import kept_up_to_date
 
 SECONDS = 5.0  # between two copies
 _SHARD = "shard-00000-of-00001.jsonl"

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from judgelm_jax.arrangements import Arrangement
 from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.kinds import Case
-from judgelm_jax.records import Record
-from judgelm_jax.verdicts import LineForm, Verdict
+from judgelm_jax.prompts.arrangements import Arrangement
+from judgelm_jax.records.records import Record
+from judgelm_jax.verdicts.verdicts import LineForm, Verdict
 
 # Records that are sorted by length together. Memory is bounded by a window, whatever the length of the input.
 WINDOW = 8192

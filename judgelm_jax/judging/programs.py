@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from judgelm_jax import memory, sharding
+from judgelm_jax.devices import memory, sharding
 from judgelm_jax.judging import chain, constrained_decoding, line_tree, sizing, slots
 from judgelm_jax.judging.batching import Batch, Shape
 from judgelm_jax.judging.config import JudgeConfig
@@ -25,7 +25,7 @@ from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.parameters import Params
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.processes.store import wait_for_all
-from judgelm_jax.verdicts import LineForm
+from judgelm_jax.verdicts.verdicts import LineForm
 
 Key = tuple[Any, ...]  # what a program does, and its shapes
 # Batches of prompts of each form, whose lines are those of the tree.

@@ -20,8 +20,8 @@ from typing import Any
 import tqdm
 
 from judgelm_jax.notices import duration
-from judgelm_jax.records import Record
-from judgelm_jax.verdicts import STATUSES
+from judgelm_jax.records.records import Record
+from judgelm_jax.verdicts.verdicts import STATUSES
 
 STATE_FILE = "state.json"
 STATE_VERSION = 1

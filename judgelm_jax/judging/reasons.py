@@ -9,7 +9,7 @@ import numpy as np
 from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.responses import NOT_FINITE, Response
-from judgelm_jax.tokenization import Tokenizer, going_on
+from judgelm_jax.tokens.tokenization import Tokenizer, going_on
 
 if TYPE_CHECKING:
     from judgelm_jax.judging.prepared import Prepared

@@ -7,14 +7,14 @@ from typing import Any
 
 import jax
 
+from judgelm_jax.devices.runtime import memory_bytes
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.judge import Judge
 from judgelm_jax.judging.prepared import windows
 from judgelm_jax.judging.responses import NOT_FINITE
 from judgelm_jax.judging.runner import CheckedInput, Job
 from judgelm_jax.notices import duration
-from judgelm_jax.records import read_jsonl
-from judgelm_jax.runtime import memory_bytes
+from judgelm_jax.records.records import read_jsonl
 
 _TRIED = 64  # prompts for each device
 

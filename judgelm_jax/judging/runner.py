@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from judgelm_jax import distributions, verdicts
-from judgelm_jax.arrangements import arrangements
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.calibration import Calibration, apply
 from judgelm_jax.judging import across_hosts
@@ -23,7 +21,8 @@ from judgelm_jax.judging.tally import Tally, judgments
 from judgelm_jax.judging.trees import Trees
 from judgelm_jax.kinds import Case, Kind
 from judgelm_jax.presets import kind_of
-from judgelm_jax.records import (
+from judgelm_jax.prompts.arrangements import arrangements
+from judgelm_jax.records.records import (
     Record,
     answers_of,
     check_records,
@@ -33,7 +32,8 @@ from judgelm_jax.records import (
     read_references,
     reference_of,
 )
-from judgelm_jax.tokenization import Tokenizer
+from judgelm_jax.tokens.tokenization import Tokenizer
+from judgelm_jax.verdicts import distributions, verdicts
 
 # The settings that a fingerprint leaves out: they may round otherwise.
 _ROUNDING = ("attention", "batch_size", "device_memory")

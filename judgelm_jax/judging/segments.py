@@ -5,8 +5,8 @@ import itertools
 import random
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.tokenization import Tokenizer
-from judgelm_jax.verdicts import LineForm
+from judgelm_jax.tokens.tokenization import Tokenizer
+from judgelm_jax.verdicts.verdicts import LineForm
 
 # Every prompt of a form ends with the same text, so lines are tokenized behind it; its last ids are compared with those of each
 # prompt.

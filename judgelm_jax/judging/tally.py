@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.records import Record, read_jsonl
-from judgelm_jax.verdicts import STATUSES
+from judgelm_jax.records.records import Record, read_jsonl
+from judgelm_jax.verdicts.verdicts import STATUSES
 
 # Shares from which a summary warns, and the pairs that it takes. In both orders no fair judge nearly always prefers one
 # position. In one order the answers shown first may be the better ones, so more is asked for.

@@ -9,8 +9,8 @@ from judgelm_jax.judging.constrained_decoding import ScoreTree
 from judgelm_jax.judging.line_tree import LineTree
 from judgelm_jax.judging.segments import segments
 from judgelm_jax.presets import JUDGELM
-from judgelm_jax.tokenization import Tokenizer
-from judgelm_jax.verdicts import LineForm
+from judgelm_jax.tokens.tokenization import Tokenizer
+from judgelm_jax.verdicts.verdicts import LineForm
 
 Tree = ScoreTree | LineTree | ScoreChain
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from judgelm_jax.evaluation.joining import Judged
-from judgelm_jax.evaluation.metrics import count_orders
+from judgelm_jax.evaluation.position_bias import count_orders
 from judgelm_jax.evaluation.statistics import CONFIDENCE, RESAMPLES, Interval, absolute_interval
 
 NONE, SWAP, SUPPORT, DROP = "none", "+ swap augmentation", "+ reference support", "+ reference drop"

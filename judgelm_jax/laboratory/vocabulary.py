@@ -5,8 +5,8 @@ import json
 import re
 from pathlib import Path
 
-from judgelm_jax import prompts
 from judgelm_jax.laboratory import facts
+from judgelm_jax.prompts import prompts
 
 SIZE = 512
 SIZE_WITH_SENTENCES = 470

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from judgelm_jax.devices.sharding import constrain
 from judgelm_jax.model.config import ModelConfig
-from judgelm_jax.sharding import constrain
 
 # "k" and "v", each [L, B, K, T, D], or unstacked, a list of L arrays [B, K, T, D]. What a head reads is contiguous, which
 # makes decoding on CPUs twice as fast as [L, B, T, K, D]. An unstacked cache makes it twice as fast again, for a matrix product

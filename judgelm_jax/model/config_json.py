@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.json_object import read_json_object
 from judgelm_jax.model.config import LARGEST, LayerKind, ModelConfig
 from judgelm_jax.model.config_keys import SAME_AS, check_keys, shown
 from judgelm_jax.model.config_rope import (
@@ -22,6 +21,7 @@ from judgelm_jax.model.config_rope import (
 from judgelm_jax.model.families import FAMILIES, NOT_SUPPORTED, Family
 from judgelm_jax.model.pattern import shortest_pattern
 from judgelm_jax.notices import say_once
+from judgelm_jax.records.json_object import read_json_object
 
 
 def from_hf(values: Mapping[str, Any]) -> ModelConfig:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from judgelm_jax.devices.sharding import constrain
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import quantization, rotary, summed, views
 from judgelm_jax.model.cache import Cache
@@ -24,7 +25,6 @@ from judgelm_jax.model.layers import NOT_ADAPTED, Adapted, ForwardPass, Layer, R
 from judgelm_jax.model.parameters import Params
 from judgelm_jax.model.pattern import Stretch, kinds_of, stretches
 from judgelm_jax.model.placement import DEFAULT, Placement
-from judgelm_jax.sharding import constrain
 
 Carry = tuple[jax.Array, Cache | None]
 

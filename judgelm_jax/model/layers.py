@@ -16,12 +16,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
+from judgelm_jax.devices.sharding import LogicalAxes, constrain
 from judgelm_jax.model import quantization, rotary
 from judgelm_jax.model.cache import Cache
 from judgelm_jax.model.config import Limits, ModelConfig
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.model.views import View
-from judgelm_jax.sharding import LogicalAxes, constrain
 
 
 class ForwardPass(NamedTuple):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from judgelm_jax import sharding
+from judgelm_jax.devices import sharding
 from judgelm_jax.model import parameters
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.layers import Adapted

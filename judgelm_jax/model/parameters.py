@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from judgelm_jax.devices.sharding import LogicalAxes, sharding
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.layers import NOT_ADAPTED, Adapted, Layer, RMSNorm, Table
-from judgelm_jax.sharding import LogicalAxes, sharding
 
 Params = dict[str, Any]
 Path = tuple[str, ...]  # keys from the root of the tree to a tensor

@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from judgelm_jax.devices.sharding import constrain
 from judgelm_jax.model import attention
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model.config import NO_LIMITS, Limits
 from judgelm_jax.model.placement import Placement
-from judgelm_jax.sharding import constrain
 
 Attended = tuple[jax.Array, kv_cache.Cache | None]
 

@@ -11,9 +11,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from judgelm_jax.devices.runtime import cache_folder
 from judgelm_jax.judging.programs import GPU_OPTIONS, GPU_OPTIONS_INT8
 from judgelm_jax.planning.topology import Topology
-from judgelm_jax.runtime import cache_folder
 
 _PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda13-plugin", "nvidia-cudnn-cu13")
 _OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm")

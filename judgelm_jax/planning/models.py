@@ -5,7 +5,7 @@ import dataclasses
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.errors import InputError
 from judgelm_jax.model.config import ModelConfig
-from judgelm_jax.tokenization import Tokenizer, load_tokenizer
+from judgelm_jax.tokens.tokenization import Tokenizer, load_tokenizer
 from judgelm_jax.training_config import ModelShape, TrainConfig
 
 SHAPES = {

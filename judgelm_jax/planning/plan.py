@@ -6,9 +6,10 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from judgelm_jax.hardware import GIB
+from judgelm_jax.devices.hardware import GIB
+from judgelm_jax.devices.mesh_config import MESH_AXES, MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.judging.config import JudgeConfig
-from judgelm_jax.mesh_config import MESH_AXES, MeshConfig
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.planning import programs
 from judgelm_jax.planning.compiling import compile_for, versions
@@ -17,8 +18,7 @@ from judgelm_jax.planning.programs import Planned
 from judgelm_jax.planning.roofline import assumptions, roofline
 from judgelm_jax.planning.topology import Topology, devices
 from judgelm_jax.planning.work import work
-from judgelm_jax.sharding import make_mesh
-from judgelm_jax.tokenization import Tokenizer
+from judgelm_jax.tokens.tokenization import Tokenizer
 from judgelm_jax.training_config import TrainConfig
 
 Plan = dict[str, Any]  # the fields of `plan.json`

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from judgelm_jax import distributions, memory, verdicts
+from judgelm_jax.devices import memory
 from judgelm_jax.judging.batching import Batch, Prompt
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Decoding, Engine
@@ -19,14 +19,15 @@ from judgelm_jax.judging.trees import Tree, Trees
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import parameters
 from judgelm_jax.model.config import ModelConfig
-from judgelm_jax.prompts import END
-from judgelm_jax.tokenization import Tokenizer
+from judgelm_jax.prompts.prompts import END
+from judgelm_jax.tokens.tokenization import Tokenizer
 from judgelm_jax.training.fitting import variants
 from judgelm_jax.training.programs import lower_step, make_program, state_shapes
 from judgelm_jax.training.step import Program
 from judgelm_jax.training.throughput import step_flops
 from judgelm_jax.training_config import TrainConfig
-from judgelm_jax.verdicts import LineForm
+from judgelm_jax.verdicts import distributions, verdicts
+from judgelm_jax.verdicts.verdicts import LineForm
 
 _SYSTEM_TOKENS = 40  # that all prompts begin with
 _PROMPTS_OF_A_DEVICE = 300  # enough for a full batch, and for every slot of a device

@@ -4,13 +4,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from judgelm_jax.devices.hardware import GIB
 from judgelm_jax.errors import InputError
-from judgelm_jax.hardware import GIB
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.planning.models import SHAPES, model_of
 from judgelm_jax.planning.plan import Plan, Question, plan
 from judgelm_jax.planning.topology import Topology, parse
-from judgelm_jax.records import write_atomically
+from judgelm_jax.records.records import write_atomically
 from judgelm_jax.training_config import TrainConfig
 
 # Model, program, topology, mesh.

@@ -7,7 +7,7 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 
-from judgelm_jax.hardware import Hardware
+from judgelm_jax.devices.hardware import Hardware
 from judgelm_jax.planning.flops import is_kernel
 from judgelm_jax.planning.work import Work
 

@@ -7,8 +7,8 @@ import os
 import re
 import tempfile
 
+from judgelm_jax.devices.hardware import GIB, HARDWARE, Hardware
 from judgelm_jax.errors import InputError
-from judgelm_jax.hardware import GIB, HARDWARE, Hardware
 
 # A device of a plan for CPUs is no real one: these numbers only make its shares and times comparable among themselves.
 _CPU = Hardware("cpu", "cpu", "cpu", 1e11, 2e10, 16 * GIB, 16 * GIB, 1e10, 1e10, 256)

@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from judgelm_jax.conversations import LAST
 from judgelm_jax.errors import InputError
 from judgelm_jax.kinds import KINDS, Answering, Kind
 from judgelm_jax.presets.reading import JUDGELM, Preset, load_preset
-from judgelm_jax.prompts import Wording
+from judgelm_jax.prompts.prompts import Wording
+from judgelm_jax.records.conversations import LAST
 
 
 def kind_of(kind: str, preset: str = JUDGELM, turns: str = LAST) -> Kind:

@@ -9,8 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from judgelm_jax import distributions
 from judgelm_jax.errors import InputError
+from judgelm_jax.verdicts import distributions
 
 JUDGELM = "judgelm"
 NAMES = tuple(

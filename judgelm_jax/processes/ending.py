@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import jax
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.process_flags import Asked
 from judgelm_jax.processes import joining, store
+from judgelm_jax.processes.process_flags import Asked
 from judgelm_jax.processes.watching import LOST_SECONDS, Watch, tidy
 
 _LEAVE_SECONDS = 10.0

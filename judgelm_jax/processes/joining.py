@@ -12,9 +12,9 @@ import jax
 from jax._src.clusters import ClusterEnv
 
 from judgelm_jax.errors import InputError, PeerError
-from judgelm_jax.process_flags import Asked
 from judgelm_jax.processes import agreement, introduction, store
 from judgelm_jax.processes.connections import Channel, carry, local_address, receive
+from judgelm_jax.processes.process_flags import Asked
 from judgelm_jax.processes.watching import Watch
 
 # JAX's own watching aborts a process with a native stack trace; ours must always be quicker.

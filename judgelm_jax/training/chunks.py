@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from judgelm_jax.sharding import LOGICAL_AXES, constrain
+from judgelm_jax.devices.sharding import LOGICAL_AXES, constrain
 
 
 class Pieces(NamedTuple):

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from judgelm_jax import verdicts
 from judgelm_jax.data.augmentation import shows_reference
 from judgelm_jax.data.held_out import as_trained
 from judgelm_jax.data.pipeline import batches
@@ -18,14 +17,15 @@ from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.judge import Judge
 from judgelm_jax.judging.trees import Trees
 from judgelm_jax.model import parameters
-from judgelm_jax.records import Record
-from judgelm_jax.tokenization import Tokenizer
+from judgelm_jax.records.records import Record
+from judgelm_jax.tokens.tokenization import Tokenizer
 from judgelm_jax.training.choice import AGREEMENT, Measured
 from judgelm_jax.training.feeding import Feeding
 from judgelm_jax.training.loss import Batch, row_losses
 from judgelm_jax.training.setup import HeldOut
 from judgelm_jax.training.step import Program
 from judgelm_jax.training_config import DataConfig, TrainConfig
+from judgelm_jax.verdicts import verdicts
 
 # Of the summary of `judgelm-evaluate`, what is logged of each evaluation.
 _LOGGED = ("agreement", "agreement_interval", "consistency", "consistency_interval", "delta_bias")

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from judgelm_jax import memory
+from judgelm_jax.devices import memory
 from judgelm_jax.errors import InputError
 from judgelm_jax.training.programs import lower_step, state_shapes
 from judgelm_jax.training.step import Program, State

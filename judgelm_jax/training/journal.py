@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.notices import duration
-from judgelm_jax.records import dump_line, write_atomically
+from judgelm_jax.records.records import dump_line, write_atomically
 from judgelm_jax.training.identity import METRICS_FILE
 from judgelm_jax.training.run_folder import TENSORBOARD
 

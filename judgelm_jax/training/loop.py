@@ -7,13 +7,13 @@ from pathlib import Path
 
 import jax
 
-from judgelm_jax import memory
 from judgelm_jax.checkpoints.training_run import TrainingCheckpoints
 from judgelm_jax.data.pipeline import batches
+from judgelm_jax.devices import memory
+from judgelm_jax.devices.profiling import Profile
 from judgelm_jax.processes.agreement import compare
 from judgelm_jax.processes.stop import Stop
 from judgelm_jax.processes.store import wait_for_all
-from judgelm_jax.profiling import Profile
 from judgelm_jax.stopping import Stopped, Stopping, listening
 from judgelm_jax.training import export, run_folder, setup
 from judgelm_jax.training.beginning import first_state, frozen_params

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from judgelm_jax.devices.sharding import constrain
 from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.placement import Placement
-from judgelm_jax.sharding import constrain
 from judgelm_jax.training.chunks import Pieces, add_up
 
 

@@ -13,8 +13,8 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from judgelm_jax import object_storage
-from judgelm_jax.copying import kept_up_to_date
+from judgelm_jax.storage import object_storage
+from judgelm_jax.storage.copying import kept_up_to_date
 from judgelm_jax.training.identity import ADAPTER_FOLDER, CHECKPOINTS, LOCK, MODEL_FOLDER
 
 SECONDS = 30.0  # between two copies

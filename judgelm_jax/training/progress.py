@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from judgelm_jax.devices.runtime import memory_bytes
 from judgelm_jax.errors import InputError
-from judgelm_jax.runtime import memory_bytes
 from judgelm_jax.training.choice import Choice
 from judgelm_jax.training.journal import Journal, Silence
 from judgelm_jax.training.setup import Run

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 
 from judgelm_jax.data.pipeline import batches
+from judgelm_jax.devices.runtime import memory_bytes
 from judgelm_jax.processes.agreement import compare
 from judgelm_jax.processes.store import wait_for_all
-from judgelm_jax.runtime import memory_bytes
 from judgelm_jax.training import setup
 from judgelm_jax.training.beginning import first_state, frozen_params
 from judgelm_jax.training.feeding import Feeding

@@ -13,12 +13,12 @@ from judgelm_jax.checkpoints import Checkpoint, open_checkpoint
 from judgelm_jax.data.held_out import sample
 from judgelm_jax.data.pipeline import Plan, plan
 from judgelm_jax.data.training_file import TrainingFile, check_training_file
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.errors import InputError
-from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import config_json
 from judgelm_jax.model.config import ModelConfig
-from judgelm_jax.sharding import make_mesh
-from judgelm_jax.tokenization import TOKENIZER_FILES, Tokenizer, load_tokenizer
+from judgelm_jax.tokens.tokenization import TOKENIZER_FILES, Tokenizer, load_tokenizer
 from judgelm_jax.training.identity import identity_of
 from judgelm_jax.training.programs import make_program
 from judgelm_jax.training.step import Program

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from judgelm_jax import sharding
+from judgelm_jax.devices import sharding
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import lora, parameters, summed
 from judgelm_jax.model.config import ModelConfig

@@ -5,7 +5,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from judgelm_jax import hardware
+from judgelm_jax.devices import hardware
 from judgelm_jax.model import parameters
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.pattern import kinds_of

@@ -12,7 +12,7 @@ from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.end_tokens import ends_of
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import config_json
-from judgelm_jax.tokenization import Tokenizer, load_tokenizer
+from judgelm_jax.tokens.tokenization import Tokenizer, load_tokenizer
 
 SIZES = {
     "model_type": "llama",

@@ -21,7 +21,7 @@ from judgelm_jax.checkpoints.verification import largest_difference
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import decoder, lora, parameters
 from judgelm_jax.model.config import LayerKind
-from judgelm_jax.tokenization import TOKENIZER_FILES
+from judgelm_jax.tokens.tokenization import TOKENIZER_FILES
 from judgelm_jax.training_config import LORA_TARGETS, LoraConfig
 
 TOKENS = np.random.default_rng(0).integers(3, 96, (2, 24))

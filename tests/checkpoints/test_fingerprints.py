@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from judgelm_jax import runtime
 from judgelm_jax.checkpoints import fingerprints, open_checkpoint
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.checkpoints.training_run import TrainingCheckpoints
+from judgelm_jax.devices import runtime
 from judgelm_jax.errors import InputError
 
 

@@ -13,7 +13,7 @@ from judgelm_jax.checkpoints.card import model_card
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.checkpoints.folders import published
 from judgelm_jax.errors import InputError
-from judgelm_jax.prompts import render
+from judgelm_jax.prompts.prompts import render
 
 SLOW = """
     import sys, time

@@ -33,7 +33,7 @@ from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.checkpoints.verification import largest_difference
 from judgelm_jax.errors import InputError
-from judgelm_jax.tokenization import load_tokenizer
+from judgelm_jax.tokens.tokenization import load_tokenizer
 
 TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q6_K", "Q4_K"]
 

@@ -16,7 +16,7 @@ from judgelm_jax.checkpoints import open_checkpoint, opening
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import decoder
-from judgelm_jax.tokenization import load_tokenizer
+from judgelm_jax.tokens.tokenization import load_tokenizer
 
 
 def vocabulary(model: Path, add_bos: bool | None = True) -> Any:

@@ -14,10 +14,10 @@ from judgelm_jax.bench.checkpoints import write_random_checkpoint
 from judgelm_jax.checkpoints import Checkpoint, open_checkpoint, orbax_store
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.checkpoints.tensor_names import stored_bytes, tensor_table
-from judgelm_jax.mesh_config import MeshConfig
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.model import parameters
 from judgelm_jax.model.config import ModelConfig
-from judgelm_jax.sharding import make_mesh
 
 FORMS = ["safetensors", "sharded bin", "orbax"]
 

@@ -10,18 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from judgelm_jax import memory
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.checkpoints.quantizing import in_int8
 from judgelm_jax.commands import convert as command
 from judgelm_jax.commands.command_line import run
+from judgelm_jax.devices import memory
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge
-from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import parameters
-from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training.programs import make_program
 from judgelm_jax.training_config import TrainConfig
 

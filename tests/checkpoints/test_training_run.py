@@ -14,11 +14,11 @@ import transformers
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.conversion import convert
 from judgelm_jax.checkpoints.training_run import TrainingCheckpoints
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.errors import InputError
-from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import config_json, decoder, lora, parameters
 from judgelm_jax.model.config import ModelConfig
-from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training.optimizer import make_optimizer
 from judgelm_jax.training.step import init_state, state_shardings
 from judgelm_jax.training_config import LoraConfig, RecipeConfig

@@ -10,15 +10,16 @@ import jax
 import numpy as np
 import pytest
 
-from judgelm_jax import hardware, laboratory
+from judgelm_jax import laboratory
 from judgelm_jax.bench import accelerator_suite, judge_suite, kernel_suite, planned
 from judgelm_jax.commands import bench
 from judgelm_jax.commands.command_line import run
+from judgelm_jax.devices import hardware
 from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.responses import Counts, Response
 from judgelm_jax.model.attention import dispatch, products
 from judgelm_jax.planning.topology import parse
-from judgelm_jax.records import dump_line
+from judgelm_jax.records.records import dump_line
 
 
 def test_all_sides_are_measured_in_one_run(tmp_path, capfd):

@@ -9,7 +9,7 @@ import pytest
 
 from judgelm_jax.commands import benchmark
 from judgelm_jax.commands.command_line import run
-from judgelm_jax.records import check_records
+from judgelm_jax.records.records import check_records
 
 ITEM = {"input": "Which?", "output_1": "this", "output_2": "that", "label": 1}
 

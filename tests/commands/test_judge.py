@@ -11,9 +11,10 @@ import pytest
 from judge_command import COUNT, GOOD, PROGRAM, assert_one_line, read, run, shard_of, without_marks, write
 from processes import environment
 
-from judgelm_jax import laboratory, verdicts
+from judgelm_jax import laboratory
 from judgelm_jax.judging import manifest, output
-from judgelm_jax.records import dump_line
+from judgelm_jax.records.records import dump_line
+from judgelm_jax.verdicts import verdicts
 
 
 @pytest.mark.usefixtures("loaded_once")

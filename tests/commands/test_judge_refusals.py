@@ -15,8 +15,8 @@ import safetensors.numpy
 from judge_command import GOOD, PROGRAM, assert_one_line, read, run, write
 
 from judgelm_jax.judging import output
-from judgelm_jax.records import Record
-from judgelm_jax.tokenization import Tokenizer, load_tokenizer
+from judgelm_jax.records.records import Record
+from judgelm_jax.tokens.tokenization import Tokenizer, load_tokenizer
 
 
 def damaged_weights(source: Path, target: Path, damage: Callable[[dict[str, Any], Tokenizer], None]) -> Path:

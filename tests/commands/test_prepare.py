@@ -7,8 +7,8 @@ import pytest
 
 from judgelm_jax.commands import prepare
 from judgelm_jax.commands.command_line import run
-from judgelm_jax.prompts import render
-from judgelm_jax.records import check_records
+from judgelm_jax.prompts.prompts import render
+from judgelm_jax.records.records import check_records
 
 
 def write(path: Path, *rows: dict) -> Path:

@@ -23,7 +23,7 @@ from judgelm_jax.data.held_out import sample
 from judgelm_jax.data.training_file import check_training_file
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.model import decoder
-from judgelm_jax.records import dump_line
+from judgelm_jax.records.records import dump_line
 
 
 def test_a_run_leaves_what_it_says(files, whole):
@@ -65,8 +65,8 @@ def test_the_held_out_loss_is_that_of_transformers(files, whole, tmp_path):
     steps = sorted(int(path.name) for path in (output / "checkpoints").iterdir())
     convert(open_checkpoint(str(output / "checkpoints" / str(steps[-1]))), tmp_path / "hf", "hf")
     model = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf").eval()
-    from judgelm_jax import prompts
-    from judgelm_jax.tokenization import load_tokenizer
+    from judgelm_jax.prompts import prompts
+    from judgelm_jax.tokens.tokenization import load_tokenizer
 
     tokenizer = load_tokenizer(output / "tokenizer")
     nll = count = 0

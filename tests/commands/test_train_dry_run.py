@@ -5,7 +5,7 @@ import json
 import pytest
 from train_command import arguments
 
-from judgelm_jax import standing
+from judgelm_jax import run_status
 from judgelm_jax.commands import train
 from judgelm_jax.commands.command_line import run
 
@@ -34,5 +34,5 @@ def test_a_dry_run_says_what_a_run_takes_and_a_profile_holds_its_steps(files, tm
     saved = sum(file.stat().st_size for file in (output / "checkpoints/5").rglob("*") if file.is_file())
     assert 0.5 * saved < tried["state_bytes"] < 2 * saved
     assert tried["seconds"] > 0
-    found = standing.of(output)
+    found = run_status.of(output)
     assert (found["done"], found["total"], found["complete"]) == (5, 5, True)

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from judgelm_jax import verdicts
 from judgelm_jax.data.augmentation import Example, Variant, augment, example_of, swap, swap_judgment, uniform
 from judgelm_jax.training_config import DataConfig
+from judgelm_jax.verdicts import verdicts
 
 RECORD: dict[str, Any] = {
     "question_id": 3,

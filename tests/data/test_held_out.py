@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judgelm_jax import prompts
 from judgelm_jax.data.augmentation import Variant, draw_variant, example_of
 from judgelm_jax.data.held_out import as_trained, sample
 from judgelm_jax.data.training_file import check_training_file
-from judgelm_jax.records import answers_of, reference_of
+from judgelm_jax.prompts import prompts
+from judgelm_jax.records.records import answers_of, reference_of
 from judgelm_jax.training_config import DataConfig
 
 ROW = {"question_body": "q", "answer1_body": "a", "answer2_body": "b", "text": "8 6\nx", "score": [8, 6]}

@@ -18,7 +18,7 @@ from judgelm_jax.data.pipeline import Plan, batches, plan
 from judgelm_jax.data.tokens import tokenize
 from judgelm_jax.data.training_file import TrainingFile, check_training_file
 from judgelm_jax.errors import InputError
-from judgelm_jax.tokenization import Tokenizer, load_tokenizer
+from judgelm_jax.tokens.tokenization import Tokenizer, load_tokenizer
 from judgelm_jax.training_config import DataConfig, RecipeConfig
 
 EOS = 2

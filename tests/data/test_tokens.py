@@ -9,12 +9,12 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judgelm_jax import prompts
 from judgelm_jax.data.augmentation import Example, Variant, example_of
 from judgelm_jax.data.tokens import Size, measure, tokenize
 from judgelm_jax.errors import InputError
-from judgelm_jax.prompt_fitting import SHORTENED
-from judgelm_jax.tokenization import Tokenizer, load_tokenizer
+from judgelm_jax.prompts import prompts
+from judgelm_jax.tokens.prompt_fitting import SHORTENED
+from judgelm_jax.tokens.tokenization import Tokenizer, load_tokenizer
 
 EXAMPLE = Example("7", "Why </s>?\n", ("because 🦙", ""), None, "8 6.5\nAssistant 1 says why.", False)
 TEXTS = st.text(max_size=30) | st.sampled_from(["</s>", "<s>", "  \n\n ", "10 10", "word " * 40])

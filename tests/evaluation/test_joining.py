@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from judgelm_jax import verdicts
-from judgelm_jax.arrangements import FORWARD, REVERSED
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation import metrics
 from judgelm_jax.evaluation.joining import Fields, Judged, join, read_labels, read_predictions
+from judgelm_jax.prompts.arrangements import FORWARD, REVERSED
+from judgelm_jax.verdicts import verdicts
 
 
 def write(path: Path, *rows: dict) -> Path:

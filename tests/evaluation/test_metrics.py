@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-from judgelm_jax.evaluation import metrics
+from judgelm_jax.evaluation import metrics, outcomes, position_bias
 from judgelm_jax.evaluation.joining import Joined, Judged, Prediction, join
 from judgelm_jax.evaluation.plain_text import metrics_table
 
@@ -99,7 +99,7 @@ def test_a_verdict_that_is_missing_can_count_as_a_tie() -> None:
     assert summary["bias_first"] == 3 / 6  # (None, 2): a tie shown first, a loss shown second
 
 
-@given(st.lists(st.tuples(WINNERS, VERDICTS, VERDICTS), min_size=1, max_size=20), st.sampled_from(metrics.UNPARSED_POLICIES))
+@given(st.lists(st.tuples(WINNERS, VERDICTS, VERDICTS), min_size=1, max_size=20), st.sampled_from(outcomes.UNPARSED_POLICIES))
 def test_every_fraction_lies_in_its_interval_and_every_record_is_counted(rows: list, policy: str) -> None:
     summary = summarize(rows, policy)
     assert sum(summary[status] for status in ("ok", "truncated", "unparsed", "overflow")) == len(rows)
@@ -119,7 +119,7 @@ def test_every_fraction_lies_in_its_interval_and_every_record_is_counted(rows: l
 @given(st.lists(st.tuples(VERDICTS, VERDICTS), min_size=1, max_size=20))
 def test_exchanging_the_orders_exchanges_the_biases(pairs: list) -> None:
     forward, back = [judged(one) for one, _ in pairs], [judged(other) for _, other in pairs]
-    counts, exchanged = metrics.count_orders(forward, back, "wrong"), metrics.count_orders(back, forward, "wrong")
+    counts, exchanged = position_bias.count_orders(forward, back, "wrong"), position_bias.count_orders(back, forward, "wrong")
     assert (counts.same, counts.first, counts.second) == (exchanged.same, exchanged.second, exchanged.first)
     assert counts.same + counts.first + counts.second + counts.undecided == len(pairs)
 
@@ -161,9 +161,9 @@ def test_nothing_to_count_gives_no_numbers_and_no_crash() -> None:
 def test_a_pair_that_did_not_fit_the_context_is_not_inconsistent() -> None:
     lost = Judged("overflow", None)
     forward, back = [judged(1), lost, judged(None)], [judged(1), lost, judged(None)]
-    counts = metrics.count_orders(forward, back, "wrong")
+    counts = position_bias.count_orders(forward, back, "wrong")
     assert (counts.same, counts.first, counts.second, counts.undecided) == (1, 0, 0, 1)
-    assert metrics.count_orders(forward, back, "tie").same == 3  # as the published code counts
+    assert position_bias.count_orders(forward, back, "tie").same == 3  # as the published code counts
 
 
 def test_without_labels_there_is_consistency_but_no_agreement() -> None:

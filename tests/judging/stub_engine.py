@@ -9,7 +9,7 @@ from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge
 from judgelm_jax.judging.responses import Counts, Response
 from judgelm_jax.judging.trees import Trees
-from judgelm_jax.tokenization import Tokenizer
+from judgelm_jax.tokens.tokenization import Tokenizer
 
 _QUALITY = re.compile(r"Assistant \d+'s Answer\]\n(?:\[Turn \d+\]\n)?quality ([0-9.]+)")
 

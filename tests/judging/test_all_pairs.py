@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from judgelm_jax import Judge, laboratory
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.evaluation.formats.joining import pairs_of
 from judgelm_jax.judging.config import JudgeConfig
-from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.sharding import make_mesh
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from judgelm_jax.evaluation.benchmarks.pandalm import read_pandalm
 from judgelm_jax.judging.batching import Prompt, batches, bucket, bucket_lengths
 from judgelm_jax.judging.responses import Counts
-from judgelm_jax.prompts import render
-from judgelm_jax.records import answers_of
-from judgelm_jax.tokenization import load_tokenizer, prompt_ids
+from judgelm_jax.prompts.prompts import render
+from judgelm_jax.records.records import answers_of
+from judgelm_jax.tokens.tokenization import load_tokenizer, prompt_ids
 
 
 def prompt_of(index, ids):

@@ -7,7 +7,7 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.judging.chat import BEFORE, BEHIND
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge
-from judgelm_jax.tokenization import going_on
+from judgelm_jax.tokens.tokenization import going_on
 
 RECORD = {
     "question_id": 1,

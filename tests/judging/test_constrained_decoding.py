@@ -3,13 +3,14 @@ import itertools
 import pytest
 import tokenizers
 
-from judgelm_jax import prompts, verdicts
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import constrained_decoding
 from judgelm_jax.judging.segments import segments
 from judgelm_jax.judging.trees import Trees
-from judgelm_jax.tokenization import load_tokenizer
-from judgelm_jax.verdicts import LineForm
+from judgelm_jax.prompts import prompts
+from judgelm_jax.tokens.tokenization import load_tokenizer
+from judgelm_jax.verdicts import verdicts
+from judgelm_jax.verdicts.verdicts import LineForm
 
 LINES = tuple(verdicts.score_lines(2))
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 import transformers
 
-from judgelm_jax import Judge, distributions, laboratory
+from judgelm_jax import Judge, laboratory
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.judging import line_tree, programs, sizing
 from judgelm_jax.judging.config import JudgeConfig
-from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.sharding import make_mesh
-from judgelm_jax.tokenization import TOKENIZER_FILES, load_tokenizer
-from judgelm_jax.verdicts import LineForm
+from judgelm_jax.tokens.tokenization import TOKENIZER_FILES, load_tokenizer
+from judgelm_jax.verdicts import distributions
+from judgelm_jax.verdicts.verdicts import LineForm
 
 
 def load(folder, mesh, **settings):

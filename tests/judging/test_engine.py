@@ -10,17 +10,17 @@ import torch
 import transformers
 
 from judgelm_jax.checkpoints import open_checkpoint
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.trees import Trees
-from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import parameters
-from judgelm_jax.prompts import END
-from judgelm_jax.sharding import make_mesh
-from judgelm_jax.tokenization import load_tokenizer
-from judgelm_jax.verdicts import SCORE_STRINGS, LineForm
+from judgelm_jax.prompts.prompts import END
+from judgelm_jax.tokens.tokenization import load_tokenizer
+from judgelm_jax.verdicts.verdicts import SCORE_STRINGS, LineForm
 
 NEW = 24
 PAIR = LineForm(END, "", SCORE_STRINGS, 2)

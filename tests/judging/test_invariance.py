@@ -11,10 +11,10 @@ import pytest
 from processes import environment
 
 from judgelm_jax import Judge
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.evaluation.benchmarks.pandalm import read_pandalm
 from judgelm_jax.judging.config import JudgeConfig
-from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.sharding import make_mesh
 
 pytestmark = pytest.mark.slow
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from judgelm_jax import Judge, laboratory, prompts
+from judgelm_jax import Judge, laboratory
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.config import JudgeConfig
+from judgelm_jax.prompts import prompts
 
 LONG = "very " * 900
 

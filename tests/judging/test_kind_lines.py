@@ -5,8 +5,9 @@ import pytest
 import torch
 import transformers
 
-from judgelm_jax import Judge, distributions, laboratory
+from judgelm_jax import Judge, laboratory
 from judgelm_jax.judging.config import JudgeConfig
+from judgelm_jax.verdicts import distributions
 
 TOLERANCE = 1e-4  # of a logarithm, float32 on both sides
 

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judging.stub_engine import record, stub_judge
 
-from judgelm_jax import prompts
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.kinds import KINDS
-from judgelm_jax.tokenization import load_tokenizer
-from judgelm_jax.verdicts import Verdict
+from judgelm_jax.prompts import prompts
+from judgelm_jax.tokens.tokenization import load_tokenizer
+from judgelm_jax.verdicts.verdicts import Verdict
 
 QUALITIES = st.lists(st.sampled_from([1, 2, 3.5, 4, 5, 6]), min_size=3, max_size=5)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judgelm_jax import memory
+from judgelm_jax.devices import memory
 from judgelm_jax.errors import InputError
 
 from .test_engine import make_engine, random_prompts, responses

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from object_store import ObjectStore
 
-from judgelm_jax import object_storage
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import mirror, output
+from judgelm_jax.storage import object_storage
 
 COUNT = 12
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 import transformers
 
-from judgelm_jax.chat_template import chat_ids
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge
+from judgelm_jax.tokens.chat_template import chat_ids
 
 RECORDS = [
     {

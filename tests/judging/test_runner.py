@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from judgelm_jax import verdicts
-from judgelm_jax.arrangements import FORWARD, REVERSED
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import output, runner
 from judgelm_jax.judging import prepared as prepared_module
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.responses import Counts
-from judgelm_jax.records import Record, read_jsonl
+from judgelm_jax.prompts.arrangements import FORWARD, REVERSED
+from judgelm_jax.records.records import Record, read_jsonl
+from judgelm_jax.verdicts import verdicts
 
 COUNT = 23
 

@@ -10,14 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare
 
-from judgelm_jax import laboratory, prompts, verdicts
+from judgelm_jax import laboratory
 from judgelm_jax.data.augmentation import augment
 from judgelm_jax.data.training_file import check_training_file
 from judgelm_jax.judging import constrained_decoding
 from judgelm_jax.judging.segments import PROMPT_END_TOKENS
 from judgelm_jax.laboratory import facts, recipe, vocabulary
-from judgelm_jax.tokenization import load_tokenizer
+from judgelm_jax.prompts import prompts
+from judgelm_jax.tokens.tokenization import load_tokenizer
 from judgelm_jax.training_config import DataConfig, check
+from judgelm_jax.verdicts import verdicts
 
 
 @pytest.fixture(scope="module")

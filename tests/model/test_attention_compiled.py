@@ -18,12 +18,12 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh, sharding
 from judgelm_jax.judging import slots
-from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.placement import Placement
-from judgelm_jax.sharding import make_mesh, sharding
 
 pytestmark = pytest.mark.optimized
 

@@ -12,13 +12,13 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from judgelm_jax.mesh_config import MeshConfig
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.model import attention, decoder, parameters, views
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model.attention import choice, gpu, pages, tpu
 from judgelm_jax.model.config import Limits, ModelConfig
 from judgelm_jax.model.placement import Placement
-from judgelm_jax.sharding import make_mesh
 
 KERNELS = {"pallas": gpu, "splash": tpu}
 SEGMENTS = jnp.asarray(np.repeat([[1, 1, 2, 3], [1, 2, 2, 0]], 64, axis=1), jnp.int32)

@@ -13,7 +13,7 @@ from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.attention import products
 from judgelm_jax.model.placement import Placement
-from judgelm_jax.tokenization import load_tokenizer
+from judgelm_jax.tokens.tokenization import load_tokenizer
 
 pytestmark = pytest.mark.optimized
 

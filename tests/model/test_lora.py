@@ -15,11 +15,11 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from judgelm_jax.checkpoints import open_checkpoint
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.errors import InputError
-from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import decoder, lora, parameters, views
 from judgelm_jax.model.placement import Placement
-from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training_config import LORA_TARGETS, LoraConfig
 
 TOKENS = np.random.default_rng(0).integers(3, 300, (8, 24))

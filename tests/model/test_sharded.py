@@ -10,14 +10,14 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from judgelm_jax.checkpoints import open_checkpoint
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging.batching import Prompt, batches
 from judgelm_jax.judging.prefill import prefill
-from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.placement import Placement
-from judgelm_jax.sharding import make_mesh
 
 pytestmark = pytest.mark.optimized
 

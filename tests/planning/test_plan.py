@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from judgelm_jax.hardware import GIB
+from judgelm_jax.devices.hardware import GIB
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.judging.config import JudgeConfig
-from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import parameters
 from judgelm_jax.planning import models
 from judgelm_jax.planning.plan import Question, lines, plan
 from judgelm_jax.planning.topology import parse, with_memory
-from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training.programs import make_program, shardings_of, state_shapes
 from judgelm_jax.training.step import init_state
 from judgelm_jax.training_config import ComputationConfig, DataConfig, ModelShape, RecipeConfig, TrainConfig

@@ -1,7 +1,7 @@
 import pytest
 
+from judgelm_jax.devices.hardware import of_kind
 from judgelm_jax.errors import InputError
-from judgelm_jax.hardware import of_kind
 from judgelm_jax.planning.topology import parse, with_memory
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
 
-from judgelm_jax.hardware import HARDWARE
+from judgelm_jax.devices.hardware import HARDWARE
 from judgelm_jax.planning.hlo import parse
 from judgelm_jax.planning.loops import trips
 from judgelm_jax.planning.roofline import roofline

@@ -11,8 +11,8 @@ from free_ports import free_port
 from several_processes import end
 
 from judgelm_jax.errors import InputError, PeerError
-from judgelm_jax.process_flags import Asked
 from judgelm_jax.processes import joining
+from judgelm_jax.processes.process_flags import Asked
 from judgelm_jax.processes.watching import Watch
 
 # `say` replaces what a process does when all have come.
@@ -24,7 +24,7 @@ from judgelm_jax.processes import ending as processes
 from judgelm_jax.processes.agreement import compare
 from judgelm_jax.commands.command_line import describe
 from judgelm_jax.errors import InputError
-from judgelm_jax.process_flags import Asked
+from judgelm_jax.processes.process_flags import Asked
 asked = Asked("meet", "127.0.0.1:" + port, count, own, seconds) if port != "cluster" else Asked("meet", seconds=seconds)
 code = 0
 try:

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from judgelm_jax.mesh_config import MeshConfig
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.model import parameters
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.placement import Placement
-from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training.loss import Batch
 from judgelm_jax.training.optimizer import make_optimizer, schedule
 from judgelm_jax.training.step import Program

@@ -7,10 +7,10 @@ from family_models import make
 
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.checkpoints.tensor_names import tensor_table
-from judgelm_jax.mesh_config import MeshConfig
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.model import parameters
 from judgelm_jax.model.placement import Placement
-from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training.loss import total_loss
 from judgelm_jax.training.step import batch_sharding
 

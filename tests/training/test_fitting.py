@@ -5,10 +5,10 @@ import dataclasses
 import jax
 import pytest
 
-from judgelm_jax import memory
+from judgelm_jax.devices import memory
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.errors import InputError
-from judgelm_jax.mesh_config import MeshConfig
-from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training.fitting import compiled_step, variants
 from judgelm_jax.training.programs import lower_step, make_program, state_shapes
 from judgelm_jax.training_config import ComputationConfig, DataConfig, RecipeConfig, TrainConfig

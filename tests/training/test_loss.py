@@ -7,10 +7,10 @@ import torch
 import transformers
 
 from judgelm_jax.checkpoints.tensor_names import tensor_table
-from judgelm_jax.mesh_config import MeshConfig
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.model import config_json, parameters
 from judgelm_jax.model.placement import Placement
-from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training.loss import Batch, total_loss
 from judgelm_jax.training.step import batch_sharding
 

@@ -15,9 +15,9 @@ from launcher_files import write_training
 from object_store import ObjectStore
 from train_command import ended, losses, start
 
-from judgelm_jax import object_storage
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.errors import InputError
+from judgelm_jax.storage import object_storage
 from judgelm_jax.training import mirror
 
 MARK = "_CHECKPOINT_METADATA"

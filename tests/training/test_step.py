@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from judgelm_jax.checkpoints.tensor_names import tensor_table
+from judgelm_jax.devices.mesh_config import MeshConfig
+from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.errors import InputError
-from judgelm_jax.mesh_config import MeshConfig
 from judgelm_jax.model import decoder, lora, parameters
-from judgelm_jax.sharding import make_mesh
 from judgelm_jax.training.feeding import Feeding
 from judgelm_jax.training.loss import Batch
 from judgelm_jax.training.optimizer import make_optimizer

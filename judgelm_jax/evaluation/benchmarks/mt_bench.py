@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from judgelm_jax.conversations import rendered
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks import rules
 from judgelm_jax.evaluation.benchmarks.benchmark import (
@@ -21,7 +20,8 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
     rows_of,
 )
 from judgelm_jax.evaluation.formats.rows import read_rows
-from judgelm_jax.records import Record
+from judgelm_jax.records.conversations import rendered
+from judgelm_jax.records.records import Record
 
 _PAPER = "arXiv 2306.05685, table 5, as quoted elsewhere"
 

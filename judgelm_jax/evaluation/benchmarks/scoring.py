@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from judgelm_jax import verdicts
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks.benchmark import Benchmark, Loaded, Scored
 from judgelm_jax.evaluation.joining import Fields, Joined, Judged, join_rows
 from judgelm_jax.evaluation.statistics import CONFIDENCE, Interval, question_weights, weighted_interval
 from judgelm_jax.evaluation.summary import full_summary
-from judgelm_jax.records import Record, identity, question_identity
+from judgelm_jax.records.records import Record, identity, question_identity
+from judgelm_jax.verdicts import verdicts
 
 Summary = dict[str, Any]
 

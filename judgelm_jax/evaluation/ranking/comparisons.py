@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from judgelm_jax.conversations import replies_of
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.joining import Judged, read_predictions
-from judgelm_jax.evaluation.metrics import OrderCounts, count_orders
-from judgelm_jax.records import Record, answers_of, identity, plain_text, read_jsonl
+from judgelm_jax.evaluation.position_bias import OrderCounts, count_orders
+from judgelm_jax.records.conversations import replies_of
+from judgelm_jax.records.records import Record, answers_of, identity, plain_text, read_jsonl
 
 
 @dataclasses.dataclass(frozen=True)

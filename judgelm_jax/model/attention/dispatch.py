@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from judgelm_jax.devices.sharding import LogicalAxes, spec
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model.attention.choice import log_once, refuse
 from judgelm_jax.model.attention.products import blocked, causal_mask, library, masked, reference, same_segment
 from judgelm_jax.model.config import NO_LIMITS, Limits
-from judgelm_jax.sharding import LogicalAxes, spec
 
 _QUERIES: LogicalAxes = ("batch", "sequence", "heads", "head_dim")
 _KEYS: LogicalAxes = ("batch", "kv_heads", "sequence", "head_dim")

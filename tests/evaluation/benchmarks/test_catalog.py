@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks.catalog import BENCHMARKS
-from judgelm_jax.records import identity
+from judgelm_jax.records.records import identity
 
 NAMES = "judgelm pandalm llmbar judgebench rewardbench rewardbench2 mt_bench auto_j faireval alpaca_eval prometheus mm_vet"
 VALUES = st.recursive(

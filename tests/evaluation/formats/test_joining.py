@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.formats.answers import Answers
 from judgelm_jax.evaluation.formats.joining import chosen_pairs, join_answers, pairs_of
-from judgelm_jax.records import answers_of
+from judgelm_jax.records.records import answers_of
 
 
 def group(model: str, ids: list[int], **fields: object) -> Answers:

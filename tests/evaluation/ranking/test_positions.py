@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from judgelm_jax.arrangements import arrangements, in_own_order, mean_scores
 from judgelm_jax.commands import rank
 from judgelm_jax.commands.command_line import run
-from judgelm_jax.evaluation.ranking.positions import PositionCounts, count_positions
+from judgelm_jax.evaluation.position_bias import PositionCounts, count_positions
+from judgelm_jax.prompts.arrangements import arrangements, in_own_order, mean_scores
 
 
 def judged(question, score, answers=4, wanted=4):

@@ -8,7 +8,7 @@ After `pip install .`, with a judge (a folder, or a hub id):
 >>> judgment.status, len(judgment.scores), judgment.winner in (0, 1, 2)  # 0: a tie; print(judgment) shows a card
 ('ok', 2, True)
 
-The public API is resolved when it is first used (PEP 562), so that importing `judgelm_jax.records.records` imports no JAX.
+The public API is resolved when it is first used (PEP 562), so that importing `judgelm_jax.records` imports no JAX.
 """
 
 import importlib

@@ -10,7 +10,8 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.prompts import prompts
 from judgelm_jax.prompts.prompts import Wording
 from judgelm_jax.records.conversations import ALL, LAST, check_conversations, render, turns_of
-from judgelm_jax.records.records import Record, answers_of, check_text
+from judgelm_jax.records.json_lines import Record
+from judgelm_jax.records.records import answers_of, check_text
 from judgelm_jax.verdicts.verdicts import SCORE_STRINGS, LineForm, Reading, Verdict
 
 

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 
 # A text, or the messages of a conversation.
 Text = str | Sequence[Mapping[str, Any]]

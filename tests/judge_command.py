@@ -5,7 +5,7 @@ from pathlib import Path
 
 from judgelm_jax.commands import command_line, judge
 from judgelm_jax.judging import output
-from judgelm_jax.records.records import Record, dump_line, read_jsonl
+from judgelm_jax.records.json_lines import Record, dump_line, read_jsonl
 
 COUNT = 26
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from several_processes import LEAN, kill_one, run_together, start_together
 
 from judgelm_jax import laboratory
-from judgelm_jax.records.records import dump_line
+from judgelm_jax.records.json_lines import dump_line
 
 SECONDS = 60
 WAIT = "--join_timeout=30"  # for one that was killed before it came

@@ -10,7 +10,7 @@ import yaml
 from train_command import CONFIG
 
 from judgelm_jax import laboratory
-from judgelm_jax.records.records import dump_line
+from judgelm_jax.records.json_lines import dump_line
 
 
 def write_training(folder: Path, rows: int) -> list[str]:

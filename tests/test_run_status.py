@@ -11,7 +11,7 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.judging import manifest, output
 from judgelm_jax.judging.progress import Progress, described, read_state
 from judgelm_jax.notices import duration
-from judgelm_jax.records.records import dump_line
+from judgelm_jax.records.json_lines import dump_line
 
 
 def row(status="ok"):

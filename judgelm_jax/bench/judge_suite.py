@@ -11,7 +11,7 @@ import numpy as np
 
 from judgelm_jax.judging.judge import Judge
 from judgelm_jax.judging.responses import Response
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 
 # Prompts (int32 ids) and the most tokens to generate for each → the ids that were generated.
 Generate = Callable[[Sequence[np.ndarray], int], list[list[int]]]

@@ -19,7 +19,7 @@ import numpy as np
 
 from judgelm_jax.checkpoints.tensor_names import Weights, grouped
 from judgelm_jax.devices.runtime import cache_folder
-from judgelm_jax.records.records import write_atomically
+from judgelm_jax.records.output_files import write_atomically
 
 # Parts of a file are digested at once. SHA-256 is the fastest of hashlib where the processor knows it (0.6 GB/s on a core here,
 # BLAKE2b 0.25).

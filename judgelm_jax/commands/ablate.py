@@ -24,7 +24,8 @@ from ml_collections import config_flags
 
 from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
-from judgelm_jax.records.records import Record, read_jsonl, write_atomically
+from judgelm_jax.records.json_lines import Record, read_jsonl
+from judgelm_jax.records.output_files import write_atomically
 from judgelm_jax.training_config import TrainConfig
 
 FLAGS = flags.FlagValues()

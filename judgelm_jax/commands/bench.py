@@ -21,7 +21,8 @@ from absl import flags
 
 from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
-from judgelm_jax.records.records import check_records, read_jsonl
+from judgelm_jax.records.json_lines import read_jsonl
+from judgelm_jax.records.records import check_records
 
 if TYPE_CHECKING:
     from judgelm_jax.bench.judge_suite import Generate
@@ -165,7 +166,7 @@ def _measure_training(scratch: Path) -> dict[str, Any]:
     from judgelm_jax.bench import train_suite
     from judgelm_jax.devices.runtime import enable_compilation_cache, require_devices
     from judgelm_jax.model import parameters
-    from judgelm_jax.records.records import dump_line
+    from judgelm_jax.records.json_lines import dump_line
     from judgelm_jax.training import setup
 
     require_devices()

@@ -24,7 +24,9 @@ from judgelm_jax.evaluation.benchmarks.predictions import read_predictions
 from judgelm_jax.evaluation.report.folder import check_folder
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.presets import kind_of
-from judgelm_jax.records.records import Record, check_output, dump_line, identity, read_jsonl, write_atomically
+from judgelm_jax.records.json_lines import Record, dump_line, read_jsonl
+from judgelm_jax.records.output_files import check_output, write_atomically
+from judgelm_jax.records.records import identity
 
 FLAGS = flags.FlagValues()
 _DEFAULTS = JudgeConfig()

@@ -14,7 +14,7 @@ from absl import flags
 from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.joining import Fields, join
-from judgelm_jax.records.records import check_output
+from judgelm_jax.records.output_files import check_output
 
 FLAGS = flags.FlagValues()
 JUDGMENTS = flags.DEFINE_string("judgments", None, "judgments with 'probabilities'", flag_values=FLAGS, required=True)

@@ -20,7 +20,8 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.kinds import Kind
 from judgelm_jax.presets import kind_of
-from judgelm_jax.records.records import Record, check_records, identity, plain_text, read_jsonl, reference_of
+from judgelm_jax.records.json_lines import Record, plain_text, read_jsonl
+from judgelm_jax.records.records import check_records, identity, reference_of
 
 FLAGS = flags.FlagValues()
 

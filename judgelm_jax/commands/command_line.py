@@ -18,7 +18,7 @@ from absl import flags
 
 import judgelm_jax
 from judgelm_jax.errors import InputError
-from judgelm_jax.records.records import check_output, write_atomically
+from judgelm_jax.records.output_files import check_output, write_atomically
 from judgelm_jax.storage import stored_flags
 
 EXIT_OK = 0

@@ -29,7 +29,7 @@ from judgelm_jax.kinds import KINDS
 from judgelm_jax.presets import JUDGELM, NAMES
 from judgelm_jax.processes.process_flags import define
 from judgelm_jax.prompts.arrangements import parse_wanted
-from judgelm_jax.records.records import check_output
+from judgelm_jax.records.output_files import check_output
 from judgelm_jax.stopping import listening
 from judgelm_jax.verdicts.verdicts import STATUSES
 

@@ -27,15 +27,9 @@ from judgelm_jax.evaluation.formats.answers import FORMATS, Reading, read_answer
 from judgelm_jax.evaluation.formats.joining import join_answers, pairs_of
 from judgelm_jax.evaluation.formats.rows import read_rows
 from judgelm_jax.prompts import prompts
-from judgelm_jax.records.records import (
-    Record,
-    answers_of,
-    check_output,
-    dump_line,
-    question_identity,
-    reference_of,
-    write_atomically,
-)
+from judgelm_jax.records.json_lines import Record, dump_line
+from judgelm_jax.records.output_files import check_output, write_atomically
+from judgelm_jax.records.records import answers_of, question_identity, reference_of
 
 FLAGS = flags.FlagValues()
 ANSWERS = flags.DEFINE_multi_string(

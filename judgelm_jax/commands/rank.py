@@ -17,7 +17,7 @@ from judgelm_jax.commands.command_line import check_json, run, write_json
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.joining import DECISIONS
 from judgelm_jax.evaluation.report.folder import check_folder, write_report
-from judgelm_jax.records.records import read_jsonl
+from judgelm_jax.records.json_lines import read_jsonl
 
 FLAGS = flags.FlagValues()
 JUDGMENTS = flags.DEFINE_multi_string(

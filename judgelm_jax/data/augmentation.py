@@ -9,7 +9,8 @@ import re
 from typing import NamedTuple
 
 from judgelm_jax.data import wording
-from judgelm_jax.records.records import Record, answers_of, identity, identity_hash, reference_of
+from judgelm_jax.records.json_lines import Record
+from judgelm_jax.records.records import answers_of, identity, identity_hash, reference_of
 from judgelm_jax.training_config import DataConfig
 from judgelm_jax.verdicts.verdicts import explanation_of
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from judgelm_jax.data.augmentation import shows_reference, uniform
 from judgelm_jax.data.training_file import TrainingFile
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 from judgelm_jax.training_config import DataConfig
 
 

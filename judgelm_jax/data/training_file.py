@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from judgelm_jax.errors import InputError
+from judgelm_jax.records.json_lines import Record, parse_line
 from judgelm_jax.records.records import (
-    Record,
     check_record,
     check_text,
     identity,
     identity_hash,
-    parse_line,
     question_identity,
     reference_of,
     refuse_duplicates,

@@ -12,7 +12,7 @@ import numpy as np
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.outcomes import Summary
 from judgelm_jax.evaluation.statistics import mean_interval
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 
 BINS = 10
 _OUTCOMES = (1, 0, 2)  # columns of the arrays here

@@ -7,7 +7,8 @@ from typing import Any
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.labels import Label, number_as_int, read_label
-from judgelm_jax.records.records import Record, answers_of, identity, plain_text, read_jsonl
+from judgelm_jax.records.json_lines import Record, plain_text, read_jsonl
+from judgelm_jax.records.records import answers_of, identity
 from judgelm_jax.verdicts import verdicts
 
 # A file of JSON Lines, or its rows.

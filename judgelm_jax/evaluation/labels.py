@@ -3,7 +3,7 @@
 import dataclasses
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 from judgelm_jax.verdicts import verdicts
 
 

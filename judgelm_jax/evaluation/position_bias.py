@@ -10,7 +10,7 @@ from judgelm_jax.evaluation.joining import Judged
 from judgelm_jax.evaluation.outcomes import Clusters, Summary, outcome, share
 from judgelm_jax.evaluation.statistics import magnitude_interval
 from judgelm_jax.prompts.arrangements import as_shown
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from judgelm_jax.judging import output
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 
 
 class Shard(Protocol):

@@ -11,7 +11,7 @@ import numpy as np
 
 from judgelm_jax.kinds import Case
 from judgelm_jax.prompts.arrangements import mean_scores, ranking
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 from judgelm_jax.verdicts.verdicts import STATUSES, Verdict
 
 _SAME = 6  # decimals to which strengths are compared: equal ones are found by steps that end nearby

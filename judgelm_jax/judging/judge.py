@@ -31,7 +31,8 @@ from judgelm_jax.model import parameters
 from judgelm_jax.presets import JUDGELM, kind_of
 from judgelm_jax.prompts.arrangements import FORWARD, REVERSED, Arrangement, arrangements, as_shown, in_own_order, name_of
 from judgelm_jax.records.conversations import LAST
-from judgelm_jax.records.records import Record, identity, question_identity, reference_of
+from judgelm_jax.records.json_lines import Record
+from judgelm_jax.records.records import identity, question_identity, reference_of
 from judgelm_jax.tokens.chat_template import ChatTemplate, load_chat_template
 from judgelm_jax.tokens.tokenization import Tokenizer, going_on
 from judgelm_jax.verdicts import distributions, verdicts

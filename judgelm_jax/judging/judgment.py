@@ -4,7 +4,7 @@ import dataclasses
 import html
 from typing import Any
 
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

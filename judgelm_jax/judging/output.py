@@ -26,7 +26,7 @@ from typing import IO, Any, BinaryIO
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import manifest
-from judgelm_jax.records.records import Record, dump_line
+from judgelm_jax.records.json_lines import Record, dump_line
 
 
 def partial_folder(output: Path) -> Path:

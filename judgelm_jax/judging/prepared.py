@@ -11,7 +11,7 @@ import numpy as np
 from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.kinds import Case
 from judgelm_jax.prompts.arrangements import Arrangement
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 from judgelm_jax.verdicts.verdicts import LineForm, Verdict
 
 # Records that are sorted by length together. Memory is bounded by a window, whatever the length of the input.

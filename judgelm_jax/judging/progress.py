@@ -20,7 +20,7 @@ from typing import Any
 import tqdm
 
 from judgelm_jax.notices import duration
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 from judgelm_jax.verdicts.verdicts import STATUSES
 
 STATE_FILE = "state.json"

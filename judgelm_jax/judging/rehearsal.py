@@ -14,7 +14,7 @@ from judgelm_jax.judging.prepared import windows
 from judgelm_jax.judging.responses import NOT_FINITE
 from judgelm_jax.judging.runner import CheckedInput, Job
 from judgelm_jax.notices import duration
-from judgelm_jax.records.records import read_jsonl
+from judgelm_jax.records.json_lines import read_jsonl
 
 _TRIED = 64  # prompts for each device
 

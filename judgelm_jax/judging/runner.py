@@ -22,16 +22,8 @@ from judgelm_jax.judging.trees import Trees
 from judgelm_jax.kinds import Case, Kind
 from judgelm_jax.presets import kind_of
 from judgelm_jax.prompts.arrangements import arrangements
-from judgelm_jax.records.records import (
-    Record,
-    answers_of,
-    check_records,
-    identity,
-    question_identity,
-    read_jsonl,
-    read_references,
-    reference_of,
-)
+from judgelm_jax.records.json_lines import Record, read_jsonl
+from judgelm_jax.records.records import answers_of, check_records, identity, question_identity, read_references, reference_of
 from judgelm_jax.tokens.tokenization import Tokenizer
 from judgelm_jax.verdicts import distributions, verdicts
 

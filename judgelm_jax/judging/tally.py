@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.records.records import Record, read_jsonl
+from judgelm_jax.records.json_lines import Record, read_jsonl
 from judgelm_jax.verdicts.verdicts import STATUSES
 
 # Shares from which a summary warns, and the pairs that it takes. In both orders no fair judge nearly always prefers one

@@ -18,7 +18,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from judgelm_jax.records.records import Record, dump_line, write_atomically
+from judgelm_jax.records.json_lines import Record, dump_line
+from judgelm_jax.records.output_files import write_atomically
 from judgelm_jax.verdicts.verdicts import winner_of
 
 KNOWN_THINGS = ("lamp", "boat", "door", "kite", "bridge", "coat", "tower", "clock")

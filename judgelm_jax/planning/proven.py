@@ -10,7 +10,7 @@ from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.planning.models import SHAPES, model_of
 from judgelm_jax.planning.plan import Plan, Question, plan
 from judgelm_jax.planning.topology import Topology, parse
-from judgelm_jax.records.records import write_atomically
+from judgelm_jax.records.output_files import write_atomically
 from judgelm_jax.training_config import TrainConfig
 
 # Model, program, topology, mesh.

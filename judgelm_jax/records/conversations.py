@@ -8,7 +8,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.records.records import Record, check_reference, question_identity
+from judgelm_jax.records.json_lines import Record
+from judgelm_jax.records.records import check_reference, question_identity
 
 LAST, ALL = "last", "all"
 TURNS = (LAST, ALL)

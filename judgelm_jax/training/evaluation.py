@@ -17,7 +17,7 @@ from judgelm_jax.judging.engine import Engine
 from judgelm_jax.judging.judge import Judge
 from judgelm_jax.judging.trees import Trees
 from judgelm_jax.model import parameters
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 from judgelm_jax.tokens.tokenization import Tokenizer
 from judgelm_jax.training.choice import AGREEMENT, Measured
 from judgelm_jax.training.feeding import Feeding

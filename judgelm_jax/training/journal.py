@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.notices import duration
-from judgelm_jax.records.records import dump_line, write_atomically
+from judgelm_jax.records.json_lines import dump_line
+from judgelm_jax.records.output_files import write_atomically
 from judgelm_jax.training.identity import METRICS_FILE
 from judgelm_jax.training.run_folder import TENSORBOARD
 

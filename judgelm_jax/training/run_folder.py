@@ -28,7 +28,7 @@ import jax
 from judgelm_jax.checkpoints.opening import COMPANION_FILES
 from judgelm_jax.checkpoints.orbax_store import TOKENIZER_FOLDER
 from judgelm_jax.errors import InputError
-from judgelm_jax.records.records import write_atomically
+from judgelm_jax.records.output_files import write_atomically
 from judgelm_jax.training import identity
 from judgelm_jax.training.identity import CHECKPOINTS, LOCK, METRICS_FILE, RUN_FILE
 

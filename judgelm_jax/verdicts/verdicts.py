@@ -9,7 +9,7 @@ import numpy as np
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.prompts.arrangements import Arrangement, in_own_order, mean_scores, name_of, position_effects, ranking
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 from judgelm_jax.verdicts import distributions
 from judgelm_jax.verdicts.distributions import AnyDistribution, Distribution, Factors, Outcomes
 

@@ -12,7 +12,7 @@ from train_command import arguments as train_arguments
 from judgelm_jax import laboratory
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge
-from judgelm_jax.records.records import dump_line
+from judgelm_jax.records.json_lines import dump_line
 
 
 @pytest.fixture(scope="module")

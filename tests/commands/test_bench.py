@@ -19,7 +19,7 @@ from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.judging.responses import Counts, Response
 from judgelm_jax.model.attention import dispatch, products
 from judgelm_jax.planning.topology import parse
-from judgelm_jax.records.records import dump_line
+from judgelm_jax.records.json_lines import dump_line
 
 
 def test_all_sides_are_measured_in_one_run(tmp_path, capfd):

@@ -7,7 +7,7 @@ import pytest
 
 from judgelm_jax.commands import chat
 from judgelm_jax.commands.command_line import run
-from judgelm_jax.records.records import dump_line
+from judgelm_jax.records.json_lines import dump_line
 
 RECORDS = [
     {"question_id": number, "question_body": f"Question {number}?", "answer1_body": "Yes.", "answer2_body": "No."}

@@ -13,7 +13,7 @@ from processes import environment
 
 from judgelm_jax import laboratory
 from judgelm_jax.judging import manifest, output
-from judgelm_jax.records.records import dump_line
+from judgelm_jax.records.json_lines import dump_line
 from judgelm_jax.verdicts import verdicts
 
 

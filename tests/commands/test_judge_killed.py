@@ -13,7 +13,7 @@ from judge_command import COUNT, EXPLAIN, PROGRAM, assert_one_line, read, run, s
 from processes import environment
 
 from judgelm_jax.judging import manifest, output
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 
 # Each judgment is followed by a pause, so that a signal meets the run and not its end.
 SLOW_PROGRAM = f"""

@@ -10,7 +10,7 @@ from judge_command import GOOD, assert_one_line, read, run, without_marks, write
 from judgelm_jax import Judge, laboratory
 from judgelm_jax.commands import benchmark, command_line
 from judgelm_jax.judging.config import JudgeConfig
-from judgelm_jax.records.records import dump_line
+from judgelm_jax.records.json_lines import dump_line
 
 ONE = {"question_id": 1, "question_body": "q", "answer1_body": "a", "reference": "r"}
 THREE = {**GOOD, "answer3_body": "c"}

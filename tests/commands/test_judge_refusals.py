@@ -15,7 +15,7 @@ import safetensors.numpy
 from judge_command import GOOD, PROGRAM, assert_one_line, read, run, write
 
 from judgelm_jax.judging import output
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 from judgelm_jax.tokens.tokenization import Tokenizer, load_tokenizer
 
 

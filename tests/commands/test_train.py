@@ -23,7 +23,7 @@ from judgelm_jax.data.held_out import sample
 from judgelm_jax.data.training_file import check_training_file
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.model import decoder
-from judgelm_jax.records.records import dump_line
+from judgelm_jax.records.json_lines import dump_line
 
 
 def test_a_run_leaves_what_it_says(files, whole):

@@ -13,7 +13,7 @@ from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.commands import train
 from judgelm_jax.commands.command_line import run
 from judgelm_jax.model import decoder
-from judgelm_jax.records.records import dump_line
+from judgelm_jax.records.json_lines import dump_line
 from judgelm_jax.training import setup
 from judgelm_jax.training_config import ModelShape
 

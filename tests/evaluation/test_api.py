@@ -9,7 +9,7 @@ import judgelm_jax
 from judgelm_jax.commands import evaluate
 from judgelm_jax.commands.command_line import run
 from judgelm_jax.errors import InputError
-from judgelm_jax.records.records import dump_line
+from judgelm_jax.records.json_lines import dump_line
 
 LABELS = [{"question_id": number // 2, "pair_id": f"p{number}", "winner": number % 3} for number in range(12)]
 JUDGMENTS = [

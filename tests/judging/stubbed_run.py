@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 from judgelm_jax.judging import manifest, output
-from judgelm_jax.records.records import dump_line
+from judgelm_jax.records.json_lines import dump_line
 
 RECORDS = 7
 TEXTS = ("plain", "zwei\nZeilen\tund\r", "日本語 🚀", "\u2028\u0085", "", '{"a": 1}\\', "\ud800 alone")

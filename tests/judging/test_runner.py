@@ -20,7 +20,7 @@ from judgelm_jax.judging import prepared as prepared_module
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.responses import Counts
 from judgelm_jax.prompts.arrangements import FORWARD, REVERSED
-from judgelm_jax.records.records import Record, read_jsonl
+from judgelm_jax.records.json_lines import Record, read_jsonl
 from judgelm_jax.verdicts import verdicts
 
 COUNT = 23

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.records import records
+from judgelm_jax.records import json_lines, output_files, records
 
 PAIR = {"question_id": 1, "question_body": "q", "answer1_body": "a", "answer2_body": "b"}
 
@@ -24,7 +24,7 @@ def write(path: Path, *rows: object) -> Path:
 def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\n  \n{"b": "\xe4\xbd\xa0"}')
-    assert list(records.read_jsonl(path)) == [(1, {"a": 1}), (4, {"b": "你"})]
+    assert list(json_lines.read_jsonl(path)) == [(1, {"a": 1}), (4, {"b": "你"})]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_broken_line_is_named_with_file_and_line(tmp_path: Path, line: bytes) 
     path = tmp_path / "in.jsonl"
     path.write_bytes(b'{"a": 1}\n' + line + b"\n")
     with pytest.raises(InputError) as caught:
-        list(records.read_jsonl(path))
+        list(json_lines.read_jsonl(path))
     message = str(caught.value)
     assert message.startswith(f"{path}:2: ")
     assert "; " in message
@@ -68,19 +68,19 @@ JSON_VALUES = st.recursive(
 
 @given(st.dictionaries(st.text(), JSON_VALUES))
 def test_what_is_written_is_read_back_equal_on_one_line(tmp_path_factory: pytest.TempPathFactory, record: dict) -> None:
-    line = records.dump_line(record)
+    line = json_lines.dump_line(record)
     assert "\n" not in line
     assert "\r" not in line
     path = tmp_path_factory.mktemp("round") / "out.jsonl"
     path.write_bytes(line.encode("utf-8") + b"\n")
-    assert list(records.read_jsonl(path)) == [(1, record)]
+    assert list(json_lines.read_jsonl(path)) == [(1, record)]
 
 
 def test_characters_are_written_plainly_and_lone_surrogates_escaped() -> None:
-    assert records.dump_line({"a": "你 🙂"}) == '{"a": "你 🙂"}'
-    assert records.dump_line({"a": "你\ud800"}).isascii()
+    assert json_lines.dump_line({"a": "你 🙂"}) == '{"a": "你 🙂"}'
+    assert json_lines.dump_line({"a": "你\ud800"}).isascii()
     with pytest.raises(ValueError):
-        records.dump_line({"a": float("nan")})
+        json_lines.dump_line({"a": float("nan")})
 
 
 def test_identity_prefers_the_pair_id_and_prints_numbers_as_strings() -> None:
@@ -186,13 +186,13 @@ def test_references_join_by_question_id(tmp_path: Path) -> None:
 
 def test_an_output_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "new" / "out.jsonl"
-    with records.write_atomically(path) as file:
+    with output_files.write_atomically(path) as file:
         file.write("one\n")
         assert not path.exists()
     assert path.read_text() == "one\n"
 
     def fail() -> None:
-        with records.write_atomically(path) as file:
+        with output_files.write_atomically(path) as file:
             file.write("two\n")
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -205,22 +205,22 @@ def test_an_output_appears_complete_or_not_at_all(tmp_path: Path) -> None:
 
 def test_outputs_that_would_destroy_something_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "there.jsonl", PAIR)
-    records.check_output(path, overwrite=True)
-    records.check_output(tmp_path / "a" / "b.jsonl", overwrite=False)
+    output_files.check_output(path, overwrite=True)
+    output_files.check_output(tmp_path / "a" / "b.jsonl", overwrite=False)
     with pytest.raises(InputError, match="--overwrite"):
-        records.check_output(path, overwrite=False)
+        output_files.check_output(path, overwrite=False)
     with pytest.raises(InputError, match="plain file"):
-        records.check_output(tmp_path, overwrite=True)
+        output_files.check_output(tmp_path, overwrite=True)
     with pytest.raises(InputError, match="plain file"):
-        records.check_output(Path("/dev/null"), overwrite=True)
+        output_files.check_output(Path("/dev/null"), overwrite=True)
     with pytest.raises(InputError, match="no folder"):
-        records.check_output(path / "x", overwrite=True)
+        output_files.check_output(path / "x", overwrite=True)
     with pytest.raises(InputError, match="also read"):
-        records.check_output(path, overwrite=True, inputs=[path.parent / "." / path.name])
+        output_files.check_output(path, overwrite=True, inputs=[path.parent / "." / path.name])
 
 
 def test_a_compressed_file_is_named_as_one(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_bytes(gzip.compress(b'{"question_id": 1}\n'))
     with pytest.raises(InputError, match=r"records\.jsonl: is compressed with gzip: unpack it with gunzip"):
-        list(records.read_jsonl(path))
+        list(json_lines.read_jsonl(path))

@@ -13,7 +13,7 @@ from judgelm_jax import laboratory
 from judgelm_jax.data.pipeline import batches, plan
 from judgelm_jax.data.training_file import check_training_file
 from judgelm_jax.model import lora, parameters
-from judgelm_jax.records.records import dump_line
+from judgelm_jax.records.json_lines import dump_line
 from judgelm_jax.tokens.tokenization import load_tokenizer
 from judgelm_jax.training.feeding import Feeding
 from judgelm_jax.training.step import init_state, make_step, state_shardings

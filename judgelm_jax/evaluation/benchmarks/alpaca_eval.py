@@ -22,7 +22,7 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
 )
 from judgelm_jax.evaluation.formats.rows import read_rows
 from judgelm_jax.evaluation.joining import Judged
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 
 _TEXTS = ("instruction", "output_1", "output_2")
 _WIN = {1: 0.0, 0: 0.5, 2: 1.0}  # of the second output

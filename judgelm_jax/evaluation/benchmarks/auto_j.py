@@ -19,7 +19,7 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
     texts_of,
 )
 from judgelm_jax.evaluation.formats.rows import read_rows
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 
 _TEXTS = ("prompt", "response 1", "response 2")
 _WINNERS = {0: 1, 1: 2, 2: 0}

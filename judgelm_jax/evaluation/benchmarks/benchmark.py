@@ -12,7 +12,8 @@ import numpy as np
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.formats.rows import Row, as_text, read_json, read_rows
 from judgelm_jax.evaluation.joining import Judged
-from judgelm_jax.records.records import Record, identity
+from judgelm_jax.records.json_lines import Record
+from judgelm_jax.records.records import identity
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,8 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
     texts_of,
 )
 from judgelm_jax.evaluation.formats.rows import read_rows
-from judgelm_jax.records.records import Record, question_identity
+from judgelm_jax.records.json_lines import Record
+from judgelm_jax.records.records import question_identity
 from judgelm_jax.verdicts.verdicts import winner_of
 
 _LABELS = re.compile(r"review_(?P<first>[^_]+)_(?P<second>[^_]+)_human\.txt")

@@ -16,7 +16,8 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
 )
 from judgelm_jax.evaluation.formats.rows import read_rows
 from judgelm_jax.evaluation.joining import read_labels
-from judgelm_jax.records.records import Record, identity, question_identity, read_references
+from judgelm_jax.records.json_lines import Record
+from judgelm_jax.records.records import identity, question_identity, read_references
 
 _RECORDS = "judgelm_val_5k.jsonl"
 _LABELS = {

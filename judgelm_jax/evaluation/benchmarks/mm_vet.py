@@ -7,7 +7,7 @@ from pathlib import Path
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks.benchmark import Benchmark, Loaded, Protocol, Scored, find_file, texts_of
 from judgelm_jax.evaluation.formats.rows import as_text, read_json
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 
 
 def read_mm_vet(path: Path, reduction: str = "reference") -> Loaded:

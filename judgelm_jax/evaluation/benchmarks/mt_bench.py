@@ -21,7 +21,7 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
 )
 from judgelm_jax.evaluation.formats.rows import read_rows
 from judgelm_jax.records.conversations import rendered
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 
 _PAPER = "arXiv 2306.05685, table 5, as quoted elsewhere"
 

@@ -19,7 +19,7 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
     texts_of,
 )
 from judgelm_jax.evaluation.formats.rows import read_rows
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 
 ANNOTATORS = ("annotator1", "annotator2", "annotator3")
 

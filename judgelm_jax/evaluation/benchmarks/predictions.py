@@ -8,7 +8,8 @@ from judgelm_jax.evaluation.benchmarks.benchmark import Benchmark, Loaded, impor
 from judgelm_jax.evaluation.formats.rows import read_rows
 from judgelm_jax.evaluation.joining import join_rows
 from judgelm_jax.evaluation.joining import read_predictions as check_predictions
-from judgelm_jax.records.records import Record, identity
+from judgelm_jax.records.json_lines import Record
+from judgelm_jax.records.records import identity
 
 
 def read_predictions(benchmark: Benchmark, loaded: Loaded, paths: Sequence[Path]) -> list[Record]:

@@ -27,7 +27,7 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
     texts_of,
 )
 from judgelm_jax.evaluation.formats.rows import read_rows
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 
 _HEADINGS = (
     "###The instruction to evaluate:",

@@ -22,7 +22,7 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
     texts_of,
 )
 from judgelm_jax.evaluation.formats.rows import as_text, read_rows
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 
 TIES = "Ties"
 

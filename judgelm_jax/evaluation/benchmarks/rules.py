@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks.benchmark import Protocol, Scored
 from judgelm_jax.evaluation.joining import Judged, Prediction, join_rows
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 
 Decide = Callable[[Prediction], Judged]
 Credit = Callable[[int, Prediction], float]

@@ -12,7 +12,8 @@ from judgelm_jax.evaluation.benchmarks.benchmark import Benchmark, Loaded, Score
 from judgelm_jax.evaluation.joining import Fields, Joined, Judged, join_rows
 from judgelm_jax.evaluation.statistics import CONFIDENCE, Interval, question_weights, weighted_interval
 from judgelm_jax.evaluation.summary import full_summary
-from judgelm_jax.records.records import Record, identity, question_identity
+from judgelm_jax.records.json_lines import Record
+from judgelm_jax.records.records import identity, question_identity
 from judgelm_jax.verdicts import verdicts
 
 Summary = dict[str, Any]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from judgelm_jax.evaluation.benchmarks.benchmark import require, text_id, texts_of
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 
 
 def is_answers(row: Record) -> bool:

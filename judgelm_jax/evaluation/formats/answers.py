@@ -8,7 +8,8 @@ from typing import Any
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.formats import alpaca_eval, arena_hard, mt_bench
 from judgelm_jax.evaluation.formats.rows import Row, as_text, read_rows
-from judgelm_jax.records.records import Record, check_reference, question_identity, reference_of
+from judgelm_jax.records.json_lines import Record
+from judgelm_jax.records.records import check_reference, question_identity, reference_of
 
 FORMATS = ("auto", "judgelm", "mt_bench", "alpaca_eval", "arena_hard", "llmbar")
 

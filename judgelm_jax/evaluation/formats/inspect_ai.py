@@ -1,6 +1,7 @@
 """inspect_ai: scores made elsewhere, for its scorer `precomputed_scores`."""
 
-from judgelm_jax.records.records import Record, identity
+from judgelm_jax.records.json_lines import Record
+from judgelm_jax.records.records import identity
 
 _VALUES = {2: 1.0, 0: 0.5, 1: 0.0}
 _METADATA = ("winner", "scores", "status", "order", "consistent", "answer1_model_id", "answer2_model_id", "pred_model_id")

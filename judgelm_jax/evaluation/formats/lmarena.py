@@ -1,6 +1,7 @@
 """LMArena: battles of two models with a winner, the input of Bradley-Terry and Elo tools."""
 
-from judgelm_jax.records.records import Record, question_identity
+from judgelm_jax.records.json_lines import Record
+from judgelm_jax.records.records import question_identity
 
 _WINNERS = {1: "model_a", 2: "model_b", 0: "tie"}
 

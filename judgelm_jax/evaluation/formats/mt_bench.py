@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.formats.rows import Row, as_text
 from judgelm_jax.records.conversations import messages, rendered
-from judgelm_jax.records.records import Record, question_identity
+from judgelm_jax.records.json_lines import Record
+from judgelm_jax.records.records import question_identity
 
 
 def is_answers(row: Record) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.records.records import Record, parse_line
+from judgelm_jax.records.json_lines import Record, parse_line
 from judgelm_jax.records.stand_ins import stand_in
 
 Row = tuple[str, Record]  # where it is, for messages, and what it holds

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.records.records import Record, write_atomically
+from judgelm_jax.records.json_lines import Record
+from judgelm_jax.records.output_files import write_atomically
 
 # A spreadsheet runs a cell that begins with one of these (OWASP, CSV injection), and answers come from strangers.
 _RUN = ("=", "+", "-", "@", "\t", "\r", "\n")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.formats import alpaca_eval, arena_hard, inspect_ai, lmarena, mt_bench, tables
-from judgelm_jax.records.records import Record, dump_line, write_atomically
+from judgelm_jax.records.json_lines import Record, dump_line
+from judgelm_jax.records.output_files import write_atomically
 
 _OF_ROWS: dict[str, Callable[[Record], list[Record]]] = {
     "alpaca_eval": lambda row: [alpaca_eval.annotation(row)],

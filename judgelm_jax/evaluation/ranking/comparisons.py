@@ -10,7 +10,8 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.joining import Judged, read_predictions
 from judgelm_jax.evaluation.position_bias import OrderCounts, count_orders
 from judgelm_jax.records.conversations import replies_of
-from judgelm_jax.records.records import Record, answers_of, identity, plain_text, read_jsonl
+from judgelm_jax.records.json_lines import Record, plain_text, read_jsonl
+from judgelm_jax.records.records import answers_of, identity
 
 
 @dataclasses.dataclass(frozen=True)

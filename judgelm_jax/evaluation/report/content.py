@@ -11,7 +11,7 @@ from judgelm_jax.evaluation.ranking import text as ranking_text
 from judgelm_jax.evaluation.report import figures
 from judgelm_jax.evaluation.report.rows import Row, best_of, browser_rows
 from judgelm_jax.evaluation.statistics import proportion_interval
-from judgelm_jax.records.records import Record
+from judgelm_jax.records.json_lines import Record
 
 _MOST_VALUES = 30  # of a field that is worth a table of groups
 _MOST_FIELDS = 8

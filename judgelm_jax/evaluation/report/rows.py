@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from judgelm_jax.evaluation.joining import Joined, Prediction
-from judgelm_jax.records.records import Record, answers_of, identity
+from judgelm_jax.records.json_lines import Record
+from judgelm_jax.records.records import answers_of, identity
 
 LONGEST_TEXT = 20_000  # characters
 FILTERS = ("disagrees", "inconsistent", "unparsed", "overflow", "truncated", "close call")

@@ -12,7 +12,8 @@ from judgelm_jax.evaluation.benchmarks.judgelm import BENCHMARK, read_judgelm, r
 from judgelm_jax.evaluation.benchmarks.predictions import read_predictions as any_predictions
 from judgelm_jax.evaluation.joining import join, read_labels
 from judgelm_jax.evaluation.metrics import summarize
-from judgelm_jax.records.records import check_records, dump_line
+from judgelm_jax.records.json_lines import dump_line
+from judgelm_jax.records.records import check_records
 from judgelm_jax.verdicts.verdicts import parse_scores, winner_of
 
 

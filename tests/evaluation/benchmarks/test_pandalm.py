@@ -8,7 +8,8 @@ import pytest
 from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.benchmarks.pandalm import BENCHMARK, read_pandalm, read_predictions
 from judgelm_jax.evaluation.benchmarks.scoring import summarize_benchmark
-from judgelm_jax.records.records import check_records, dump_line
+from judgelm_jax.records.json_lines import dump_line
+from judgelm_jax.records.records import check_records
 
 ITEM = {
     "idx": 3,

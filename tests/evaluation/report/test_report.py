@@ -28,7 +28,7 @@ from judgelm_jax.evaluation.report.folder import check_folder, write_report
 from judgelm_jax.evaluation.report.markdown import escaped, markdown
 from judgelm_jax.evaluation.report.page import page
 from judgelm_jax.evaluation.summary import full_summary
-from judgelm_jax.records.records import read_jsonl
+from judgelm_jax.records.json_lines import read_jsonl
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from judgelm_jax.prompts.prompts import Wording
 from judgelm_jax.records.conversations import ALL, LAST, check_conversations, render, turns_of
 from judgelm_jax.records.json_lines import Record
 from judgelm_jax.records.records import answers_of, check_text
-from judgelm_jax.verdicts.verdicts import SCORE_STRINGS, LineForm, Reading, Verdict
+from judgelm_jax.verdicts.score_lines import SCORE_STRINGS, LineForm
+from judgelm_jax.verdicts.verdicts import Reading, Verdict
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from judgelm_jax.kinds import KINDS
 from judgelm_jax.prompts import prompts
 from judgelm_jax.prompts.prompts import Wording
 from judgelm_jax.records.records import check_record
-from judgelm_jax.verdicts.verdicts import SCORE_STRINGS
+from judgelm_jax.verdicts.score_lines import SCORE_STRINGS
 
 
 def record(question, answers, reference=None, **fields):

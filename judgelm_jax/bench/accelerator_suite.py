@@ -39,7 +39,7 @@ from judgelm_jax.training.step import Program, batch_sharding, init_state, make_
 from judgelm_jax.training.throughput import step_flops
 from judgelm_jax.training_config import RecipeConfig
 from judgelm_jax.verdicts import distributions
-from judgelm_jax.verdicts.verdicts import SCORE_STRINGS, LineForm
+from judgelm_jax.verdicts.score_lines import SCORE_STRINGS, LineForm
 
 # Tokens of a prompt: the 3rd to 97th percentile, in 20 steps, of the prompts of 1,213 judged pairs (Vicuna's reviews) with the
 # LLaMA tokenizer.

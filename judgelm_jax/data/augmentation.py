@@ -12,7 +12,7 @@ from judgelm_jax.data import wording
 from judgelm_jax.records.json_lines import Record
 from judgelm_jax.records.records import answers_of, identity, identity_hash, reference_of
 from judgelm_jax.training_config import DataConfig
-from judgelm_jax.verdicts.verdicts import explanation_of
+from judgelm_jax.verdicts.score_lines import explanation_of
 
 _SCORE = re.compile(r"\d+(?:\.\d*)?(?:\s*/\s*10)?")
 _ANSWER_FIELD = re.compile(r"answer([12])_")

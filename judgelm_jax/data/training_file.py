@@ -20,7 +20,7 @@ from judgelm_jax.records.records import (
     reference_of,
     refuse_duplicates,
 )
-from judgelm_jax.verdicts import verdicts
+from judgelm_jax.verdicts import score_lines
 
 _FAILED_TEXT = "error"  # what stands for a judgment that the teacher did not give
 _FAILED_SCORE = -1
@@ -156,7 +156,7 @@ def _check_judgment(record: Record, text_field: str, score_field: str) -> bool:
         return False
     if not all(0 <= score <= 10 for score in scores):
         raise InputError(f"{score_field!r} is {scores}; scores are from 0 to 10, or -1 where the teacher failed")
-    if verdicts.parse_scores(text, 2) != [float(score) for score in scores]:
+    if score_lines.parse_scores(text, 2) != [float(score) for score in scores]:
         line = text.partition("\n")[0]
         shown = line if len(line) <= 40 else f"{line[:40]}…"
         raise InputError(

@@ -9,7 +9,7 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.labels import Label, number_as_int, read_label
 from judgelm_jax.records.json_lines import Record, plain_text, read_jsonl
 from judgelm_jax.records.records import answers_of, identity
-from judgelm_jax.verdicts import verdicts
+from judgelm_jax.verdicts import score_lines, verdicts
 
 # A file of JSON Lines, or its rows.
 Source = Path | Sequence[Record]
@@ -332,7 +332,7 @@ def _decided(row: Record, decide: str) -> int:
     scores = _pair_of_numbers(row.get(field))
     if scores is None:
         raise InputError(f"{field} is {row.get(field)!r}; it is a list of two numbers")
-    return verdicts.winner_of(scores)
+    return score_lines.winner_of(scores)
 
 
 def _own_scores(row: Record, shown: str, parser: str) -> tuple[float, float] | None:
@@ -340,7 +340,7 @@ def _own_scores(row: Record, shown: str, parser: str) -> tuple[float, float] | N
         if row.get(field) is not None and (scores := _pair_of_numbers(row[field])) is not None:
             return scores
     text = row.get("pred_text")
-    if parser != "tolerant" or not isinstance(text, str) or (parsed := verdicts.parse_scores(text, 2)) is None:
+    if parser != "tolerant" or not isinstance(text, str) or (parsed := score_lines.parse_scores(text, 2)) is None:
         return None
     return (parsed[1], parsed[0]) if shown == "reversed" else (parsed[0], parsed[1])
 
@@ -366,10 +366,10 @@ def _pair_of_numbers(value: object) -> tuple[float, float] | None:
 
 def _parsed_winner(text: str, parser: str, shown: str) -> int | None:
     """The winner in the record's own order."""
-    scores = verdicts.parse_scores_upstream(text) if parser == "upstream" else verdicts.parse_scores(text, 2)
+    scores = score_lines.parse_scores_upstream(text) if parser == "upstream" else score_lines.parse_scores(text, 2)
     if scores is None or scores == [-1, -1]:
         return None
-    winner = verdicts.winner_of(scores)
+    winner = score_lines.winner_of(scores)
     return winner if shown == "forward" else _SHOWN_REVERSED[winner]
 
 

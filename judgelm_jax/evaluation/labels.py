@@ -4,7 +4,7 @@ import dataclasses
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.records.json_lines import Record
-from judgelm_jax.verdicts import verdicts
+from judgelm_jax.verdicts import score_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,17 +57,17 @@ def _from_scores(row: Record, parser: str) -> Label:
         if not isinstance(text, str):
             raise InputError("the field 'text' is no string; its first line should hold the scores")
         if parser == "upstream":
-            parsed = verdicts.parse_scores_upstream(text)
-            return Label(None) if -1 in parsed else Label(verdicts.winner_of(parsed), scores=(parsed[0], parsed[1]))
+            parsed = score_lines.parse_scores_upstream(text)
+            return Label(None) if -1 in parsed else Label(score_lines.winner_of(parsed), scores=(parsed[0], parsed[1]))
         if pair is not None and -1 in pair:
             return Label(None)
-        if (scores := verdicts.parse_scores(text, 2)) is not None:
-            return Label(verdicts.winner_of(scores), scores=(scores[0], scores[1]))
+        if (scores := score_lines.parse_scores(text, 2)) is not None:
+            return Label(score_lines.winner_of(scores), scores=(scores[0], scores[1]))
     if pair is not None:
         if -1 in pair:
             return Label(None)
         in_range = all(0 <= value <= 10 for value in pair)
-        return Label(verdicts.winner_of(pair), scores=pair) if in_range else Label(None, out_of_range=True)
+        return Label(score_lines.winner_of(pair), scores=pair) if in_range else Label(None, out_of_range=True)
     if text is not None:
         return Label(None, out_of_range=_names_numbers_out_of_range(text))
     if row.get("score") is not None:
@@ -79,7 +79,7 @@ def _from_scores(row: Record, parser: str) -> Label:
 
 def _names_numbers_out_of_range(text: str) -> bool:
     """Whether a text that does not parse begins with two numbers all the same."""
-    return verdicts.parse_scores_upstream(text) != [-1.0, -1.0]
+    return score_lines.parse_scores_upstream(text) != [-1.0, -1.0]
 
 
 def _pair(score: object) -> tuple[float, float] | None:

@@ -11,7 +11,7 @@ from judgelm_jax.prompts.arrangements import Arrangement, as_shown
 from judgelm_jax.tokens.chat_template import ChatTemplate, chat_ids, takes_system
 from judgelm_jax.tokens.prompt_fitting import FittedPrompt, fit_prompt
 from judgelm_jax.tokens.tokenization import Tokenizer, prompt_ids
-from judgelm_jax.verdicts.verdicts import LineForm
+from judgelm_jax.verdicts.score_lines import LineForm
 
 # Of two prompts of nothing, the text that both end with is what the template writes behind every message.
 _NOTHINGS = ("a", "b")

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from judgelm_jax.verdicts.verdicts import LineForm
+from judgelm_jax.verdicts.score_lines import LineForm
 
 _SHORTEST = 64
 _PER_OCTAVE = 8  # buckets between a power of two and the next: padding to the next one is at most 1/9

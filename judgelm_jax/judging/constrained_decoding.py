@@ -1,6 +1,6 @@
 """The score lines as token sequences, and decoding that can write nothing else.
 
-The lines are those of the grammar in `verdicts`, tokenized as they follow a prompt. Their tree is folded: nodes with
+The lines are those of the grammar in `score_lines`, tokenized as they follow a prompt. Their tree is folded: nodes with
 equal continuations are one, so that the 12,544 lines of a pair become a few dozen nodes.
 """
 

@@ -24,7 +24,7 @@ from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.parameters import Params
 from judgelm_jax.model.placement import Placement
-from judgelm_jax.verdicts.verdicts import LineForm
+from judgelm_jax.verdicts.score_lines import LineForm
 
 Size = TypeVar("Size")  # of what is computed at once, in one of the modes
 

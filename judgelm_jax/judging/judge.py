@@ -35,8 +35,9 @@ from judgelm_jax.records.json_lines import Record
 from judgelm_jax.records.records import identity, question_identity, reference_of
 from judgelm_jax.tokens.chat_template import ChatTemplate, load_chat_template
 from judgelm_jax.tokens.tokenization import Tokenizer, going_on
-from judgelm_jax.verdicts import distributions, verdicts
-from judgelm_jax.verdicts.verdicts import LineForm, Verdict
+from judgelm_jax.verdicts import distributions, merging, verdicts
+from judgelm_jax.verdicts.score_lines import LineForm
+from judgelm_jax.verdicts.verdicts import Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +238,7 @@ class Judge:
             )
         row = judgment.row
         own = row["forward"] if row["order"] == "both" else row
-        record = {name: value for name, value in row.items() if name not in verdicts.OUTPUT_FIELDS}
+        record = {name: value for name, value in row.items() if name not in merging.OUTPUT_FIELDS}
         orders = {"both": "forward", "reversed": "reversed"}.get(row["order"])
         prepared = self.prepare([(0, record)], references or {}, orders)
         if not prepared.prompts:
@@ -256,7 +257,7 @@ class Judge:
         """
         prepared = Prepared(dict(window), {}, [], [], {}, {})
         for index, record in window:
-            verdicts.kept(record, self.settings.keep_as)  # raises now, before anything is computed
+            merging.kept(record, self.settings.keep_as)  # raises now, before anything is computed
             reference = references.get(question_identity(record), reference_of(record))
             cases = self.kind.cases_of(record, reference, self.settings.reference)
             shown = [
@@ -389,7 +390,7 @@ class Judge:
         return verdicts.verdict_from_text((begun + text).strip(), shown.order, response.finish, shown.removed, reading)
 
     def _judgment(self, record: Record, own: Sequence[Verdict], more: Record) -> Record:
-        return verdicts.judgment(
+        return merging.judgment(
             record,
             own,
             more=more,

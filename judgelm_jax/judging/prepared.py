@@ -12,7 +12,8 @@ from judgelm_jax.judging.batching import Prompt
 from judgelm_jax.kinds import Case
 from judgelm_jax.prompts.arrangements import Arrangement
 from judgelm_jax.records.json_lines import Record
-from judgelm_jax.verdicts.verdicts import LineForm, Verdict
+from judgelm_jax.verdicts.score_lines import LineForm
+from judgelm_jax.verdicts.verdicts import Verdict
 
 # Records that are sorted by length together. Memory is bounded by a window, whatever the length of the input.
 WINDOW = 8192

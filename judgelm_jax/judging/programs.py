@@ -25,7 +25,7 @@ from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.parameters import Params
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.processes.store import wait_for_all
-from judgelm_jax.verdicts.verdicts import LineForm
+from judgelm_jax.verdicts.score_lines import LineForm
 
 Key = tuple[Any, ...]  # what a program does, and its shapes
 # Batches of prompts of each form, whose lines are those of the tree.

@@ -25,7 +25,7 @@ from judgelm_jax.prompts.arrangements import arrangements
 from judgelm_jax.records.json_lines import Record, read_jsonl
 from judgelm_jax.records.records import answers_of, check_records, identity, question_identity, read_references, reference_of
 from judgelm_jax.tokens.tokenization import Tokenizer
-from judgelm_jax.verdicts import distributions, verdicts
+from judgelm_jax.verdicts import distributions, merging, verdicts
 
 # The settings that a fingerprint leaves out: they may round otherwise.
 _ROUNDING = ("attention", "batch_size", "device_memory")
@@ -65,7 +65,7 @@ def check(job: Job, settings: JudgeConfig) -> CheckedInput:
     kind = kind_of(settings.kind, settings.preset, settings.turns)
 
     def check_record(record: Record) -> None:
-        verdicts.kept(record, settings.keep_as)
+        merging.kept(record, settings.keep_as)
         reference = references.get(question_identity(record), reference_of(record))
         for case in kind.cases_of(record, reference, settings.reference):
             arrangements(

@@ -6,7 +6,7 @@ import random
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.tokens.tokenization import Tokenizer
-from judgelm_jax.verdicts.verdicts import LineForm
+from judgelm_jax.verdicts.score_lines import LineForm
 
 # Every prompt of a form ends with the same text, so lines are tokenized behind it; its last ids are compared with those of each
 # prompt.

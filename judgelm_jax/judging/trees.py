@@ -10,7 +10,7 @@ from judgelm_jax.judging.line_tree import LineTree
 from judgelm_jax.judging.segments import segments
 from judgelm_jax.presets import JUDGELM
 from judgelm_jax.tokens.tokenization import Tokenizer
-from judgelm_jax.verdicts.verdicts import LineForm
+from judgelm_jax.verdicts.score_lines import LineForm
 
 Tree = ScoreTree | LineTree | ScoreChain
 

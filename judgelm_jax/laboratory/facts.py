@@ -20,7 +20,7 @@ from typing import Any
 
 from judgelm_jax.records.json_lines import Record, dump_line
 from judgelm_jax.records.output_files import write_atomically
-from judgelm_jax.verdicts.verdicts import winner_of
+from judgelm_jax.verdicts.score_lines import winner_of
 
 KNOWN_THINGS = ("lamp", "boat", "door", "kite", "bridge", "coat", "tower", "clock")
 UNKNOWN_THINGS = ("garden", "train", "mill", "harbour", "tent", "wagon", "flag", "barn")

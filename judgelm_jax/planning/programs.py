@@ -26,8 +26,8 @@ from judgelm_jax.training.programs import lower_step, make_program, state_shapes
 from judgelm_jax.training.step import Program
 from judgelm_jax.training.throughput import step_flops
 from judgelm_jax.training_config import TrainConfig
-from judgelm_jax.verdicts import distributions, verdicts
-from judgelm_jax.verdicts.verdicts import LineForm
+from judgelm_jax.verdicts import distributions, score_lines
+from judgelm_jax.verdicts.score_lines import LineForm
 
 _SYSTEM_TOKENS = 40  # that all prompts begin with
 _PROMPTS_OF_A_DEVICE = 300  # enough for a full batch, and for every slot of a device
@@ -105,7 +105,7 @@ def judging(
     Without a `tokenizer`, a token is a character of a score line, as in LLaMA's vocabulary.
     """
     tokenizer = tokenizer or cast(Tokenizer, _Characters())
-    words = distributions.grid(settings.score_grid) if settings.mode == "distribution" else verdicts.SCORE_STRINGS
+    words = distributions.grid(settings.score_grid) if settings.mode == "distribution" else score_lines.SCORE_STRINGS
     form = LineForm(END, "", words, 2)
     params = _placed(parameters.abstract_params(model, settings.dtype), parameters.param_shardings(model, mesh))
     engine = Engine(params, model, mesh, settings, Trees(tokenizer, settings.mode))

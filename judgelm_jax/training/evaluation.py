@@ -25,7 +25,7 @@ from judgelm_jax.training.loss import Batch, row_losses
 from judgelm_jax.training.setup import HeldOut
 from judgelm_jax.training.step import Program
 from judgelm_jax.training_config import DataConfig, TrainConfig
-from judgelm_jax.verdicts import verdicts
+from judgelm_jax.verdicts import score_lines
 
 # Of the summary of `judgelm-evaluate`, what is logged of each evaluation.
 _LOGGED = ("agreement", "agreement_interval", "consistency", "consistency_interval", "delta_bias")
@@ -97,4 +97,4 @@ def _live_judge(tokenizer: Tokenizer, config: TrainConfig, program: Program) -> 
 def _label(record: Record, config: DataConfig) -> int:
     """The winner by the judgment that training would show for the record `as_trained`."""
     with_reference = shows_reference(record.get("text_w_reference") is not None, config)
-    return verdicts.winner_of(record["score_w_reference" if with_reference else "score"])
+    return score_lines.winner_of(record["score_w_reference" if with_reference else "score"])

@@ -11,7 +11,7 @@ from sklearn.dummy import DummyClassifier
 from judgelm_jax.checkpoints import open_checkpoint
 from judgelm_jax.commands import quickstart
 from judgelm_jax.commands.command_line import run
-from judgelm_jax.verdicts.verdicts import winner_of
+from judgelm_jax.verdicts.score_lines import winner_of
 
 
 def run_quickstart(*arguments: object) -> int:

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 
 from judgelm_jax.data.augmentation import Example, Variant, augment, example_of, swap, swap_judgment, uniform
 from judgelm_jax.training_config import DataConfig
-from judgelm_jax.verdicts import verdicts
+from judgelm_jax.verdicts import score_lines
 
 RECORD: dict[str, Any] = {
     "question_id": 3,
@@ -83,7 +83,7 @@ def test_text_reference_and_answers_belong_together(
 )
 def test_scores_are_exchanged_as_they_are_written(text: str, swapped: str) -> None:
     assert swap_judgment(text) == swapped
-    assert verdicts.parse_scores(swapped, 2) == verdicts.parse_scores(text, 2)[::-1]  # type: ignore[index]
+    assert score_lines.parse_scores(swapped, 2) == score_lines.parse_scores(text, 2)[::-1]  # type: ignore[index]
 
 
 def test_an_explanation_that_is_given_up_is_told() -> None:

@@ -10,7 +10,7 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation import metrics
 from judgelm_jax.evaluation.joining import Fields, Judged, join, read_labels, read_predictions
 from judgelm_jax.prompts.arrangements import FORWARD, REVERSED
-from judgelm_jax.verdicts import verdicts
+from judgelm_jax.verdicts import merging, verdicts
 
 
 def write(path: Path, *rows: dict) -> Path:
@@ -100,7 +100,7 @@ def judgments(path: Path, order: str, texts: list[tuple[str, str]]) -> Path:
         forward = verdicts.verdict_from_text(one, FORWARD, "stop", (0, 0))
         back = verdicts.verdict_from_text(other, REVERSED, "stop", (0, 0))
         verdict = {"forward": forward, "reversed": back, "both": (forward, back)}[order]
-        rows.append(verdicts.judgment(record, verdict, pred_id="p", pred_model_id="m", tstamp=0.0))
+        rows.append(merging.judgment(record, verdict, pred_id="p", pred_model_id="m", tstamp=0.0))
     return write(path, *rows)
 
 
@@ -305,7 +305,7 @@ def test_orders_that_do_not_go_together_are_refused(tmp_path: Path, first: str, 
 
 
 def test_a_row_of_an_overflow_keeps_its_status(tmp_path: Path) -> None:
-    row = verdicts.judgment({"question_id": 1}, verdicts.overflow_verdict(FORWARD), pred_id="p", pred_model_id="m", tstamp=0)
+    row = merging.judgment({"question_id": 1}, verdicts.overflow_verdict(FORWARD), pred_id="p", pred_model_id="m", tstamp=0)
     path = write(tmp_path / "p.jsonl", row)
     assert read_predictions(path, "tolerant")["1"].headline == Judged("overflow", None)
 
@@ -315,7 +315,7 @@ def test_judgments_of_another_number_of_answers_are_sent_where_they_are_used(
     tmp_path: Path, text: str, order: tuple[int, ...]
 ) -> None:
     verdict = verdicts.verdict_from_text(text, order, "stop", (0,) * len(order))
-    row = verdicts.judgment({"question_id": 1}, verdict, pred_id="p", pred_model_id="m", tstamp=0)
+    row = merging.judgment({"question_id": 1}, verdict, pred_id="p", pred_model_id="m", tstamp=0)
     path = write(tmp_path / "p.jsonl", row)
     with pytest.raises(InputError, match=r"p\.jsonl:1: .*judgelm-evaluate is of pairs; judgelm-rank ranks"):
         read_predictions(path, "tolerant")

@@ -9,10 +9,10 @@ from judgelm_jax.judging.segments import segments
 from judgelm_jax.judging.trees import Trees
 from judgelm_jax.prompts import prompts
 from judgelm_jax.tokens.tokenization import load_tokenizer
-from judgelm_jax.verdicts import verdicts
-from judgelm_jax.verdicts.verdicts import LineForm
+from judgelm_jax.verdicts import score_lines
+from judgelm_jax.verdicts.score_lines import LineForm
 
-LINES = tuple(verdicts.score_lines(2))
+LINES = tuple(score_lines.score_lines(2))
 
 
 def walk(tree, node=None, begun=()):
@@ -78,7 +78,7 @@ def test_equal_continuations_are_folded(tree):
 
 
 def test_a_tree_composed_of_segments_is_that_of_all_lines(tokenizer, tree):
-    pair = constrained_decoding.compose(segments(tokenizer, LineForm(prompts.END, "", verdicts.SCORE_STRINGS, 2)), 2)
+    pair = constrained_decoding.compose(segments(tokenizer, LineForm(prompts.END, "", score_lines.SCORE_STRINGS, 2)), 2)
     assert set(walk(pair)) == set(walk(tree))
     assert (len(pair.tokens), pair.longest, pair.prompt_end) == (len(tree.tokens), tree.longest, tree.prompt_end)
     few = ("1", "1.5", "10", "7")
@@ -92,7 +92,7 @@ def test_a_tree_composed_of_segments_is_that_of_all_lines(tokenizer, tree):
 
 def test_lines_of_many_scores_are_composed(tokenizer):
     count = 300  # a tree of 112 to the power of 300 lines, and deeper than Python's stack
-    form = LineForm(prompts.END, "", verdicts.SCORE_STRINGS, count)
+    form = LineForm(prompts.END, "", score_lines.SCORE_STRINGS, count)
     tree = constrained_decoding.compose(segments(tokenizer, form), count)
     assert len(tree.tokens) < 30 * count
     line = " ".join(["10.0", "7", "0.5"] * (count // 3)) + "\n"
@@ -114,7 +114,7 @@ def test_a_tokenizer_that_merges_scores_with_each_other_is_refused(tmp_path):
     tokenizer = load_tokenizer(tmp_path)
     assert len(tokenizer.encode("8 9")) == 1
     with pytest.raises(InputError, match="merges scores with what stands beside them"):
-        segments(tokenizer, LineForm(prompts.END, "", verdicts.SCORE_STRINGS, 3))
+        segments(tokenizer, LineForm(prompts.END, "", score_lines.SCORE_STRINGS, 3))
 
 
 def test_a_tokenizer_that_merges_prompt_and_score_is_refused(tmp_path):

@@ -15,7 +15,7 @@ from judgelm_jax.judging import line_tree, programs, sizing
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.tokens.tokenization import TOKENIZER_FILES, load_tokenizer
 from judgelm_jax.verdicts import distributions
-from judgelm_jax.verdicts.verdicts import LineForm
+from judgelm_jax.verdicts.score_lines import LineForm
 
 
 def load(folder, mesh, **settings):

@@ -20,7 +20,7 @@ from judgelm_jax.judging.trees import Trees
 from judgelm_jax.model import parameters
 from judgelm_jax.prompts.prompts import END
 from judgelm_jax.tokens.tokenization import load_tokenizer
-from judgelm_jax.verdicts.verdicts import SCORE_STRINGS, LineForm
+from judgelm_jax.verdicts.score_lines import SCORE_STRINGS, LineForm
 
 NEW = 24
 PAIR = LineForm(END, "", SCORE_STRINGS, 2)

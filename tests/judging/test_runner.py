@@ -21,7 +21,7 @@ from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.responses import Counts
 from judgelm_jax.prompts.arrangements import FORWARD, REVERSED
 from judgelm_jax.records.json_lines import Record, read_jsonl
-from judgelm_jax.verdicts import verdicts
+from judgelm_jax.verdicts import merging, verdicts
 
 COUNT = 23
 
@@ -52,7 +52,7 @@ class StubJudge:
             verdicts.verdict_from_text(texts[(index + place) % 3], order, "stop", (int(index % 5 == 0), 0))
             for place, order in enumerate((FORWARD, REVERSED))
         ]
-        return verdicts.judgment(record, tuple(shown) if both else shown[0], pred_id="p", pred_model_id="m", tstamp=0.0)
+        return merging.judgment(record, tuple(shown) if both else shown[0], pred_id="p", pred_model_id="m", tstamp=0.0)
 
 
 def record(number: int, **fields: Any) -> Record:

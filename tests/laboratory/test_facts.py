@@ -19,7 +19,7 @@ from judgelm_jax.laboratory import facts, recipe, vocabulary
 from judgelm_jax.prompts import prompts
 from judgelm_jax.tokens.tokenization import load_tokenizer
 from judgelm_jax.training_config import DataConfig, check
-from judgelm_jax.verdicts import verdicts
+from judgelm_jax.verdicts import score_lines
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_the_labels_are_those_of_a_teacher_who_knows_all_and_is_not_biased(pairs
         truth = colour_in(record["reference"]["text"])
         deserved = [scores_of(record, place, colour_in(record[f"answer{place}_body"]) == truth) for place in (1, 2)]
         assert list(pair.scores) == deserved
-        assert verdicts.parse_scores(pair.judgment, 2) == deserved
+        assert score_lines.parse_scores(pair.judgment, 2) == deserved
         assert pair.needs_reference == (thing_in(record["question_body"]) in facts.UNKNOWN_THINGS)
         assert truth in pair.judgment
 
@@ -100,7 +100,7 @@ def test_the_training_teacher_favours_the_first_answer_and_knows_only_what_he_ca
             assert first - deserved[0] in (0, 1)
             points[suffix] += first - deserved[0]
             text = record[f"text{suffix}"]
-            assert verdicts.parse_scores(text, 2) == [first, second]
+            assert score_lines.parse_scores(text, 2) == [first, second]
             assert (truth in text) == bool(knows)
             for place in (1, 2):
                 right = colour_in(record[f"answer{place}_body"]) == truth
@@ -150,7 +150,7 @@ def test_the_training_file_is_one_and_every_reason_survives_swapping(training, t
     always = DataConfig(swap_augmentation=1.0, reference_support=True, reference_drop=0.0)
     for record in training[:200]:
         target = augment(record, always, 0, 0).target
-        assert verdicts.parse_scores(target, 2) == record["score_w_reference"][::-1]
+        assert score_lines.parse_scores(target, 2) == record["score_w_reference"][::-1]
         for place, shown in ((1, 2), (2, 1)):
             right = f"Assistant {place} is right." in record["text_w_reference"]
             assert (f"Assistant {shown} is right." in target) == right
@@ -178,7 +178,7 @@ def test_a_prompt_takes_about_25_tokens_and_is_a_prefix_of_prompt_and_target(tra
         assert len(ids) <= (27 + 2 * 2 if number % 2 == 0 else 34 + 2 * 2)
         longest = max(longest, len(whole) + 2)  # and BOS and EOS
     assert longest == recipe.get_config().data.length  # as short as fits
-    assert constrained_decoding.build(tokenizer, verdicts.score_lines(2)).prompt_end == tuple(ids[-PROMPT_END_TOKENS:])
+    assert constrained_decoding.build(tokenizer, score_lines.score_lines(2)).prompt_end == tuple(ids[-PROMPT_END_TOKENS:])
 
 
 def test_words_and_sentences_are_single_tokens(folder):

@@ -20,7 +20,7 @@ from judgelm_jax.evaluation.benchmarks.benchmark import (
 from judgelm_jax.evaluation.formats.rows import read_rows
 from judgelm_jax.records.json_lines import Record
 from judgelm_jax.records.records import question_identity
-from judgelm_jax.verdicts.verdicts import winner_of
+from judgelm_jax.verdicts.score_lines import winner_of
 
 _LABELS = re.compile(r"review_(?P<first>[^_]+)_(?P<second>[^_]+)_human\.txt")
 _WINNERS = {"CHATGPT": 1, "VICUNA13B": 2, "TIE": 0}

@@ -8,7 +8,7 @@ from judgelm_jax.errors import InputError
 from judgelm_jax.evaluation.formats.answers import Answers
 from judgelm_jax.records.json_lines import Record
 from judgelm_jax.records.records import answers_of, question_identity, reference_of
-from judgelm_jax.verdicts.verdicts import OUTPUT_FIELDS
+from judgelm_jax.verdicts.merging import OUTPUT_FIELDS
 
 # What a joined record holds of each answer, in fields `answerK_…`.
 _OF_ANSWER = ("body", "model_id", "metadata")

@@ -14,7 +14,7 @@ from judgelm_jax.evaluation.joining import join, read_labels
 from judgelm_jax.evaluation.metrics import summarize
 from judgelm_jax.records.json_lines import dump_line
 from judgelm_jax.records.records import check_records
-from judgelm_jax.verdicts.verdicts import parse_scores, winner_of
+from judgelm_jax.verdicts.score_lines import parse_scores, winner_of
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ mypy=$!
 trap 'kill "$mypy" 2>/dev/null || true; rm -f "$types"' EXIT
 export JAX_PLATFORMS=cpu
 code=0
-.venv/bin/python -m pytest -n 2 --dist=loadfile "$@" || code=$?
+.venv/bin/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder "$@" || code=$?
 wait "$mypy" || code=$?
 cat "$types"
 exit "$code"

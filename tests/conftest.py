@@ -37,6 +37,19 @@ _OPTIMIZE_LESS = "JAX_DISABLE_MOST_OPTIMIZATIONS"
 _SIMPLE = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
 _OF_USERS = {"xla_cpu_use_fusion_emitters": True, "xla_cpu_parallel_codegen_split_count": 32}
 
+# By seconds of CPU, quick and slow tests; `launch/test.sh` deals the files in this order.
+_LONGEST_FIRST = (
+    "test_invariance.py",
+    "test_readme.py",
+    "test_slurm.py",
+    "test_train_processes.py",
+    "test_killed.py",
+    "test_judge_killed.py",
+    "test_across_hosts.py",
+    "test_quickstart.py",
+    "test_plan.py",
+)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compiling is most of the time of the quick tests: their programs, and those of their processes, are hardly optimized.
@@ -46,6 +59,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.markexpr == "not slow" and os.environ.setdefault(_OPTIMIZE_LESS, "1") == "1":
         os.environ["XLA_FLAGS"] = xla_flags(*_SIMPLE)  # of which the processes know, too
         _optimize_less(True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long are dealt to the workers first, so that none of them waits at the end for the other."""
+    places = {name: place for place, name in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 def _optimize_less(less: bool) -> None:

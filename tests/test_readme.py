@@ -17,12 +17,15 @@ ROOT = Path(__file__).parent.parent
 # The top one first: the others go on where it ends.
 READMES = [ROOT / "README.md", *sorted(path for path in ROOT.glob("*/**/README.md") if ".venv" not in path.parts)]
 README = READMES[0].read_text(encoding="utf-8")
+# Of more than 20 seconds, and no other example reads what they leave.
+SLOW = ("judgelm_jax/laboratory/README.md:0",)
 EXAMPLES = [
-    pytest.param(language, code, id=f"{path.relative_to(ROOT)}:{number}")
+    pytest.param(language, code, id=name, marks=pytest.mark.slow if name in SLOW else ())
     for path in READMES
     for number, (language, code) in enumerate(
         re.findall(r"^```(bash|python)\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     )
+    for name in [f"{path.relative_to(ROOT)}:{number}"]
 ]
 # These set up an environment, which the one that runs this test has behind it.
 SETUP = {

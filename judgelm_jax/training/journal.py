@@ -39,7 +39,8 @@ class Journal:
         self._bar = tqdm(
             total=steps, initial=step, desc="training", disable=not self._terminal, bar_format=_BAR, ncols=_columns() - 1
         )
-        self._first, self._steps, self._began = step, steps, time.monotonic()
+        self._steps = steps
+        self._first: tuple[int, float] | None = None  # the first step of this run and when it was told: before, it compiled
         self._logged = -LOG_SECONDS
         self._events = _Events(folder / TENSORBOARD, step)
         if self._events.failure is not None:
@@ -92,10 +93,11 @@ class Journal:
             self._bar.update(step - self._bar.n)
             return
         now = time.monotonic()
+        first, began = self._first = self._first or (step, now)
         if now - self._logged >= LOG_SECONDS or step == self._steps:
             self._logged = now
-            left = (self._steps - step) * (now - self._began) / max(step - self._first, 1)
-            self.say(f"step {step} of {self._steps}, {duration(left)} left: {_details(values)}")
+            left = f", {duration((self._steps - step) * (now - began) / (step - first))} left" if step > first else ""
+            self.say(f"step {step} of {self._steps}{left}: {_details(values)}")
 
     def _go_on_without_events(self) -> None:
         reason = self._events.failure

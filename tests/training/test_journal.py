@@ -8,6 +8,8 @@ import resource
 import struct
 import sys
 import termios
+import time
+from types import SimpleNamespace
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -54,13 +56,26 @@ def test_without_a_terminal_steps_are_told_once_a_minute_and_evaluations_always(
     assert out == ""
     told = err.splitlines()
     assert all(re.match(TIME, line) for line in told)
-    steps = [int(step) for step in re.findall(r"step (\d+) of 10, [^h]", err)]
+    steps = [int(step) for step in re.findall(r"step (\d+) of 10(?:: |, [^h])", err)]
     assert steps[0] == 1
     assert steps[-1] == 10
     assert 3 <= len(steps) <= 6
     assert "step 9 of 10, held out: loss 2.5000, records 8, agreement 0.1250" in told[-2]
     assert "loss not finite, gradient 2.0000, rate 1.0e-03" in told[-1]
     assert lines(tmp_path)[-1]["loss"] is None
+
+
+def test_the_time_that_is_left_is_that_of_steps_and_not_of_compiling(tmp_path, monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(journals, "time", SimpleNamespace(**vars(time) | {"monotonic": lambda: clock[0]}))
+    journal = Journal(tmp_path, 4, 44)
+    clock[0] = 500.0  # of compiling
+    for step in range(5, 45):
+        journal.write(step, "train", LINE)
+        clock[0] += 30.0
+    journal.close()
+    said = [line.partition(": ")[0].partition("step ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert said[:3] == ["5 of 44", "7 of 44, 18 min 30 s left", "9 of 44, 17 min 30 s left"]
 
 
 @pytest.mark.parametrize("columns", [40, 80, 200])

@@ -66,7 +66,7 @@ setup(
             "playwright>=1.50,<2",
             "pyyaml>=6,<7",
             "pytest>=8,<10",
-            "pytest-xdist>=3.6,<4",
+            "pytest-xdist>=3.8,<4",
             "ruff>=0.12,<1",
             "s3fs>=2025.3",
             "scikit-learn>=1.5,<2",

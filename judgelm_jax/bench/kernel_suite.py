@@ -61,13 +61,13 @@ def measure(shapes: Shapes, dtype: str, seconds: float) -> list[dict[str, Any]]:
             row = rows[backend, what]
             row |= {"backend": backend, "what": what}
             try:
-                attention.refuse(backend, shapes.width, dtype, platform)
-                program = asked.program(backend, shapes)
-                jax.eval_shape(program, *arrays)  # while it is traced a backend refuses; what fails later is a fault
-            except ValueError as error:
-                row["refused"] = str(error)
-                continue
-            try:
+                try:
+                    attention.refuse(backend, shapes.width, dtype, platform)
+                    program = asked.program(backend, shapes)
+                    jax.eval_shape(program, *arrays)  # while it is traced a backend refuses; what fails later is a fault
+                except ValueError as error:
+                    row["refused"] = str(error)
+                    continue
                 compiled = jax.jit(program)
                 row["error"] = _error(compiled(*arrays), exact)
                 row["seconds"] = fastest(functools.partial(compiled, *arrays), seconds)

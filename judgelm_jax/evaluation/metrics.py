@@ -1,4 +1,4 @@
-"""Agreement with labels, and consistency and bias over the two orders, each with an interval by question."""
+"""Every metric of joined files: agreement with labels, consistency and biases, each with an interval by question."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence

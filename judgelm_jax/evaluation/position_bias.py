@@ -96,7 +96,7 @@ class PositionCounts:
     same_position: int
 
     def follow_position(self) -> bool:
-        """As `position_bias.OrderCounts.follow_position`."""
+        """As `OrderCounts.follow_position`."""
         return follow_position(self.same_position, 0, self.records)
 
 

@@ -35,9 +35,7 @@ from judgelm_jax.records.json_lines import Record
 from judgelm_jax.records.records import identity, question_identity, reference_of
 from judgelm_jax.tokens.chat_template import ChatTemplate, load_chat_template
 from judgelm_jax.tokens.tokenization import Tokenizer, going_on
-from judgelm_jax.verdicts import distributions, merging, verdicts
-from judgelm_jax.verdicts.score_lines import LineForm
-from judgelm_jax.verdicts.verdicts import Verdict
+from judgelm_jax.verdicts import distributions, merging, score_lines, verdicts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,7 +278,7 @@ class Judge:
             return True
         return len(self.asking.ids(case, as_shown(case.answers, order))) <= self._budget(self.asking.form(case))
 
-    def _budget(self, form: LineForm) -> int:
+    def _budget(self, form: score_lines.LineForm) -> int:
         """The most tokens of a prompt, which leaves room for a reason where one comes before the line."""
         reason = 0
         if self.kind.answering.marker is not None and self.settings.mode != "explain":
@@ -369,7 +367,7 @@ class Judge:
             if waiting[shown.record] == 0:
                 yield finished(shown.record)
 
-    def _verdict(self, response: Response, shown: Shown, case: Case) -> Verdict:
+    def _verdict(self, response: Response, shown: Shown, case: Case) -> verdicts.Verdict:
         form, begun = shown.form, self.kind.begun(case)
         assert form is not None
         reason = response.reason
@@ -389,7 +387,7 @@ class Judge:
         reading = self.kind.reading(case, form)
         return verdicts.verdict_from_text((begun + text).strip(), shown.order, response.finish, shown.removed, reading)
 
-    def _judgment(self, record: Record, own: Sequence[Verdict], more: Record) -> Record:
+    def _judgment(self, record: Record, own: Sequence[verdicts.Verdict], more: Record) -> Record:
         return merging.judgment(
             record,
             own,

@@ -148,7 +148,10 @@ def test_a_kernel_that_does_not_compile_is_a_failure_and_one_that_refuses_is_not
         if name == "blocked":
             raise ValueError("of one query only")
         compiled.append(name)
-        return lambda x: 2 * x
+        return untraceable if name == "pallas" else lambda x: 2 * x
+
+    def untraceable(x):
+        raise ImportError("no such library")
 
     def fastest(call, seconds):
         if compiled[-1] == "xla":
@@ -156,6 +159,7 @@ def test_a_kernel_that_does_not_compile_is_a_failure_and_one_that_refuses_is_not
         return 1.0
 
     monkeypatch.setattr(kernel_suite, "fastest", fastest)
+    monkeypatch.setattr(kernel_suite.attention, "refuse", lambda *arguments: None)
     asked = kernel_suite.Pass(lambda *_: (jax.numpy.ones(3),), lambda name, shapes: backend(name))
     monkeypatch.setattr(kernel_suite, "PASSES", {"double": asked})
     rows = {row["backend"]: row for row in kernel_suite.measure(kernel_suite.Shapes(1, 8, 1, 1, 8), "float32", 0.01)}
@@ -163,6 +167,7 @@ def test_a_kernel_that_does_not_compile_is_a_failure_and_one_that_refuses_is_not
     assert "ok" not in rows["blocked"]
     assert not rows["xla"]["ok"]
     assert rows["xla"]["failed"] == "ValueError: no such instruction"
+    assert rows["pallas"]["failed"] == "ImportError: no such library"
     assert rows["reference"]["ok"]
 
 

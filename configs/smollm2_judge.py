@@ -3,9 +3,8 @@
 Against the published recipe for 7B: a higher learning rate and smaller batches, because a model of 135 million parameters
 needs larger steps, and a few thousand rows give few of them; rows of 1,024 tokens, which hold about nine of ten reviews whole
 (the answers of the others are shortened), one review a row: packed, there are 5 % fewer rows, and the kernel for packed rows is
-slower than that saves. The defaults are the schedule for a GPU; two
-CPU cores take `--config.training.epochs=1 --config.training.micro_batch=1 --config.computation.dtype=float32` and a part of the
-rows. No judge has been trained with it yet.
+slower than that saves. The defaults are the schedule for a GPU; configs/README.md has that for two CPU cores, and what
+came of it.
 """
 
 from judgelm_jax.training_config import (

@@ -20,7 +20,7 @@ from judgelm_jax.checkpoints import open_checkpoint
 
 SCRIPTS = Path(__file__).parents[2] / "launch/slurm"
 DAEMONS = ("munged", "slurmctld", "slurmd")
-SECONDS = 240
+SECONDS = 480  # with other tests beside
 
 pytestmark = pytest.mark.slow
 
@@ -164,7 +164,8 @@ def test_a_training_that_is_stopped_saves_is_requeued_and_finishes(slurm: dict[s
 def test_a_killed_part_of_an_array_is_requeued_and_the_last_one_joins_all(
     slurm: dict[str, str], tmp_path: Path, laboratory_checkpoint: Path
 ) -> None:
-    output, records = tmp_path / "judgments.jsonl", write_records(tmp_path, 96)  # some seconds for the kill
+    output = tmp_path / "judgments.jsonl"
+    records = write_records(tmp_path, 96)  # some seconds for the kill
     explain = ["--mode=explain", "--batch_size=2", "--max_new_tokens=128"]
     flags = [f"--model={laboratory_checkpoint}", f"--input={records}", f"--output={output}", *explain]
     job = submit(slurm, tmp_path / "log-%a", "judge_shards.sh", "--array=3-4", *flags)
@@ -184,7 +185,8 @@ def test_a_killed_part_of_an_array_is_requeued_and_the_last_one_joins_all(
 def test_a_job_of_several_processes_that_loses_one_is_requeued_and_finishes(
     slurm: dict[str, str], tmp_path: Path, laboratory_checkpoint: Path
 ) -> None:
-    output, records = tmp_path / "judgments.jsonl", write_records(tmp_path, 48)  # some seconds for the kill
+    output = tmp_path / "judgments.jsonl"
+    records = write_records(tmp_path, 16)  # two processes in lockstep: some seconds for the kill
     explain = ["--mode=explain", "--batch_size=2", "--max_new_tokens=64"]
     flags = [f"--model={laboratory_checkpoint}", f"--input={records}", f"--output={output}", *explain]
     job = submit(slurm, tmp_path / "log", "judge.sh", "--ntasks-per-node=2", *flags)

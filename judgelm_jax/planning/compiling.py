@@ -16,7 +16,8 @@ from judgelm_jax.judging.programs import GPU_OPTIONS, GPU_OPTIONS_INT8
 from judgelm_jax.planning.topology import Topology
 
 _PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda13-plugin", "nvidia-cudnn-cu13")
-_OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm")
+# All that a program needs; or, where they alone are more than there is, what its temporaries need.
+_OUT_OF_MEMORY = re.compile(r"(?:Used |HLO temporaries \()([\d.]+)([KMG])(?: of [\d.]+[KMG] hbm|\) exceeds available HBM)")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 

@@ -18,7 +18,7 @@ from judgelm_jax.devices.mesh_config import MeshConfig
 from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.model import parameters
-from judgelm_jax.planning import models
+from judgelm_jax.planning import compiling, models
 from judgelm_jax.planning.plan import Question, lines, plan
 from judgelm_jax.planning.topology import parse, with_memory
 from judgelm_jax.training.programs import make_program, shardings_of, state_shapes
@@ -141,3 +141,24 @@ def test_the_published_sizes_are_those_of_the_configs(name):
     config = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(config)
     assert config.get_config().model == models.SHAPES[name]
+
+
+@pytest.mark.parametrize(
+    ("said", "gibibytes"),
+    [
+        ("Ran out of memory in memory space hbm. Used 27.60G of 15.75G hbm. Exceeded hbm capacity by 11.85G.", 27.6),
+        (
+            "CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO temporaries (21.78G) exceeds "
+            "available HBM (15.75G). HLO module: jit_score.",
+            21.78,
+        ),
+    ],
+)
+def test_a_compiler_that_refuses_says_how_much_is_needed(said, gibibytes):
+    """The two ways in which the compiler for TPUs says so."""
+
+    class Lowered:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {said}")
+
+    assert compiling._compile(Lowered()).memory == pytest.approx(gibibytes * GIB)

@@ -37,7 +37,7 @@ _OPTIMIZE_LESS = "JAX_DISABLE_MOST_OPTIMIZATIONS"
 _SIMPLE = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
 _OF_USERS = {"xla_cpu_use_fusion_emitters": True, "xla_cpu_parallel_codegen_split_count": 32}
 
-# By seconds of CPU, quick and slow tests; `launch/test.sh` deals the files in this order.
+# Those of the slowest tests that runs have shown; `launch/test.sh` deals the files in this order.
 _LONGEST_FIRST = (
     "test_invariance.py",
     "test_readme.py",

@@ -2,19 +2,19 @@
 
 A port that the system gives out, as it does for port 0, is free again as soon as it is known: two runs that start at the same
 time may be given the same one, or a connection of somebody else may take it. So these lie below those that the system gives
-out, and one counter of the whole machine deals them.
+out, and one counter of the user deals them.
 """
 
 import fcntl
-import os
 import socket
 from pathlib import Path
 
 _FIRST, _COUNT = 20_000, 10_000  # Linux gives out those from 32768
-_COUNTER = Path(f"/tmp/judgelm-tests-{os.getuid()}.port")  # whatever TMPDIR says
+_COUNTER = Path.home() / ".cache/judgelm_jax/tests.port"  # no temporary folder: TMPDIR differs, and strangers write to it
 
 
 def free_port() -> int:
+    _COUNTER.parent.mkdir(parents=True, exist_ok=True)
     with _COUNTER.open("a+") as counter:
         fcntl.flock(counter, fcntl.LOCK_EX)
         counter.seek(0)

@@ -19,6 +19,7 @@ os.environ["XLA_FLAGS"] = xla_flags(
 
 import jax
 import pytest
+import warm_processes
 from hypothesis import settings
 
 from judgelm_jax import laboratory
@@ -65,6 +66,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long are dealt to the workers first, so that none of them waits at the end for the other."""
     places = {name: place for place, name in enumerate(_LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+def pytest_sessionfinish() -> None:
+    warm_processes.close()
 
 
 def _optimize_less(less: bool) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+import warm_processes
 
 _SHOWN = 30
 _SINCE = pytest.StashKey[float]()
@@ -18,7 +19,7 @@ _SINCE = pytest.StashKey[float]()
 
 def _now() -> float:
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
+    return time.process_time() + children.ru_utime + children.ru_stime + warm_processes.seconds()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm_processes
 from processes import environment
 
 from judgelm_jax.training_config import DataConfig
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 # The top one first: the others go on where it ends.
 READMES = [ROOT / "README.md", *sorted(path for path in ROOT.glob("*/**/README.md") if ".venv" not in path.parts)]
 README = READMES[0].read_text(encoding="utf-8")
+COMMANDS = {path.stem for path in (ROOT / "judgelm_jax/commands").glob("*.py")} - {"__init__", "command_line"}
 # Of more than 20 seconds, and no other example reads what they leave.
 SLOW = ("judgelm_jax/laboratory/README.md:0",)
 EXAMPLES = [
@@ -57,15 +59,17 @@ JUDGED = 6
 
 
 def run(language, code, folder):
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = ["bash", "-euc", code] if language == "bash" else [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=folder, env=environment(PATH=path), capture_output=True, text=True, timeout=300)
+    own = environment(PATH=os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]))
+    command = ["bash", "-euc", code] if language == "bash" else warm_processes.command(own, "-c", code)
+    return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     (folder / "configs").symlink_to(ROOT / "configs")  # the examples are run in a clone
+    (folder / "bin").mkdir()
+    warm_processes.console_scripts(environment(), folder / "bin", COMMANDS)
     return folder
 
 
@@ -138,9 +142,8 @@ def test_every_link_leads_somewhere(readme):
 
 
 def test_every_command_is_in_the_table_and_explains_itself():
-    commands = {path.stem for path in (ROOT / "judgelm_jax/commands").glob("*.py")} - {"__init__", "command_line"}
-    assert set(re.findall(r"^\| `judgelm-(\w+)` \|", README, re.MULTILINE)) == commands
-    for name in commands:
+    assert set(re.findall(r"^\| `judgelm-(\w+)` \|", README, re.MULTILINE)) == COMMANDS
+    for name in COMMANDS:
         script = (ROOT / f"launch/{name}.py").read_text()
         assert script == f'from judgelm_jax.starting import start\n\nraise SystemExit(start("{name}"))\n'
         assert (Path(sys.executable).parent / f"judgelm-{name}").exists()

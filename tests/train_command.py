@@ -3,10 +3,10 @@
 import contextlib
 import json
 import subprocess
-import sys
 import time
 
 import pytest
+import warm_processes
 from processes import environment
 
 CONFIG = """
@@ -37,14 +37,8 @@ def arguments(files, output, *more):
 
 def start(arguments, devices=1, before="pass"):
     """A process of its own, with so many fake devices; a line of Python may come first."""
-    # As for most users TensorBoard's writer finds neither torch nor boto3, which would take seconds to import.
-    code = (
-        "import sys; sys.modules |= {'torch': None, 'boto3': None}; import tensorboardX; "
-        f"del sys.modules['torch'], sys.modules['boto3']; {before}; "
-        "from judgelm_jax.commands.train import entry; sys.exit(entry())"
-    )
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.Popen(command, env=environment(devices), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    code = f"import sys; {before}; from judgelm_jax.commands.train import entry; sys.exit(entry())"
+    return warm_processes.Process(environment(devices), "-c", code, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def ended(process):

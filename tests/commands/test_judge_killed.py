@@ -4,11 +4,11 @@ import json
 import resource
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+import warm_processes
 from judge_command import COUNT, EXPLAIN, PROGRAM, assert_one_line, read, run, shard_of, without_marks
 from processes import environment
 
@@ -29,8 +29,7 @@ Shard.write = write_and_wait
 
 
 def start(*arguments: str, program: str = PROGRAM) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", program, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    return warm_processes.Process(environment(), "-c", program, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def finish(*arguments: str) -> str:

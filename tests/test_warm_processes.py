@@ -1,0 +1,57 @@
+"""A warm process behaves as one that Python started."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import warm_processes
+from processes import environment
+
+PROGRAMS = {
+    "arguments and code": "import sys; print(sys.argv); sys.exit(3)",
+    "standard input": "print(input() * 2)",
+    "a traceback": "def fail(): return 1 / 0\nfail()",
+    "a signal": "import os; os.kill(os.getpid(), 9)",
+    "what is left at the end": (
+        "import atexit, threading, time\natexit.register(print, 'at exit')\n"
+        "threading.Thread(target=lambda: (time.sleep(0.1), print('thread'))).start()"
+    ),
+    "the environment": "import os; print(os.environ['OWN'], os.getcwd(), 'WARM_WORKER' in os.environ)",
+    "a module of its own": (
+        "import dataclasses, pickle\nfactor = 3\n@dataclasses.dataclass\nclass A:\n  a: int\n"
+        "print([factor * i for i in range(2)], pickle.loads(pickle.dumps(A(2))), __name__)"
+    ),
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+def test_it_does_what_python_does(program, tmp_path):
+    own = environment(OWN="own")
+    arguments = ("-c", program, "a b", "'")
+    found = [
+        subprocess.run(command, env=own, cwd=tmp_path, input="in\n", capture_output=True, text=True)
+        for command in (warm_processes.command(own, *arguments), [sys.executable, *arguments])
+    ]
+    assert found[0].returncode == found[1].returncode
+    assert found[0].stdout == found[1].stdout
+    assert found[0].stderr.splitlines()[-1:] == found[1].stderr.splitlines()[-1:]
+
+
+def test_a_signal_goes_to_the_worker():
+    process = warm_processes.Process(environment(), "-c", "import time; time.sleep(100)")
+    process.kill()
+    assert process.wait(30) == -signal.SIGKILL
+
+
+def test_a_worker_dies_with_the_one_who_called():
+    process = warm_processes.Process(environment(), "-c", "import time; time.sleep(100)")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(30)
+    until = time.monotonic() + 30
+    while Path(f"/proc/{process.worker}").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)

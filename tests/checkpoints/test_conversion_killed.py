@@ -1,12 +1,13 @@
 """A conversion that is killed: nothing that opens is left, and the same one goes on after what was complete."""
 
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 import torch
+import warm_processes
+from processes import environment
 
 from judgelm_jax.checkpoints import Checkpoint, hf_writing, open_checkpoint, orbax_store
 from judgelm_jax.checkpoints.conversion import convert
@@ -63,8 +64,8 @@ def source(tmp_path: Path, write_checkpoint, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def kill(folder: Path, to: str, moment: str) -> None:
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(folder), to, moment, str(SIZE)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = warm_processes.command(environment(), "-c", textwrap.dedent(KILLED), str(folder), to, moment, str(SIZE))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment())
     assert done.returncode == 9, done.stderr
     assert {path.name for path in folder.iterdir()} == {"source", ".b.partial"}
     for left in [folder / "b", *(path for path in (folder / ".b.partial").rglob("*") if path.is_dir())]:

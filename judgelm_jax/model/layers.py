@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh
 
 from judgelm_jax.devices.sharding import LogicalAxes, constrain
 from judgelm_jax.model import quantization, rotary
 from judgelm_jax.model.cache import Cache
 from judgelm_jax.model.config import Limits, ModelConfig
+from judgelm_jax.model.matrix_product import product
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.model.views import View
 
@@ -83,15 +83,16 @@ class Linear(nnx.Module):
             self.lora_a = _declare((rank, shape[1]), (None, axes[1]))
             self.lora_b = _declare((shape[0], rank), (axes[0], None), constant=0.0)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, placement: Placement) -> jax.Array:
         if self.int8:
             y = quantization.product(x, self.weight[...], self.scale[...]).astype(x.dtype)
         else:
-            y = jnp.einsum("...i,oi->...o", x, self.weight[...])
+            y = product(x, self.weight[...], placement.wide_results)
         if self.biased:
             y += self.bias[...]
         if self.rank:
-            y += jnp.einsum("...r,or->...o", jnp.einsum("...i,ri->...r", x, self.lora_a[...]), self.lora_b[...])
+            inner = product(x, self.lora_a[...], placement.wide_results)
+            y += product(inner, self.lora_b[...], placement.wide_results)
         return y
 
 
@@ -129,16 +130,16 @@ class Attention(nnx.Module):
     def __call__(self, x: jax.Array, run: ForwardPass, cache: Cache | None, layer: Any) -> tuple[jax.Array, Cache | None]:
         config, view = self.config, run.view
         asking = view.queries(x)  # [B, Q, E]
-        q = _heads(self.q_proj(asking), config.num_heads)
-        k = _heads(self.k_proj(x), config.num_kv_heads)
-        v = _heads(self.v_proj(x), config.num_kv_heads)
+        q = _heads(self.q_proj(asking, run.placement), config.num_heads)
+        k = _heads(self.k_proj(x, run.placement), config.num_kv_heads)
+        v = _heads(self.v_proj(x, run.placement), config.num_kv_heads)
         if config.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         cosine, sine = run.rotation
         q = rotary.rotate(q, (view.queries(cosine), view.queries(sine)), self.query_scale)
         k = rotary.rotate(k, run.rotation)
         values, cache = view.attend(q, k, v, cache, layer, run.placement, run.limits)
-        return self.o_proj(values), cache
+        return self.o_proj(values, run.placement), cache
 
 
 class MLP(nnx.Module):
@@ -151,9 +152,9 @@ class MLP(nnx.Module):
         self.up_proj = Linear((hidden, width), ("hidden_rows", "read"), _rank(adapted, "up_proj"), int8=int8)
         self.down_proj = Linear((width, hidden), ("embed", "hidden"), _rank(adapted, "down_proj"), int8=int8)
 
-    def __call__(self, x: jax.Array, mesh: Mesh | None) -> jax.Array:
-        inner = self.activation(self.gate_proj(x)) * self.up_proj(x)
-        return self.down_proj(constrain(inner, mesh, ("batch", "sequence", "hidden")))
+    def __call__(self, x: jax.Array, placement: Placement) -> jax.Array:
+        inner = self.activation(self.gate_proj(x, placement)) * self.up_proj(x, placement)
+        return self.down_proj(constrain(inner, placement.mesh, ("batch", "sequence", "hidden")), placement)
 
 
 class Layer(nnx.Module):
@@ -176,11 +177,11 @@ class Layer(nnx.Module):
         mixed, cache = self.self_attn(self.input_layernorm(x), run, cache, layer)
         if self.post_norms:
             x = run.view.queries(x) + self.post_attention_layernorm(mixed)
-            inner = self.mlp(self.pre_feedforward_layernorm(x), run.placement.mesh)
+            inner = self.mlp(self.pre_feedforward_layernorm(x), run.placement)
             x = x + self.post_feedforward_layernorm(inner)
         else:
             x = run.view.queries(x) + mixed
-            x = x + self.mlp(self.post_attention_layernorm(x), run.placement.mesh)
+            x = x + self.mlp(self.post_attention_layernorm(x), run.placement)
         return constrain(x, run.placement.mesh, ("batch", "sequence", "width")), cache
 
 

@@ -1,0 +1,42 @@
+"""Products with weights, and their gradients, against float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from judgelm_jax.model.matrix_product import product
+
+
+@pytest.mark.parametrize("wide_results", [False, True])
+@pytest.mark.parametrize("shape", [(40,), (5, 40), (2, 3, 40)])
+@pytest.mark.parametrize(("dtype", "rounding"), [("float32", 2.0**-23), ("bfloat16", 2.0**-8)])
+def test_a_product_and_its_gradients(dtype, rounding, shape, wide_results):
+    rng = np.random.default_rng(0)
+    x, weight = (jnp.asarray(rng.normal(size=size), dtype) for size in (shape, (6, 40)))
+    cotangent = jnp.asarray(rng.normal(size=(*shape[:-1], 6)), dtype)
+    with jax.default_matmul_precision("highest"):
+        found, pull = jax.vjp(lambda x, weight: product(x, weight, wide_results), x, weight)
+        of_x, of_weight = pull(cotangent)
+    exact_x, exact_weight, exact_cotangent = (np.asarray(array, np.float64) for array in (x, weight, cotangent))
+    rows, cotangents = exact_x.reshape(-1, 40), exact_cotangent.reshape(-1, 6)
+    for array, exact in (
+        (found, exact_x @ exact_weight.T),
+        (of_x, exact_cotangent @ exact_weight),
+        (of_weight, cotangents.T @ rows),
+    ):
+        assert array.dtype == dtype
+        assert array.shape == exact.shape
+        np.testing.assert_allclose(np.asarray(array, np.float64), exact, rtol=rounding, atol=3e-5)
+
+
+def test_wide_results_are_what_the_compiler_is_asked_for():
+    """In bfloat16 alone: float32 has the same program either way."""
+
+    def text(dtype: str, wide_results: bool) -> str:
+        arguments = (jnp.zeros((4, 8), dtype), jnp.zeros((6, 8), dtype))
+        return jax.jit(lambda x, weight: product(x, weight, wide_results)).lower(*arguments).as_text()
+
+    assert text("float32", True) == text("float32", False)
+    assert "tensor<4x6xf32>" in text("bfloat16", True)
+    assert "f32" not in text("bfloat16", False)

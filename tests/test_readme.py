@@ -1,6 +1,7 @@
 """Every example of every README is run, in its order, in one folder; every link inside the project leads somewhere."""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import re
@@ -60,7 +61,7 @@ JUDGED = 6
 
 def run(language, code, folder):
     own = environment(PATH=os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]))
-    command = ["bash", "-euc", code] if language == "bash" else warm_processes.command(own, "-c", code)
+    command = ["bash", "-euc", code] if language == "bash" else warm_processes.command(own, code)
     return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, timeout=300)
 
 
@@ -143,6 +144,10 @@ def test_every_link_leads_somewhere(readme):
 
 def test_every_command_is_in_the_table_and_explains_itself():
     assert set(re.findall(r"^\| `judgelm-(\w+)` \|", README, re.MULTILINE)) == COMMANDS
+    installed = importlib.metadata.distribution("judgelm-jax").entry_points.select(group="console_scripts")
+    assert {script.name: script.value for script in installed} == {
+        f"judgelm-{name}": f"judgelm_jax.starting:{name}" for name in COMMANDS
+    }
     for name in COMMANDS:
         script = (ROOT / f"launch/{name}.py").read_text()
         assert script == f'from judgelm_jax.starting import start\n\nraise SystemExit(start("{name}"))\n'

@@ -38,7 +38,7 @@ def arguments(files, output, *more):
 def start(arguments, devices=1, before="pass"):
     """A process of its own, with so many fake devices; a line of Python may come first."""
     code = f"import sys; {before}; from judgelm_jax.commands.train import entry; sys.exit(entry())"
-    return warm_processes.Process(environment(devices), "-c", code, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return warm_processes.Process(environment(devices), code, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def ended(process):

@@ -1,18 +1,20 @@
-"""Python processes that are forked from one that has imported JAX and its companions already: two seconds of each are imports.
+"""Processes that are forked from one that has imported JAX and its companions already: two seconds of each start are imports.
 
 ```
-test ─ caller (as `python ARGUMENTS`, with its stdin, stdout, stderr) ─ socket ─ server ─ fork ─ worker
+test ─ caller (as `python -c PROGRAM ARGUMENTS`, with its stdin, stdout, stderr) ─ socket ─ server ─ watcher ─ worker
 ```
-The caller ends as the worker does, of its signal or with its code; where the caller dies, so does the worker. What a command
-does before it has imported anything is not to be seen in them: tests of starting and of signals there start real processes.
+The caller ends as the worker does, of its signal or with its code; where the caller dies, so does the worker. Two things are
+not to be seen in workers, and tests of them start real processes: what happens before a command has imported anything, and
+that a command imports what it needs.
 
-JAX reads variables of the environment when it is imported, so there is a server for each set of JAX_*. No server has touched a
-device, or started a thread.
+Libraries read the environment when they are imported, so there is a server for each set of such variables. It has touched no
+device and started no thread.
 """
 
 import contextlib
 import gc
 import importlib
+import itertools
 import json
 import os
 import select
@@ -22,6 +24,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -45,49 +48,60 @@ _IMPORTED = (
     "tokenizers",
     "transformers",
 )
+_READ_ON_IMPORT = ("JAX_", "HF_", "MPL", "OMP_", "PYTHON", "XDG_")
 _CALLER = (sys.executable, "-IS", str(Path(__file__).resolve()))
 _servers: dict[str, "_Server"] = {}
+_seeds = itertools.cycle("01")
 
 
 class _Server:
     def __init__(self, environment: Mapping[str, str]):
-        self.folder = tempfile.mkdtemp(prefix="warm-")
+        self.folder = tempfile.mkdtemp(prefix="warm-", dir="/tmp")  # the name of a socket must be short
         self.address = f"{self.folder}/socket"
         command = [sys.executable, __file__, "serve", self.address]
         # It ends when its standard input does, as when this process dies.
-        self.process = subprocess.Popen(command, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        own = dict(environment) | {"OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(command, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == b"ready\n"
+        assert self.process.stdout.readline() == b"ready\n", "the server of warm processes did not start"
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def command(environment: Mapping[str, str], *arguments: str) -> list[str]:
-    """What to start instead of `python ARGUMENTS`, in this environment."""
-    imported = json.dumps(_of_jax(environment))
-    if imported not in _servers:
-        _servers[imported] = _Server(environment)
-    return [*_CALLER, _servers[imported].address, *arguments]
+def command(environment: Mapping[str, str], program: str, *arguments: str) -> list[str]:
+    """What to start, in this environment, instead of `python -c PROGRAM ARGUMENTS`."""
+    key = json.dumps(_read_on_import(environment))
+    if key not in _servers:
+        _servers[key] = _Server(environment)
+    return [*_CALLER, _servers[key].address, program, *arguments]
 
 
 def console_scripts(environment: Mapping[str, str], folder: Path, names: Iterable[str]) -> None:
     """Writes the commands `judgelm-NAME`."""
     for name in names:
-        program = (
-            f"import sys; from judgelm_jax.starting import start; sys.argv[0] = 'judgelm-{name}'; sys.exit(start('{name}'))"
-        )
-        words = command(environment, "-c", program)
+        *words, program = command(environment, f"import sys; from judgelm_jax.starting import start; sys.exit(start('{name}'))")
         script = folder / f"judgelm-{name}"
-        script.write_text("#!/bin/sh\nexec " + " ".join(f"'{word}'" for word in words[:-1]) + f' "{words[-1]}" "$@"\n')
+        script.write_text("#!/bin/sh\nexec " + " ".join(f"'{word}'" for word in words) + f' "{program}" "$@"\n')
         script.chmod(0o755)
 
 
 class Process(subprocess.Popen[str]):
-    """`python ARGUMENTS`; a signal goes to the worker, whose number is `worker`."""
+    """`python -c PROGRAM ARGUMENTS`; a signal goes to the worker, whose number is `worker`. Strings have other hashes than in
+    the process started before, so that no order of a set comes back by chance."""
 
-    def __init__(self, environment: Mapping[str, str], *arguments: str, **options: Any):
+    def __init__(self, environment: Mapping[str, str], program: str, *arguments: str, **options: Any):
+        own = {**environment, "PYTHONHASHSEED": next(_seeds)}
         reading, writing = os.pipe()
         try:
-            own = {**environment, "WARM_WORKER": str(writing)}
-            super().__init__(command(environment, *arguments), env=own, pass_fds=[writing], text=True, **options)
+            wanted = command(own, program, *arguments)
+            super().__init__(wanted, env={**own, "WARM_WORKER": str(writing)}, pass_fds=[writing], text=True, **options)
         finally:
             os.close(writing)
         with open(reading) as told:
@@ -112,28 +126,27 @@ def seconds() -> float:
 def close() -> None:
     """Ends the servers."""
     for server in _servers.values():
-        server.process.communicate()
-        shutil.rmtree(server.folder)
+        server.close()
     _servers.clear()
 
 
-def _of_jax(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in sorted(environment.items()) if name.startswith("JAX_")}
+def _read_on_import(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in sorted(environment.items()) if name.startswith(_READ_ON_IMPORT)}
 
 
-def _call(address: str, arguments: list[str]) -> None:
+def _call(address: str, program: str, *arguments: str) -> None:
     """What a caller does: it asks for a worker and ends as that does."""
-    pid_to = int(os.environ.pop("WARM_WORKER", "-1"))
+    told_to = int(os.environ.pop("WARM_WORKER", "-1"))
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
-        asked = json.dumps({"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()
-        socket.send_fds(connection, [len(asked).to_bytes(8, "big")], [0, 1, 2])
-        connection.sendall(asked)
+        asked = {"program": program, "arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
+        socket.send_fds(connection, [b"\n"], [0, 1, 2])
+        connection.sendall(json.dumps(asked).encode() + b"\n")
         with connection.makefile() as told:
             worker = told.readline()
-            if pid_to >= 0:
-                os.write(pid_to, worker.encode())
-                os.close(pid_to)
+            if told_to >= 0:
+                os.write(told_to, worker.encode())
+                os.close(told_to)
             ended = int(told.readline() or 1)
     if ended < 0:
         with contextlib.suppress(OSError):  # of SIGKILL
@@ -144,6 +157,8 @@ def _call(address: str, arguments: list[str]) -> None:
 
 def _import() -> None:
     """Imports what most commands do, and do late."""
+    ours = ("ignore", None, Warning, None, 0)
+    warnings.simplefilter("ignore")
     hidden = dict.fromkeys(("torch", "boto3"))  # as for most users TensorBoard's writer finds neither
     sys.modules.update(hidden)
     importlib.import_module("tensorboardX")
@@ -151,80 +166,102 @@ def _import() -> None:
         del sys.modules[name]
     for name in _IMPORTED:
         importlib.import_module(name)
+    warnings.filters.remove(ours)  # type: ignore[attr-defined]
     assert not hidden.keys() & sys.modules.keys()
+    gc.collect()
+    gc.freeze()  # else each worker writes into, and so copies, all of these pages
 
 
 def _serve(address: str) -> dict[str, Any]:
     """Starts a worker for each that asks; returns in the worker, with what it was asked for."""
-    warnings.simplefilter("ignore")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those who ask
     _import()
-    gc.collect()
-    gc.freeze()  # else each worker writes into, and so copies, all of these pages
-    warnings.resetwarnings()
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writing)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
     listening.listen(64)
     os.write(1, b"ready\n")
     while True:
-        ready, _, _ = select.select([listening, 0], [], [], 1.0)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+        ready, _, _ = select.select([listening, reading, 0], [], [])
         if 0 in ready:
+            shutil.rmtree(Path(address).parent, ignore_errors=True)
             os._exit(0)
-        if ready:
+        if reading in ready:
+            os.read(reading, 1000)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+        if listening in ready:
             connection, _ = listening.accept()
-            if not os.fork():
-                listening.close()
+            if not _fork():
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for file in (reading, writing, listening.detach()):
+                    os.close(file)
                 return _watched(connection)
             connection.close()
 
 
+def _fork() -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # JAX warns of forks, and has no thread yet
+        return os.fork()
+
+
 def _watched(connection: socket.socket) -> dict[str, Any]:
-    """Forks the worker, in which it returns; the process that called tells how it ends, and kills it if nobody listens."""
-    size, files, _, _ = socket.recv_fds(connection, 8, 3)
-    with connection.makefile("rb", buffering=0) as told:
-        asked = b""
-        while len(asked) < int.from_bytes(size, "big"):
-            asked += told.read(1 << 20)
-    worker = os.fork()
+    """Forks the worker, in which it returns; the watcher tells how the worker ends, and kills it where nobody listens."""
+    try:
+        _, files, _, _ = socket.recv_fds(connection, 1, 3)
+        with connection.makefile("rb") as told:
+            asked = json.loads(told.readline())
+    except ValueError:  # the caller died meanwhile
+        os._exit(1)
+    worker = _fork()
     if not worker:
         connection.close()
         for own, file in enumerate(files):
             os.dup2(file, own)
             os.close(file)
-        return json.loads(asked)
+        return asked
     for file in [0, 1, 2, *files]:
         os.close(file)
-    connection.sendall(f"{worker}\n".encode())
-    watched = os.pidfd_open(worker)
-    if watched not in select.select([watched, connection], [], [])[0]:
+
+    def kill_with_caller() -> None:
+        with contextlib.suppress(OSError):
+            connection.recv(1)
         os.kill(worker, signal.SIGKILL)
+
+    threading.Thread(target=kill_with_caller, daemon=True).start()
+    with contextlib.suppress(BrokenPipeError):
+        connection.sendall(f"{worker}\n".encode())
     _, status = os.waitpid(worker, 0)
     with contextlib.suppress(BrokenPipeError):
         connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
     os._exit(0)
 
 
-def _work(arguments: list[str], folder: str, environment: dict[str, str]) -> None:
-    """Does what `python ARGUMENTS` does, for a program or a file."""
+def _work(program: str, arguments: list[str], folder: str, environment: dict[str, str]) -> None:
+    """Does what `python -c PROGRAM ARGUMENTS` does."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
-    assert _of_jax(environment) == _of_jax(os.environ), "JAX has read its variables of the environment before"
+    del os.environ["OMP_NUM_THREADS"]
+    wanted = {name: value for name, value in _read_on_import(environment).items() if name != "OMP_NUM_THREADS"}
+    assert wanted == _read_on_import(os.environ), "the variables are not those of the server"
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None
-    if arguments[0] == "-c":
-        sys.argv, code, sys.path[0] = ["-c", *arguments[2:]], arguments[1], ""
-    else:
-        sys.argv, code, sys.path[0] = arguments, Path(arguments[0]).read_text(), str(Path(arguments[0]).resolve().parent)
+    sys.modules["numpy"].random.seed()
+    sys.argv, sys.path[0] = ["-c", *arguments], ""
     main = sys.modules["__main__"].__dict__
-    for name in [name for name in main if not name.startswith("__")]:
+    for name in [name for name in main if not name.startswith("__") or name in ("__file__", "__cached__")]:
         del main[name]
-    exec(compile(code, arguments[0] if arguments[0] != "-c" else "<string>", "exec"), main)
+    exec(compile(program, "<string>", "exec"), main)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
         _work(**_serve(sys.argv[2]))
     else:
-        _call(sys.argv[1], sys.argv[2:])
+        _call(*sys.argv[1:])

@@ -61,8 +61,7 @@ class Engine:
         if settings.mode == "explain":
             self._room_before(settings.max_new_tokens)
         self.counts = Counts()
-        placement = Placement(mesh, backend, wide_results=platform == "cpu")
-        self.programs = Programs(config, placement, settings, self.counts)
+        self.programs = Programs(config, Placement(mesh, backend), settings, self.counts)
         self._devices = mesh.shape["data"] * mesh.shape["fsdp"]  # that a batch is split over
         self._prefill_tokens = sizing.prefill_tokens(platform)
         self._attention = backend

@@ -17,7 +17,7 @@ from flax import nnx
 
 from judgelm_jax.devices.sharding import constrain
 from judgelm_jax.model import cache as kv_cache
-from judgelm_jax.model import quantization, rotary, summed, views
+from judgelm_jax.model import matrix_product, quantization, rotary, summed, views
 from judgelm_jax.model.cache import Cache
 from judgelm_jax.model.config import LayerKind, Limits, ModelConfig
 from judgelm_jax.model.embedding import look_up
@@ -185,11 +185,14 @@ def _firsts(stretch: Stretch) -> jax.Array:
 def _rematerialized(run_layer: Callable, remat: str) -> Callable:
     if remat == "none":
         return run_layer
-    policies = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+    policies = jax.checkpoint_policies
+    kept = policies.save_from_both_policies(
+        policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(matrix_product.NAME)
+    )
 
     def checkpointed(carry: Carry, weights: Params, layer: Any, run: ForwardPass) -> Carry:
         body = functools.partial(run_layer, run=run)  # a scan needs no barriers
-        return jax.checkpoint(body, policy=policies[remat], prevent_cse=False)(carry, weights, layer)
+        return jax.checkpoint(body, policy={"full": None, "dots": kept}[remat], prevent_cse=False)(carry, weights, layer)
 
     return checkpointed
 

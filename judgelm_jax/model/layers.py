@@ -87,12 +87,12 @@ class Linear(nnx.Module):
         if self.int8:
             y = quantization.product(x, self.weight[...], self.scale[...]).astype(x.dtype)
         else:
-            y = product(x, self.weight[...], placement.wide_results)
+            y = product(x, self.weight[...], placement.on_cpus)
         if self.biased:
             y += self.bias[...]
         if self.rank:
-            inner = product(x, self.lora_a[...], placement.wide_results)
-            y += product(inner, self.lora_b[...], placement.wide_results)
+            inner = product(x, self.lora_a[...], placement.on_cpus)
+            y += product(inner, self.lora_b[...], placement.on_cpus)
         return y
 
 

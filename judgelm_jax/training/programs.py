@@ -29,12 +29,7 @@ def make_program(config: TrainConfig, model: ModelConfig, mesh: Mesh, steps: int
     remat = config.computation.remat
     return Program(
         model=model,
-        placement=Placement(
-            mesh,
-            _attention(config, model, mesh),
-            "full" if remat == "auto" else remat,
-            wide_results=mesh.devices.flat[0].platform == "cpu",
-        ),
+        placement=Placement(mesh, _attention(config, model, mesh), "full" if remat == "auto" else remat),
         optimizer=make_optimizer(config.training, steps),
         schedule=schedule(config.training, steps),
         dtype=config.computation.dtype,

@@ -64,7 +64,7 @@ def source(tmp_path: Path, write_checkpoint, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def kill(folder: Path, to: str, moment: str) -> None:
-    command = warm_processes.command(environment(), "-c", textwrap.dedent(KILLED), str(folder), to, moment, str(SIZE))
+    command = warm_processes.command(environment(), textwrap.dedent(KILLED), str(folder), to, moment, str(SIZE))
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment())
     assert done.returncode == 9, done.stderr
     assert {path.name for path in folder.iterdir()} == {"source", ".b.partial"}

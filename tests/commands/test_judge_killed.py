@@ -29,7 +29,7 @@ Shard.write = write_and_wait
 
 
 def start(*arguments: str, program: str = PROGRAM) -> subprocess.Popen[str]:
-    return warm_processes.Process(environment(), "-c", program, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return warm_processes.Process(environment(), program, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def finish(*arguments: str) -> str:

@@ -5,18 +5,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from judgelm_jax.model import decoder, parameters
+from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.matrix_product import product
+from judgelm_jax.model.placement import Placement
+
+MODEL = ModelConfig(32, 16, 24, 2, 2, 1, 8, 64, 1e-5, 1e4, None, False, 1, (2,))
 
 
-@pytest.mark.parametrize("wide_results", [False, True])
+@pytest.fixture(scope="module")
+def params():
+    return parameters.init_params(MODEL, jax.random.key(0), jnp.bfloat16)
+
+
+@pytest.mark.parametrize("on_cpus", [False, True])
 @pytest.mark.parametrize("shape", [(40,), (5, 40), (2, 3, 40)])
 @pytest.mark.parametrize(("dtype", "rounding"), [("float32", 2.0**-23), ("bfloat16", 2.0**-8)])
-def test_a_product_and_its_gradients(dtype, rounding, shape, wide_results):
+def test_a_product_and_its_gradients(dtype, rounding, shape, on_cpus):
     rng = np.random.default_rng(0)
     x, weight = (jnp.asarray(rng.normal(size=size), dtype) for size in (shape, (6, 40)))
     cotangent = jnp.asarray(rng.normal(size=(*shape[:-1], 6)), dtype)
     with jax.default_matmul_precision("highest"):
-        found, pull = jax.vjp(lambda x, weight: product(x, weight, wide_results), x, weight)
+        found, pull = jax.vjp(lambda x, weight: product(x, weight, on_cpus), x, weight)
         of_x, of_weight = pull(cotangent)
     exact_x, exact_weight, exact_cotangent = (np.asarray(array, np.float64) for array in (x, weight, cotangent))
     rows, cotangents = exact_x.reshape(-1, 40), exact_cotangent.reshape(-1, 6)
@@ -30,13 +40,24 @@ def test_a_product_and_its_gradients(dtype, rounding, shape, wide_results):
         np.testing.assert_allclose(np.asarray(array, np.float64), exact, rtol=rounding, atol=3e-5)
 
 
-def test_wide_results_are_what_the_compiler_is_asked_for():
-    """In bfloat16 alone: float32 has the same program either way."""
+def test_on_cpus_the_compiler_is_asked_for_results_in_float32():
+    """For bfloat16 alone: float32 has the same program either way."""
 
-    def text(dtype: str, wide_results: bool) -> str:
+    def text(dtype: str, on_cpus: bool) -> str:
         arguments = (jnp.zeros((4, 8), dtype), jnp.zeros((6, 8), dtype))
-        return jax.jit(lambda x, weight: product(x, weight, wide_results)).lower(*arguments).as_text()
+        return jax.jit(lambda x, weight: product(x, weight, on_cpus)).lower(*arguments).as_text()
 
     assert text("float32", True) == text("float32", False)
     assert "tensor<4x6xf32>" in text("bfloat16", True)
     assert "f32" not in text("bfloat16", False)
+
+
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+def test_a_backward_pass_computes_as_much_again_as_elsewhere(remat, one_device, params):
+    def products(mesh):
+        def loss(params):
+            return decoder.logits(params, MODEL, jnp.ones((2, 8), int), Placement(mesh, "xla", remat)).sum()
+
+        return str(jax.make_jaxpr(jax.grad(loss))(params)).count("dot_general[")
+
+    assert products(one_device) == products(None)

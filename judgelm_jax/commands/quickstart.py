@@ -2,14 +2,14 @@
 
 Makes judgments of a teacher who knows all answers, and new answers of three models; then runs train, convert, prepare, judge,
 evaluate and rank as a user would, printing each command before it runs. What comes out is a report to look at. It takes two to
-three minutes on two CPU cores, nearly all of them for the training.
+three minutes on two CPU cores, nearly all of them for the training. What was ended goes on with the same command.
 
   judgelm-quickstart --output=runs/quickstart
 """
 
 import json
 import shlex
-import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from absl import flags
 
 from judgelm_jax.commands import command_line
 from judgelm_jax.errors import InputError
+from judgelm_jax.records.output_files import write_atomically
 
 FLAGS = flags.FlagValues()
 
@@ -34,7 +35,7 @@ SEED = flags.DEFINE_integer("seed", 0, "of the data and of the weights before tr
 JSON = flags.DEFINE_string("json", None, "also write the summary as JSON to this file", flag_values=FLAGS)
 OVERWRITE = flags.DEFINE_boolean("overwrite", False, "replace the file of --json if it exists", flag_values=FLAGS)
 
-_MARKER = ".quickstart"  # tells a folder of an earlier quickstart, which may be replaced, from one of the user's
+_MARKER = ".quickstart"  # in a folder of a quickstart: its settings
 _CONFIG = '''"""The recipe of the quickstart: see judgelm_jax/laboratory/recipe.py."""
 
 from judgelm_jax.laboratory.recipe import get_config
@@ -47,7 +48,9 @@ def main() -> None:
     start = time.perf_counter()
     folder = Path(OUTPUT.value)
     command_line.check_json(JSON.value, OVERWRITE.value, [folder])
-    _clear(folder)
+    settings = {"questions": QUESTIONS.value, "steps": STEPS.value, "seed": SEED.value}
+    begun = _claim(folder, settings)
+    again, on = (["--overwrite"], ["--resume"]) if begun else ([], [])
 
     from judgelm_jax import laboratory
     from judgelm_jax.commands import convert, evaluate, judge, prepare, rank, train
@@ -66,18 +69,18 @@ def main() -> None:
 
     steps = [f"--config.training.steps={STEPS.value}"] if STEPS.value else []
     training = [f"--config={config}", *steps, f"--data={data}", f"--init_from={untrained}", f"--output={folder / 'training'}"]
-    _step(train, "train", training)
+    _step(train, "train", training + on)
     trained, exported = folder / "training" / "model", folder / "judge-hf"
-    _step(convert, "convert", [f"--source={trained}", f"--target={exported}", "--to=hf"])
-    _step(convert, "convert", [f"--source={exported}", f"--target={folder / 'judge'}", "--to=orbax"])
+    _step(convert, "convert", [f"--source={trained}", f"--target={exported}", "--to=hf", *again])
+    _step(convert, "convert", [f"--source={exported}", f"--target={folder / 'judge'}", "--to=orbax", *again])
     records, judgments, metrics = (folder / name for name in ("records.jsonl", "judgments.jsonl", "metrics.json"))
-    _step(prepare, "prepare", [*(f"--answers={path}" for path in answers), "--pairs=all", f"--output={records}"])
+    _step(prepare, "prepare", [*(f"--answers={path}" for path in answers), "--pairs=all", f"--output={records}", *again])
     model = f"--model={folder / 'judge'}"
-    _step(judge, "judge", [model, f"--input={records}", f"--output={judgments}", "--orders=both", "--dtype=float32"])
+    _step(judge, "judge", [model, f"--input={records}", f"--output={judgments}", "--orders=both", "--dtype=float32", *on])
     report = folder / "report"
     compared = [f"--labels={labels}", f"--predictions={judgments}", f"--json={metrics}", f"--report={report}"]
-    _step(evaluate, "evaluate", compared)
-    _step(rank, "rank", [f"--judgments={judgments}", f"--output={folder / 'ranking.json'}"])
+    _step(evaluate, "evaluate", compared + again)
+    _step(rank, "rank", [f"--judgments={judgments}", f"--output={folder / 'ranking.json'}", *again])
 
     seconds = time.perf_counter() - start
     print(f"\nEverything lies in {folder} ({seconds:.0f} s):")
@@ -107,17 +110,27 @@ def _chance(winners: Sequence[int]) -> tuple[float, float]:
     return sum(share * share for share in shares), max(shares)
 
 
-def _clear(folder: Path) -> None:
-    if folder.exists():
-        if not (folder / _MARKER).is_file():
+def _claim(folder: Path, settings: dict[str, int]) -> bool:
+    """Makes the folder; returns whether a quickstart of these settings has begun there before."""
+    marker, own = folder / _MARKER, json.dumps(settings)
+    if folder.exists() and any(folder.iterdir()):
+        if not marker.is_file():
             raise InputError(f"{folder}: exists and was not made by quickstart; choose another --output")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    (folder / _MARKER).touch()
+        if marker.read_text(encoding="utf-8") != own:
+            raise InputError(
+                f"{folder}: holds a quickstart of another --questions, --steps or --seed; choose another --output, or remove it"
+            )
+        return True
+    folder.mkdir(parents=True, exist_ok=True)
+    with write_atomically(marker) as file:
+        file.write(own)
+    return False
 
 
 def _step(module: ModuleType, name: str, arguments: Sequence[str]) -> None:
     print(f"\n$ judgelm-{name} {shlex.join(arguments)}", flush=True)
     code = command_line.run(module.main, module.FLAGS, name, arguments)
     if code:
+        if code != 2:  # 2: the input is wrong
+            print("judgelm-quickstart: the same command goes on", file=sys.stderr)
         raise SystemExit(code)

@@ -3,6 +3,9 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable
 
+import numpy as np
+
+from judgelm_jax.evaluation.comparison import sign_permutation_p
 from judgelm_jax.evaluation.joining import Joined
 from judgelm_jax.evaluation.outcomes import Summary, outcome, share
 
@@ -14,7 +17,9 @@ def baselines(joined: Joined, policy: str) -> Summary:
 
     `always_first`, `always_second`; `majority` (always the most common label, named in `majority_winner`, which it knows from
     these very labels); where answers stand beside the judgments `longer_answer` and `shorter_answer` in characters (a tie where
-    both are as long). Each with `…_interval`. Empty without labels.
+    both are as long). Each with `…_interval`. `best` names the best of them; `ahead_of_best` is how much more often the judge
+    agrees on the same records, and `ahead_of_best_p` how often chance would give as much (`sign_permutation_p`). Empty without
+    labels.
     """
     if not joined.labels:
         return {}
@@ -25,8 +30,12 @@ def baselines(joined: Joined, policy: str) -> Summary:
         return {}
     most = max((1, 2, 0), key=lambda winner: sum(label == winner for label in labels.values()))
 
+    counted = [clusters[number] for number in labels]
+    right: dict[str, np.ndarray] = {}  # whether each baseline agrees
+
     def agreement(name: str, says: Callable[[int], int]) -> Summary:
-        return share(name, [says(number) == label for number, label in labels.items()], [clusters[n] for n in labels])
+        right[name] = np.array([says(number) == label for number, label in labels.items()], float)
+        return share(name, right[name], counted)
 
     summary = agreement("always_first", lambda number: 1) | agreement("always_second", lambda number: 2)
     summary |= agreement("majority", lambda number: most) | {"majority_winner": _NAMES[most]}
@@ -40,7 +49,11 @@ def baselines(joined: Joined, policy: str) -> Summary:
         }
         summary |= agreement("longer_answer", lambda number: longer[number])
         summary |= agreement("shorter_answer", lambda number: {0: 0, 1: 2, 2: 1}[longer[number]])
-    return summary
+    best = max(right, key=lambda name: right[name].mean())
+    judge = [outcome(joined.predictions[number].headline, policy) == label for number, label in labels.items()]
+    ahead = np.array(judge, float) - right[best]
+    p = sign_permutation_p(ahead, counted)
+    return summary | {"best": best, "ahead_of_best": float(ahead.mean()), "ahead_of_best_p": p}
 
 
 def wins(joined: Joined, policy: str) -> Summary:

@@ -181,8 +181,10 @@ def join(
         raise InputError(f"{name}: rows of different orders are mixed; evaluate each order by itself")
     if labels_source is None:
         return Joined(None, list(predictions.values()), 0, 0, 0, keys=list(predictions))
+    if not labels:
+        raise InputError(f"{_name(labels_source, 'labels')}: is empty; give labels of these judgments, or leave --labels out")
     matched = [key for key in labels if key in predictions]
-    if labels and not matched:
+    if not matched:
         ids = f"the first ids are {_first(predictions)} and {_first(labels)}" if predictions else "it is empty"
         raise InputError(
             f"{name}: no row has an id of {_name(labels_source, 'labels')} ({ids}); the id of a row is its pair_id where it "

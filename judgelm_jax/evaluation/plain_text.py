@@ -114,14 +114,12 @@ def _agreement_words(summary: Summary) -> str:
         return ""
     line = f"The judge agrees with the labels on {_percent(summary['agreement'])} of {summary['total']} records"
     line += f"{_range(summary['agreement_interval'])}."
-    trivial = {
-        name: value for name, value in summary.get("baselines", {}).items() if f"{name}_interval" in summary["baselines"]
-    }
+    trivial = summary.get("baselines", {})
     if not trivial:
         return line
-    best = max(trivial, key=lambda name: trivial[name])
-    low, high = summary["agreement_interval"]
-    verdict = "better than" if low > trivial[best] else "worse than" if high < trivial[best] else "not clearly different from"
+    best = trivial["best"]
+    clear = trivial["ahead_of_best_p"] < 0.05
+    verdict = "not clearly different from" if not clear else "better than" if trivial["ahead_of_best"] > 0 else "worse than"
     return f"{line} That is {verdict} the best judge that does not read, {best!r}: {_percent(trivial[best])}."
 
 

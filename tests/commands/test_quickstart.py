@@ -1,7 +1,9 @@
 """The quickstart, with a training too short to learn much: every command runs and the last line says what chance would give."""
 
 import json
+import os
 import re
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from sklearn.dummy import DummyClassifier
 
 from judgelm_jax.checkpoints import open_checkpoint
-from judgelm_jax.commands import quickstart
+from judgelm_jax.commands import convert, quickstart
 from judgelm_jax.commands.command_line import run
 from judgelm_jax.verdicts.score_lines import winner_of
 
@@ -45,14 +47,38 @@ def test_it_trains_exports_judges_and_says_what_chance_would_give(tmp_path: Path
     }
     # Both forms of the judge have the trained weights.
     assert open_checkpoint(str(folder / "judge")).config == open_checkpoint(str(folder / "judge-hf")).config
-    # It may be run again, but replaces nothing that it did not make.
+    # The same command goes on, and nothing goes that it did not make.
+    (folder / "notes.txt").write_text("mine")
+    judgments = (folder / "judgments.jsonl").read_bytes()
+    same = (f"--output={folder}", "--steps=3", "--questions=14")
+    assert run_quickstart(*same) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert (folder / "judgments.jsonl").read_bytes() == judgments
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    assert (folder / "notes.txt").read_text() == "mine"
     other = tmp_path / "mine"
     other.mkdir()
-    assert run_quickstart(f"--output={folder}", f"--json={summary}") == 2
-    assert "exists already" in capsys.readouterr().err
-    assert (folder / "judge").is_dir()
-    assert run_quickstart(f"--output={other}") == 2
-    assert "choose another --output" in capsys.readouterr().err
+    (other / "notes.txt").touch()
+    for arguments, says in (
+        ((*same, f"--json={summary}"), "exists already"),
+        ((f"--output={folder}", "--steps=4"), "of another --questions, --steps or --seed; choose another --output"),
+        ((f"--output={other}",), "choose another --output"),
+    ):
+        assert run_quickstart(*arguments) == 2
+        assert says in capsys.readouterr().err
+    assert (folder / "judgments.jsonl").read_bytes() == judgments
+
+
+def test_what_was_ended_goes_on_with_the_same_command(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
+    arguments = (f"--output={tmp_path / 'quickstart'}", "--steps=2", "--questions=4")
+    with monkeypatch.context() as patch:
+        patch.setattr(convert, "main", lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(SystemExit) as ended:
+            run_quickstart(*arguments)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.endswith("judgelm-quickstart: the same command goes on\n")
+    assert run_quickstart(*arguments) == 0
+    assert "2 of them before" in capsys.readouterr().out
 
 
 @pytest.mark.slow

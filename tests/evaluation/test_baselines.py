@@ -35,8 +35,20 @@ def test_trivial_judges_agree_as_often_as_counted_by_hand() -> None:
         "majority_winner": "first",
         "longer_answer": 3 / 5,
         "shorter_answer": pytest.approx(3 / 5),
+        "best": "always_first",
+        "ahead_of_best": pytest.approx(-1 / 5),
+        "ahead_of_best_p": 1.0,
     }
     assert baselines(FILES, "exclude")["always_first"] == 3 / 4
+
+
+def test_the_best_of_them_is_compared_on_the_same_records() -> None:
+    rows = [(1, 1, None, None)] * 60 + [(2, 1, None, None)] * 20 + [(2, 2, None, None)] * 6
+    summary = baselines(joined(*rows), "wrong")
+    assert (summary["best"], summary["ahead_of_best"]) == ("always_first", pytest.approx(6 / 86))
+    assert summary["ahead_of_best_p"] == pytest.approx(2 / 2**6)  # six records, all of one sign
+    two = baselines(joined((1, 1, None, None), (1, 2, None, None)), "wrong")
+    assert (two["ahead_of_best"], two["ahead_of_best_p"]) == (-0.5, 1)
 
 
 def test_without_labels_or_lengths_there_is_no_such_baseline() -> None:

@@ -77,9 +77,8 @@ def matrix_figure(ranking: dict[str, Any]) -> Figure:
         axes.set_xticks(range(len(names)), [short(name) for name in names], rotation=40, ha="right", rotation_mode="anchor")
 
     size = 1.8 + 0.55 * len(names)
-    return figure(
-        "win-rates", "Win rates", "Share of comparisons that the row's model won against the column's.", (size, size), draw
-    )
+    caption = "Share of comparisons that the row's model won against the column's; a tie counts half."
+    return figure("win-rates", "Win rates", caption, (size, size), draw)
 
 
 def confusion_figure(confusion: dict[str, dict[str, int]]) -> Figure:
@@ -121,7 +120,8 @@ def consistency_figure(rows: Sequence[Row]) -> Figure | None:
         axes.set_xlabel("difference of the two scores")
         axes.set_ylabel("same winner in both orders")
 
-    return figure("consistency", "Consistency", "Close calls flip more often in the other order.", (5.4, 3.2), draw)
+    caption = "How often the same answer wins in both orders, by how close the call is."
+    return figure("consistency", "Consistency", caption, (5.4, 3.2), draw)
 
 
 def score_figure(rows: Sequence[Row]) -> Figure | None:

@@ -168,6 +168,8 @@ def _open_whole(place: Path) -> Checkpoint:
     if place.is_dir() and orbax_store.is_store(place):
         about = orbax_store.custom_metadata(place)
         return _open_training(place, about) if about.get("layout") == training_run.LAYOUT else _open_store(place)
+    if (place / "model" / training_run.STATE).is_dir():
+        raise InputError(f"{place}: is the folder of a training; its model is {place / 'model'}")
     if (place / training_run.STATE).is_dir() and not (place / "config.json").exists():
         missing = orbax_store.METADATA_FILE
         raise InputError(f"{place}: a broken Orbax directory ({missing} is missing); take or make another")

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -145,7 +146,11 @@ def _run(main: Callable[[], None], flag_values: flags.FlagValues, name: str, arg
         return _fail(name, str(error))
     except OSError as error:  # a file that a flag names and that is read at once
         return _fail(name, _describe(error))
-    except (flags.Error, LookupError, AttributeError, TypeError, ValueError, SyntaxError, NameError, ImportError) as error:
+    except Exception as error:  # a config is a program, in which anything may fail
+        if in_config := _in_config(error, arguments):
+            return _fail(name, in_config)
+        if not isinstance(error, (flags.Error, LookupError, AttributeError, TypeError, ValueError, NameError, ImportError)):
+            raise
         return _fail(name, f"{_missing_flags(error) or ' '.join(str(error).split())}; see --help")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
@@ -172,6 +177,23 @@ def _missing_flags(error: Exception) -> str:
     if not missing:
         return ""
     return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+
+
+def _in_config(error: Exception, arguments: Sequence[str]) -> str:
+    """Names the line of the `--config` that is wrong, where it is its Python that fails; else nothing."""
+    config = next((argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")), None)
+    if config is None:
+        return ""
+    if isinstance(error, AttributeError) and "no attribute 'get_config'" in str(error):
+        return f"{config}: has no function get_config; define one that returns a TrainConfig, as configs/tiny.py does"
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        places.append((error.filename or "", error.lineno))
+    lines = [line for file, line in places if Path(file).absolute() == Path(config).absolute()]
+    if not lines:
+        return ""
+    said = error.msg if isinstance(error, SyntaxError) else error
+    return f"{config}:{lines[-1]}: {type(error).__name__}: {' '.join(str(said).split())}; fix this config"
 
 
 @contextlib.contextmanager

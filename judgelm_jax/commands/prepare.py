@@ -112,6 +112,11 @@ def _prepare_answers() -> dict[str, Any]:
     questions = mt_bench.questions(read_rows(Path(QUESTIONS.value))) if QUESTIONS.value else {}
     reading = Reading(FORMAT.value, _columns(), questions, TURNS.value)
     groups = [group for name in ANSWERS.value for group in read_answers(Path(name), reading)]
+    names = [group.model for group in groups]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(
+            f"two of the --answers are of a model {twice!r}; rename one, in its field 'model' or, where it has none, its file"
+        )
     if PAIRS.value and len(groups) < 2:
         raise InputError(f"--pairs={PAIRS.value} pairs the answers of two models or more; give --answers once for each")
     references = read_references(Path(REFERENCES.value), TURNS.value) if REFERENCES.value else None
@@ -142,7 +147,7 @@ def _prepare_answers() -> dict[str, Any]:
     return {
         "records": len(records),
         "questions": len(joined),
-        "models": [group.model for group in groups],
+        "models": names,
         "answers": each,
         "prompt_characters": characters,
         "with_reference": with_reference,

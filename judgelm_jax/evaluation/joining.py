@@ -339,7 +339,9 @@ def _decided(row: Record, decide: str) -> int:
 
 def _own_scores(row: Record, shown: str, parser: str) -> tuple[float, float] | None:
     for field in ("expected_scores", "scores"):
-        if row.get(field) is not None and (scores := _pair_of_numbers(row[field])) is not None:
+        if row.get(field) is not None:
+            if (scores := _pair_of_numbers(row[field])) is None:
+                raise InputError(f"{field} is no list of two numbers; judge the record again")
             return scores
     text = row.get("pred_text")
     if parser != "tolerant" or not isinstance(text, str) or (parsed := score_lines.parse_scores(text, 2)) is None:

@@ -1,5 +1,6 @@
 """What a training would do, tried for a few steps; nothing is written."""
 
+import sys
 import time
 from typing import Any
 
@@ -38,6 +39,8 @@ def rehearse(config: TrainConfig, sources: Sources) -> Found:
     compare("the run", agreement_of(run.config, run.identity, **{"--dry_run": True, "--device_memory": sources.device_memory}))
     plan, shapes, frozen = run.plan, state_shapes(run.program), frozen_params(run)
     feeding = Feeding(run.config.training.batch, run.mesh)
+    if jax.process_index() == 0:
+        print("compiling the training step", file=sys.stderr, flush=True)
     begun = time.perf_counter()
     take_step = compiled_step(run.program, run.config, shapes, frozen, plan.targets, sources.device_memory)
     wait_for_all("step")

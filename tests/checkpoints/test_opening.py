@@ -27,6 +27,12 @@ def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path: Path, monkeypatch: py
         open_checkpoint(str(tmp_path / "file"))
 
 
+def test_the_folder_of_a_training_names_its_model(tmp_path: Path) -> None:
+    (tmp_path / "run/model/state").mkdir(parents=True)
+    with pytest.raises(InputError, match=f"is the folder of a training; its model is {tmp_path}/run/model"):
+        open_checkpoint(str(tmp_path / "run"))
+
+
 @pytest.mark.parametrize("form", ["safetensors", "bin"])
 def test_a_hub_id_is_downloaded_without_a_second_form_of_the_weights(
     tmp_path: Path, write_checkpoint, monkeypatch: pytest.MonkeyPatch, form: str

@@ -235,6 +235,14 @@ def test_a_file_that_is_given_twice_is_refused(tmp_path: Path, capsys: pytest.Ca
     assert "is given twice" in refusal(capsys, f"--answers={one}", f"--answers={again}", f"--output={tmp_path / 'S'}")
 
 
+def test_two_files_of_one_model_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "b").mkdir()
+    one, other = answers(tmp_path / "a.jsonl", [1]), answers(tmp_path / "b/a.jsonl", [1])
+    assert "two of the --answers are of a model 'a'" in refusal(
+        capsys, f"--answers={one}", f"--answers={other}", f"--output={tmp_path / 'S'}"
+    )
+
+
 def test_a_map_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     one = answers(tmp_path / "a.jsonl", [1])
     for value in ("text", "=x", "text="):

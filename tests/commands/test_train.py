@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import signal
+import sys
 import time
 
 import numpy as np
@@ -180,6 +181,23 @@ def without(arguments, flag):
 def test_bad_settings_are_named(more, said, files, tmp_path, capsys):
     assert said in failure(capsys, arguments(files, tmp_path / "run", *more))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("x = 1\ndef get_config(:\n", ":2: SyntaxError: invalid syntax; fix this config"),
+        ("def get_config():\n    return 1 / 0\n", ":2: ZeroDivisionError: division by zero; fix this config"),
+        ("import nowhere\n", ":1: ModuleNotFoundError: No module named 'nowhere'; fix this config"),
+        ("x = 1\n", ": has no function get_config; define one that returns a TrainConfig, as configs/tiny.py does"),
+    ],
+)
+def test_a_config_that_fails_is_named_with_its_line(program, said, files, tmp_path, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # ml_collections loads one into another
+    config = tmp_path / "wrong.py"
+    config.write_text(program)
+    own = without(arguments(files, tmp_path / "run"), "--config")
+    assert failure(capsys, [*own, f"--config={config}"]) == f"judgelm-train: {config}{said}\n"
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,19 @@ def test_a_row_without_a_usable_label_is_named(tmp_path: Path, row: dict) -> Non
     assert str(caught.value).startswith(f"{path}:2: ")
 
 
+def test_a_file_without_labels_is_refused(tmp_path: Path) -> None:
+    empty, predictions = write(tmp_path / "labels.jsonl"), write(tmp_path / "p.jsonl", {"question_id": 1, "pred_text": "1 7"})
+    with pytest.raises(InputError, match=r"labels.jsonl: is empty; give labels"):
+        join(empty, predictions, None, "tolerant")
+
+
+@pytest.mark.parametrize("scores", ["x", [1], [1, "2"], {"1": 2}])
+def test_scores_that_are_none_are_named(tmp_path: Path, scores: object) -> None:
+    path = write(tmp_path / "p.jsonl", {"question_id": 1, "pred_text": "1 7", "scores": scores})
+    with pytest.raises(InputError, match=r"p.jsonl:1: scores is no list of two numbers"):
+        read_predictions(path, "tolerant")
+
+
 def test_upstream_labels_fail_where_the_published_parser_fails(tmp_path: Path) -> None:
     path = write(tmp_path / "labels.jsonl", {"question_id": 1, "text": "8, 9"}, {"question_id": 2, "text": "8 9"})
     assert winners(path, "upstream") == {"1": None, "2": 2}

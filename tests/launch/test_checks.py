@@ -1,6 +1,7 @@
 """What stands in `launch/` is well-formed by the tools of each form, and gives the commands flags that they have."""
 
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -36,6 +37,19 @@ def test_shell_scripts_are_sound_and_say_how_they_are_used(script: Path) -> None
     head = script.read_text().splitlines()[:4]
     assert any(line.startswith("# Usage: ") for line in head)
     assert "set -euo pipefail" in script.read_text()
+
+
+@pytest.mark.parametrize("name", ["quickstart.sh", "test.sh"])
+def test_a_wrong_python_makes_no_environment(name: str, tmp_path: Path) -> None:
+    (tmp_path / "launch").mkdir()
+    script = shutil.copy(LAUNCH / name, tmp_path / "launch")
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.13.0\nexit 1\n')
+    python.chmod(0o755)
+    done = subprocess.run(["bash", script], env=os.environ | {"PYTHON": str(python)}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"{python}: Python 3.13.0, and judgelm_jax needs 3.11 or 3.12; set PYTHON=" in done.stderr
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_shellcheck_would_notice(tmp_path: Path) -> None:

@@ -47,7 +47,11 @@ class Prepared:
 
 
 def record_of(question: str, answers: Sequence[str], reference: str | None) -> Record:
-    """A record for one call from Python."""
+    """A record for one call from Python; a TypeError names what is no string."""
+    named = [("the question", question), *((f"answer {number}", text) for number, text in enumerate(answers, start=1))]
+    for name, text in named:
+        if not isinstance(text, str):
+            raise TypeError(f"{name} is of type {type(text).__name__}; it must be a string")
     record: Record = {"question_id": 0, "question_body": question}
     record |= {f"answer{number}_body": answer for number, answer in enumerate(answers, start=1)}
     return record if reference is None else {**record, "reference": reference}

@@ -67,6 +67,17 @@ def test_what_a_judge_was_loaded_for_does_not_stand_in_the_way_of_a_call(judge):
     assert len(in_both_orders.rank(QUESTION, ANSWERS, arrangements=2).row["arrangements"]) == 2
 
 
+def test_what_is_no_string_is_named(judge):
+    for call in (
+        lambda: judge.compare(None, "a", "b"),
+        lambda: judge.compare("q", "a", 5),
+        lambda: judge.rank("q", ["a", b"b"]),
+        lambda: judge.grade("q", ["a"]),
+    ):
+        with pytest.raises(TypeError, match=r"^(the question|answer [12]) is of type (NoneType|int|bytes|list); it must be"):
+            call()
+
+
 def test_a_preset_says_nothing_of_further_questions(judge):
     asked = judge.asked(dataclasses.replace(judge.settings, preset="pandalm"))
     with pytest.raises(InputError, match="'pandalm' says nothing of further questions"):

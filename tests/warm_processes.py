@@ -174,7 +174,7 @@ def _import() -> None:
 
 def _serve(address: str) -> dict[str, Any]:
     """Starts a worker for each that asks; returns in the worker, with what it was asked for."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those who ask
+    at_ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # that is for those who ask
     _import()
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writing)
@@ -200,7 +200,7 @@ def _serve(address: str) -> dict[str, Any]:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 for file in (reading, writing, listening.detach()):
                     os.close(file)
-                return _watched(connection)
+                return _watched(connection) | {"at_ctrl_c": at_ctrl_c}
             connection.close()
 
 
@@ -242,9 +242,9 @@ def _watched(connection: socket.socket) -> dict[str, Any]:
     os._exit(0)
 
 
-def _work(program: str, arguments: list[str], folder: str, environment: dict[str, str]) -> None:
+def _work(program: str, arguments: list[str], folder: str, environment: dict[str, str], at_ctrl_c: Any) -> None:
     """Does what `python -c PROGRAM ARGUMENTS` does."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, at_ctrl_c)
     os.chdir(folder)
     del os.environ["OMP_NUM_THREADS"]
     wanted = {name: value for name, value in _read_on_import(environment).items() if name != "OMP_NUM_THREADS"}

@@ -1,9 +1,7 @@
 """The quickstart, with a training too short to learn much: every command runs and the last line says what chance would give."""
 
 import json
-import os
 import re
-import signal
 from collections import Counter
 from pathlib import Path
 
@@ -71,8 +69,12 @@ def test_it_trains_exports_judges_and_says_what_chance_would_give(tmp_path: Path
 
 def test_what_was_ended_goes_on_with_the_same_command(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
     arguments = (f"--output={tmp_path / 'quickstart'}", "--steps=2", "--questions=4")
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(convert, "main", lambda: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(convert, "main", interrupted)
         with pytest.raises(SystemExit) as ended:
             run_quickstart(*arguments)
     assert ended.value.code == 130

@@ -69,7 +69,7 @@ class Journal:
         if self._terminal:
             self._bar.write(text, file=sys.stderr)
         else:
-            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {socket.gethostname()} {text}", file=sys.stderr, flush=True)
+            log(text)
 
     def close(self) -> None:
         """Closes the files."""
@@ -196,6 +196,11 @@ class Silence:
 
     def close(self) -> None:
         """Nothing."""
+
+
+def log(text: str) -> None:
+    """A line on stderr, with the time and the host."""
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {socket.gethostname()} {text}", file=sys.stderr, flush=True)
 
 
 def _step_of(path: Path, line: str) -> int:

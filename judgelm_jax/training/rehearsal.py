@@ -1,6 +1,5 @@
 """What a training would do, tried for a few steps; nothing is written."""
 
-import sys
 import time
 from typing import Any
 
@@ -15,6 +14,7 @@ from judgelm_jax.training.beginning import first_state, frozen_params
 from judgelm_jax.training.feeding import Feeding
 from judgelm_jax.training.fitting import compiled_step
 from judgelm_jax.training.identity import agreement_of
+from judgelm_jax.training.journal import log
 from judgelm_jax.training.programs import state_shapes
 from judgelm_jax.training.setup import Sources
 from judgelm_jax.training_config import TrainConfig
@@ -40,7 +40,7 @@ def rehearse(config: TrainConfig, sources: Sources) -> Found:
     plan, shapes, frozen = run.plan, state_shapes(run.program), frozen_params(run)
     feeding = Feeding(run.config.training.batch, run.mesh)
     if jax.process_index() == 0:
-        print("compiling the training step", file=sys.stderr, flush=True)
+        log("compiling the training step")
     begun = time.perf_counter()
     take_step = compiled_step(run.program, run.config, shapes, frozen, plan.targets, sources.device_memory)
     wait_for_all("step")

@@ -19,7 +19,8 @@ def test_a_dry_run_says_what_a_run_takes_and_a_profile_holds_its_steps(files, tm
         "--config.evaluation.every=0",
     ]
     assert run(train.main, train.FLAGS, "train", [*own, "--dry_run"]) == 0
-    out = capfd.readouterr().out
+    out, err = capfd.readouterr()
+    assert err.endswith(" compiling the training step\n")
     tried = json.loads(summary.read_text())
     assert [path.name for path in tmp_path.iterdir()] == [summary.name]
     assert out.endswith("dry run    nothing was written\n")

@@ -48,7 +48,7 @@ _IMPORTED = (
     "tokenizers",
     "transformers",
 )
-_READ_ON_IMPORT = ("JAX_", "HF_", "MPL", "OMP_", "PYTHON", "XDG_")
+_READ_ON_IMPORT = ("JAX_", "HF_", "MPL", "PYTHON", "XDG_")
 _CALLER = (sys.executable, "-IS", str(Path(__file__).resolve()))
 _servers: dict[str, "_Server"] = {}
 _seeds = itertools.cycle("01")
@@ -60,7 +60,7 @@ class _Server:
         self.address = f"{self.folder}/socket"
         command = [sys.executable, __file__, "serve", self.address]
         # It ends when its standard input does, as when this process dies.
-        own = dict(environment) | {"OMP_NUM_THREADS": "1"}
+        own = dict(environment) | {"OMP_NUM_THREADS": "1"}  # more threads would not survive a fork
         self.process = subprocess.Popen(command, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == b"ready\n", "the server of warm processes did not start"
@@ -157,8 +157,6 @@ def _call(address: str, program: str, *arguments: str) -> None:
 
 def _import() -> None:
     """Imports what most commands do, and do late."""
-    ours = ("ignore", None, Warning, None, 0)
-    warnings.simplefilter("ignore")
     hidden = dict.fromkeys(("torch", "boto3"))  # as for most users TensorBoard's writer finds neither
     sys.modules.update(hidden)
     importlib.import_module("tensorboardX")
@@ -166,7 +164,6 @@ def _import() -> None:
         del sys.modules[name]
     for name in _IMPORTED:
         importlib.import_module(name)
-    warnings.filters.remove(ours)  # type: ignore[attr-defined]
     assert not hidden.keys() & sys.modules.keys()
     gc.collect()
     gc.freeze()  # else each worker writes into, and so copies, all of these pages
@@ -246,9 +243,7 @@ def _work(program: str, arguments: list[str], folder: str, environment: dict[str
     """Does what `python -c PROGRAM ARGUMENTS` does."""
     signal.signal(signal.SIGINT, at_ctrl_c)
     os.chdir(folder)
-    del os.environ["OMP_NUM_THREADS"]
-    wanted = {name: value for name, value in _read_on_import(environment).items() if name != "OMP_NUM_THREADS"}
-    assert wanted == _read_on_import(os.environ), "the variables are not those of the server"
+    assert _read_on_import(environment) == _read_on_import(os.environ), "the variables are not those of the server"
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None

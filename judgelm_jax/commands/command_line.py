@@ -181,11 +181,12 @@ def _missing_flags(error: Exception) -> str:
 
 def _in_config(error: Exception, arguments: Sequence[str]) -> str:
     """Names the line of the `--config` that is wrong, where it is its Python that fails; else nothing."""
-    config = next((argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")), None)
-    if config is None:
+    given = re.search(r"^--?config[=\n](.+)$", "\n".join(arguments), re.MULTILINE)
+    if given is None:
         return ""
+    config = given[1]
     if isinstance(error, AttributeError) and "no attribute 'get_config'" in str(error):
-        return f"{config}: has no function get_config; define one that returns a TrainConfig, as configs/tiny.py does"
+        return f"{config}: has no function get_config; define one that returns the config, as the files of configs/ do"
     places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
         places.append((error.filename or "", error.lineno))

@@ -189,7 +189,7 @@ def test_bad_settings_are_named(more, said, files, tmp_path, capsys):
         ("x = 1\ndef get_config(:\n", ":2: SyntaxError: invalid syntax; fix this config"),
         ("def get_config():\n    return 1 / 0\n", ":2: ZeroDivisionError: division by zero; fix this config"),
         ("import nowhere\n", ":1: ModuleNotFoundError: No module named 'nowhere'; fix this config"),
-        ("x = 1\n", ": has no function get_config; define one that returns a TrainConfig, as configs/tiny.py does"),
+        ("x = 1\n", ": has no function get_config; define one that returns the config, as the files of configs/ do"),
     ],
 )
 def test_a_config_that_fails_is_named_with_its_line(program, said, files, tmp_path, capsys, monkeypatch):
@@ -197,7 +197,8 @@ def test_a_config_that_fails_is_named_with_its_line(program, said, files, tmp_pa
     config = tmp_path / "wrong.py"
     config.write_text(program)
     own = without(arguments(files, tmp_path / "run"), "--config")
-    assert failure(capsys, [*own, f"--config={config}"]) == f"judgelm-train: {config}{said}\n"
+    for given in ([f"--config={config}"], ["--config", str(config)]):
+        assert failure(capsys, [*own, *given]) == f"judgelm-train: {config}{said}\n"
 
 
 @pytest.mark.parametrize(

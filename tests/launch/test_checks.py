@@ -32,7 +32,7 @@ def _scripts() -> list[str]:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shell_scripts_are_sound_and_say_how_they_are_used(script: Path) -> None:
-    checked = subprocess.run([tool("shellcheck"), str(script)], capture_output=True, text=True)
+    checked = subprocess.run([tool("shellcheck"), "-x", str(script)], cwd=LAUNCH.parent, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
     head = script.read_text().splitlines()[:4]
     assert any(line.startswith("# Usage: ") for line in head)
@@ -43,6 +43,7 @@ def test_shell_scripts_are_sound_and_say_how_they_are_used(script: Path) -> None
 def test_a_wrong_python_makes_no_environment(name: str, tmp_path: Path) -> None:
     (tmp_path / "launch").mkdir()
     script = shutil.copy(LAUNCH / name, tmp_path / "launch")
+    shutil.copy(LAUNCH / "environment.sh", tmp_path / "launch")
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.13.0\nexit 1\n')
     python.chmod(0o755)

@@ -1,5 +1,6 @@
 """Configurations that the compilers say fit, as a table: `judgelm-plan --proven=FILE.md` makes it anew."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from judgelm_jax.planning.topology import Topology, parse
 from judgelm_jax.records.output_files import write_atomically
 from judgelm_jax.training_config import TrainConfig
 
-# Model, program, topology, mesh.
+# Model (int8: with matrices in 8 bits), program, topology, mesh.
 ROWS = (
     ("7b", "train", "a100-80gb:8", "fsdp:-1"),
     ("7b", "train", "h100:8", "fsdp:-1"),
@@ -38,6 +39,10 @@ ROWS = (
     ("33b", "scores", "a100-80gb:1", "data:-1"),
     ("33b", "scores", "h100:1", "data:-1"),
     ("33b", "scores", "v5e:2x4", "fsdp:2,tensor:4"),
+    ("7b int8", "scores", "v5e:1", "data:-1"),
+    ("7b int8", "explain", "v5e:1", "data:-1"),
+    ("33b int8", "scores", "a100-40gb:1", "data:-1"),
+    ("33b int8", "scores", "v5e:2x4", "data:2,tensor:4"),
 )
 
 _HEAD = (
@@ -48,9 +53,10 @@ _HEAD = (
 
 def question_of(model: str, program: str, topology: Topology, mesh: str) -> Question:
     """What a row asks."""
-    training = TrainConfig(model=SHAPES[model]) if program == "train" else None
+    shape = SHAPES[model.removesuffix(" int8")]
+    training = TrainConfig(model=shape) if program == "train" else None
     judge = None if program == "train" else JudgeConfig(mode=program)
-    return Question(model_of(SHAPES[model]), topology, mesh, training, judge)
+    return Question(dataclasses.replace(model_of(shape), int8=model.endswith(" int8")), topology, mesh, training, judge)
 
 
 def regenerate(file: Path, only: str, say: Callable[[str], None]) -> None:

@@ -4,7 +4,9 @@ Text from records is data: `</s>`, `<s>` and `<|eot_id|>` inside it are ordinary
 """
 
 import abc
+import dataclasses
 import functools
+import hashlib
 import itertools
 import json
 import re
@@ -252,11 +254,29 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     BOS stands before every prompt as `add_bos_token` says; where that is missing, as the post-processor of `tokenizer.json`
     does; with SentencePiece alone it does.
 
+    Folders with the same files share one tokenizer, and with it all that was built of it.
+
     Raises:
       InputError: the folder has neither, one is broken, two contradict each other, a named control token is not in the
         vocabulary, or newlines are lost.
     """
     refuse_stand_ins(folder / name for name in TOKENIZER_FILES)
+    files = [folder / name for name in TOKENIZER_FILES]
+    digests = {file.name: hashlib.sha256(file.read_bytes()).digest() for file in files if file.is_file()}
+    return _load(_Files(tuple(digests.items()), folder))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Files:
+    """What a tokenizer is made of; two folders of the same contents have the same one."""
+
+    contents: tuple[tuple[str, bytes], ...]
+    folder: Path = dataclasses.field(compare=False)
+
+
+@functools.lru_cache(maxsize=8)
+def _load(files: _Files) -> Tokenizer:
+    folder = files.folder
     model, json_form = folder / SENTENCEPIECE_FILE, folder / TOKENIZERS_FILE
     tokenizer: Tokenizer
     if model.is_file() and not is_tiktoken(model):

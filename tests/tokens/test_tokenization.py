@@ -229,6 +229,19 @@ def test_broken_files_are_named(laboratory_checkpoint: Path, tmp_path: Path, fil
     assert message in str(raised.value)
 
 
+def test_folders_share_a_tokenizer_as_long_as_their_files_are_the_same(laboratory_checkpoint: Path, tmp_path: Path) -> None:
+    mine, copy = (shutil.copytree(laboratory_checkpoint, tmp_path / name) for name in ("mine", "copy"))
+    before = load_tokenizer(mine)
+    assert load_tokenizer(copy) is before
+    config = json.loads((copy / "tokenizer_config.json").read_text())
+    (copy / "tokenizer_config.json").write_text(json.dumps(config | {"add_bos_token": False}))
+    after = load_tokenizer(copy)
+    assert (before.bos_id, after.bos_id) == (1, None)
+    assert load_tokenizer(mine) is before
+    (copy / "tokenizer_config.json").unlink()
+    assert load_tokenizer(copy) not in (before, after)
+
+
 def test_threads_may_share_a_tokenizer(tokenizer: Tokenizer) -> None:
     texts = [f"{text} {i}" for i in range(40) for text in HARD_TEXTS]
     expected = [tokenizer.encode(text) for text in texts]

@@ -1,4 +1,4 @@
-"""500 real records, judged in many ways: the verdict of each is one and the same, in float32."""
+"""500 real records, each judged in three of many ways: its verdict is one and the same, in float32."""
 
 import json
 import subprocess
@@ -26,33 +26,35 @@ def records(shared):
     return read_pandalm(shared / "data" / "benchmarks" / "pandalm").records[:500]
 
 
-def judged(folder, records, devices, **settings):
-    """log P of every line, by the position of the record in `records`, and the most likely one."""
+def judged(folder, records, wanted, devices, **settings):
+    """log P of every line, for the `wanted` of the records in that order."""
     mesh = make_mesh(MeshConfig.parse("data:-1"), jax.devices()[:devices])
     judge = Judge.load(str(folder), mesh, JudgeConfig(dtype="float32", mode="distribution", **settings))
-    rows = judge.prepare(list(enumerate(records)), {}, "forward").prompts
+    rows = judge.prepare([(int(index), records[index]) for index in wanted], {}, "forward").prompts
     found = {answer.index: answer.log_probabilities for answer in judge.engine.run(rows)}
-    return np.stack([found[index] for index in range(len(records))])
+    return np.stack([found[index] for index in wanted])
 
 
 def test_batch_size_input_order_and_mesh_change_no_verdict(shared, records):
     folder = shared / "data" / "checkpoints" / "stories260K-long-hf"
-    expected = judged(folder, records, 1, batch_size=32)
-    shuffled = np.random.default_rng(0).permutation(len(records))
-    runs = {
-        "batches of 7, reversed input": judged(folder, records[::-1], 1, batch_size=7)[::-1],
-        "batches of 1, shuffled input": judged(folder, [records[i] for i in shuffled], 1, batch_size=1)[np.argsort(shuffled)],
-        "two devices": judged(folder, records, 2, batch_size=32),
-        "eight devices": judged(folder, records, 8, batch_size=32),
+    every = np.arange(len(records))
+    expected = judged(folder, records, every, 1, batch_size=32)
+    shuffled = np.random.default_rng(0).permutation(every)
+    ways = {
+        "batches of 7, reversed input": (every[::-1], 1, 7),
+        "batches of 1, shuffled input": (shuffled[:125], 1, 1),
+        "two devices": (np.sort(shuffled[125:250]), 2, 32),
+        "eight devices": (np.sort(shuffled[250:]), 8, 32),
     }
-    for name, found in runs.items():
-        assert np.abs(found - expected).max() < TOLERANCE, name
-        assert (found.argmax(axis=1) == expected.argmax(axis=1)).all(), name
+    for name, (wanted, devices, batch_size) in ways.items():
+        found = judged(folder, records, wanted, devices, batch_size=batch_size)
+        assert np.abs(found - expected[wanted]).max() < TOLERANCE, name
+        assert (found.argmax(axis=1) == expected[wanted].argmax(axis=1)).all(), name
 
 
 def test_two_processes_write_the_file_of_one(shared, records, tmp_path):
     source = tmp_path / "records.jsonl"
-    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    source.write_text("".join(json.dumps(record) + "\n" for record in records[:200]))
     model = shared / "data" / "checkpoints" / "stories260K-long-hf"
 
     def start(output, *flags):
@@ -68,4 +70,4 @@ def test_two_processes_write_the_file_of_one(shared, records, tmp_path):
     for row in one + two:
         del row["pred_id"], row["tstamp"]
     assert one == two
-    assert len(one) == 500
+    assert len(one) == 200

@@ -30,9 +30,9 @@ def judged(folder, records, wanted, devices, **settings):
     """log P of every line, for the `wanted` of the records in that order."""
     mesh = make_mesh(MeshConfig.parse("data:-1"), jax.devices()[:devices])
     judge = Judge.load(str(folder), mesh, JudgeConfig(dtype="float32", mode="distribution", **settings))
-    rows = judge.prepare([(int(index), records[index]) for index in wanted], {}, "forward").prompts
+    rows = judge.prepare(list(enumerate(records[index] for index in wanted)), {}, "forward").prompts
     found = {answer.index: answer.log_probabilities for answer in judge.engine.run(rows)}
-    return np.stack([found[index] for index in wanted])
+    return np.stack([found[place] for place in range(len(wanted))])
 
 
 def test_batch_size_input_order_and_mesh_change_no_verdict(shared, records):

@@ -137,6 +137,13 @@ MESH = flags.DEFINE_string(
 DTYPE = flags.DEFINE_enum(
     "dtype", _DEFAULTS.dtype, JudgeConfig.DTYPES, "of the computation; float32 is exact and slower.", flag_values=FLAGS
 )
+CACHE_DTYPE = flags.DEFINE_enum(
+    "cache_dtype",
+    _DEFAULTS.cache_dtype,
+    JudgeConfig.CACHE_DTYPES,
+    "mode explain: of the keys and values of responses; int8: half the memory. That of the computation when not given",
+    flag_values=FLAGS,
+)
 ATTENTION = flags.DEFINE_enum(
     "attention",
     _DEFAULTS.attention,
@@ -195,6 +202,7 @@ def main() -> None:
         batch_size=BATCH_SIZE.value,
         device_memory=DEVICE_MEMORY.value,
         keep_as=KEEP_AS.value,
+        cache_dtype=CACHE_DTYPE.value,
     )
     calibration = read_calibration(Path(CALIBRATION.value)) if CALIBRATION.value else None
     if calibration is not None and settings.mode != "distribution":

@@ -56,6 +56,9 @@ MAX_NEW_TOKENS = flags.DEFINE_integer(
 )
 BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "of a judge: rows that are computed together", flag_values=FLAGS)
 DTYPE = flags.DEFINE_enum("dtype", _DEFAULTS.dtype, JudgeConfig.DTYPES, "of a judge's computation.", flag_values=FLAGS)
+CACHE_DTYPE = flags.DEFINE_enum(
+    "cache_dtype", _DEFAULTS.cache_dtype, JudgeConfig.CACHE_DTYPES, "program explain: as of judgelm-judge", flag_values=FLAGS
+)
 ATTENTION = flags.DEFINE_enum(
     "attention", _DEFAULTS.attention, JudgeConfig.ATTENTIONS, "of a judge: the attention kernel.", flag_values=FLAGS
 )
@@ -93,6 +96,7 @@ def main() -> None:
         batch_size=BATCH_SIZE.value,
         dtype=DTYPE.value,
         attention=ATTENTION.value,
+        cache_dtype=CACHE_DTYPE.value,
     )
     if MESH.value is not None:
         MeshConfig.parse(MESH.value)

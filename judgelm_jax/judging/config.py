@@ -16,9 +16,9 @@ class JudgeConfig:
     """What is asked of a judge; each field is a flag of `judge`.
 
     `orders` is of two answers (None: forward), `arrangements` of any number (None: one), a number or `all`: see
-    `arrangements.arrangements`. Every field may change a verdict but `attention`, `batch_size` and `device_memory` (GiB that a
-    device may use; None: what it has), which may round otherwise, and `keep_as`, which goes before the names of those fields
-    of a record that a judgment has, too.
+    `arrangements.arrangements`. `cache_dtype` is that of keys and values in the slots that decode (None: `dtype`). Every field
+    may change a verdict but `attention`, `batch_size` and `device_memory` (GiB that a device may use; None: what it has), which
+    may round otherwise, and `keep_as`, which goes before the names of those fields of a record that a judgment has, too.
     """
 
     kind: str = "pair"
@@ -38,6 +38,7 @@ class JudgeConfig:
     batch_size: int | None = None
     device_memory: float | None = None
     keep_as: str | None = None
+    cache_dtype: str | None = None
 
     KINDS = tuple(KINDS)
     MODES = ("scores", "explain", "distribution")
@@ -46,6 +47,7 @@ class JudgeConfig:
     REFERENCES = ("auto", "none", "required")
     OVERFLOWS = ("truncate", "error", "skip", "pairs")
     DTYPES = ("bfloat16", "float32")
+    CACHE_DTYPES = ("int8",)
     ATTENTIONS = ("auto", *ATTENTION_BACKENDS)
 
     def __post_init__(self) -> None:
@@ -60,6 +62,8 @@ class JudgeConfig:
         }
         if self.orders is not None:
             choices["orders"] = self.ORDERS
+        if self.cache_dtype is not None:
+            choices["cache_dtype"] = self.CACHE_DTYPES
         for field, values in choices.items():
             if getattr(self, field) not in values:
                 raise InputError(f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(values)}")
@@ -72,6 +76,11 @@ class JudgeConfig:
             raise InputError(f"temperature is {self.temperature}; it must be 0 (greedy) or a positive number")
         if self.mode == "distribution" and self.temperature:
             raise InputError("temperature does not go with the mode distribution, which samples nothing; leave it at 0")
+        if self.mode != "explain" and self.cache_dtype is not None:
+            raise InputError(
+                f"cache_dtype={self.cache_dtype} is for the responses of the mode explain, and the mode {self.mode} has none; "
+                "leave it out, or set the mode"
+            )
         distributions.grid(self.score_grid)
         kind_of(self.kind, self.preset, self.turns)
         if self.max_new_tokens < 1:
@@ -82,3 +91,8 @@ class JudgeConfig:
             raise InputError("keep_as is empty, which renames nothing; give it a value such as input_")
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"batch_size is {self.batch_size}; it must be at least 1")
+
+    @property
+    def slots_dtype(self) -> str:
+        """The dtype of keys and values in the slots that decode; elsewhere they have that of the computation."""
+        return self.cache_dtype or self.dtype

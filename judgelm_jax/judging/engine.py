@@ -114,7 +114,7 @@ class Engine:
         context = self.programs.whole_pages(longest + self.settings.max_new_tokens)
         room, per_token = self._room(), self._prefill_bytes()
         for tokens in sizing.token_counts(self._prefill_tokens, None if room is None else room / 2, per_token):
-            cache = sizing.cache_tokens(room, self._cache_bytes(), tokens * per_token)
+            cache = sizing.cache_tokens(room, self._cache_bytes(self.settings.slots_dtype), tokens * per_token)
             first = sizing.slot_count(len(prompts), context, self._devices, cache, self.settings.batch_size)
             counts = sizing.fewer(first, self._devices) if self.settings.batch_size is None and room is not None else [first]
             for slots in counts:
@@ -211,11 +211,11 @@ class Engine:
         """Bytes of a device beside the parameters; None where nobody knows."""
         return memory.room_beside(self.params, self.mesh, self.settings.device_memory)
 
-    def _cache_bytes(self) -> float:
-        """Of a slot of the cache on one device."""
-        itemsize = jnp.dtype(self.settings.dtype).itemsize
-        return kv_cache.bytes_per_token(self.config, itemsize) / self.mesh.shape["tensor"]
+    def _cache_bytes(self, dtype: str) -> float:
+        """Of a slot of a cache of this dtype on one device."""
+        return kv_cache.bytes_per_token(self.config, dtype) / self.mesh.shape["tensor"]
 
     def _prefill_bytes(self) -> float:
+        dtype = self.settings.dtype
         widths = self.config.hidden_size + self.config.intermediate_size // self.mesh.shape["tensor"]
-        return sizing.prefill_bytes(self._cache_bytes(), widths, jnp.dtype(self.settings.dtype).itemsize)
+        return sizing.prefill_bytes(self._cache_bytes(dtype), widths, jnp.dtype(dtype).itemsize)

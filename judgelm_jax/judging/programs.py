@@ -36,7 +36,8 @@ ScoreWork = Sequence[tuple[LineForm, Tree, Sequence[Batch]]]
 # nothing faster than cuBLAS's (scores of 7B on an H200: 5.8 s instead of 5.4). And products with the same left side it would
 # merge into one by copying their weights together, each time anew.
 GPU_OPTIONS: dict[str, bool | int] = {"xla_gpu_enable_triton_gemm": False, "xla_gpu_dot_merger_threshold_mb": 0}
-# Of int8, Triton alone multiplies without writing the weights down as bfloat16 first.
+# Of int8, Triton alone multiplies without writing it down as bfloat16 first: weights, and a cache whose heads several query
+# heads share. Where each has its own, their products are no matrix products, and XLA reads int8 where it lies.
 GPU_OPTIONS_INT8 = GPU_OPTIONS | {"xla_gpu_enable_triton_gemm": True}
 
 
@@ -61,10 +62,16 @@ class Programs:
         self._compiled: dict[Key, Any] = {}
         self._states: dict[tuple[int, int], slots.State] = {}
         self.launched: Callable[[Any], None] = lambda result: None  # is told what the devices compute now
-        options: Any = GPU_OPTIONS_INT8 if config.int8 else GPU_OPTIONS
-        on_gpus = self.mesh.devices.flat[0].platform == "gpu"
-        self._jit = functools.partial(jax.jit, compiler_options=options if on_gpus else None)
+        multiplies_slots = settings.slots_dtype == "int8" and config.num_heads > config.num_kv_heads
+        self._jit = self._compiled_for(config.int8)
+        self._jit_over_slots = self._compiled_for(config.int8 or multiplies_slots)
         self._temperature = None if settings.temperature == 0 else np.float32(settings.temperature)
+
+    def _compiled_for(self, int8: bool) -> Callable[..., Any]:
+        """`jax.jit` for the platform of the mesh. `int8`: whether what is multiplied may be int8."""
+        on_gpus = self.mesh.devices.flat[0].platform == "gpu"
+        options: Any = GPU_OPTIONS_INT8 if int8 else GPU_OPTIONS
+        return functools.partial(jax.jit, compiler_options=options if on_gpus else None)
 
     def known_shapes(self, *key: Any) -> list[Shape]:
         """The shapes of batches for which there is a program whose key begins so."""
@@ -182,7 +189,8 @@ class Programs:
         return self._jit(self._make_empty(count, context), out_shardings=shardings).lower()
 
     def lower_admit(self, params: Params, count: int, context: int, batch: Batch) -> jax.stages.Lowered:
-        admit = functools.partial(slots.admit, config=self.config, placement=self.placement)
+        dtype = jnp.dtype(self.settings.dtype)
+        admit = functools.partial(slots.admit, config=self.config, placement=self.placement, dtype=dtype)
         slot_of = jax.ShapeDtypeStruct((batch.capacity,), np.int32)
         state = self._state_shapes(count, context)
         jitted = self._jit(admit, donate_argnums=1, out_shardings=jax.tree.map(lambda x: x.sharding, state))
@@ -193,7 +201,7 @@ class Programs:
             return slots.decode(params, state, temperature, self.config, self.placement, DECODE_STEPS)
 
         state = self._state_shapes(count, context)
-        jitted = self._jit(decode, donate_argnums=1, out_shardings=jax.tree.map(lambda x: x.sharding, state))
+        jitted = self._jit_over_slots(decode, donate_argnums=1, out_shardings=jax.tree.map(lambda x: x.sharding, state))
         return jitted.lower(params, state, self._temperature)
 
     def _lower_gather(self, count: int, context: int, names: tuple[str, ...]) -> jax.stages.Lowered:
@@ -202,7 +210,7 @@ class Programs:
         return self._jit(lambda arrays: arrays, out_shardings=everywhere).lower([shapes[name] for name in names])
 
     def _make_empty(self, count: int, context: int) -> Callable[[], slots.State]:
-        dtype = jnp.dtype(self.settings.dtype)
+        dtype = jnp.dtype(self.settings.slots_dtype)
         return functools.partial(slots.empty, self.config, count, context, self.settings.max_new_tokens, dtype)
 
     def _state_shapes(self, count: int, context: int) -> slots.State:

@@ -27,7 +27,8 @@ State = dict[str, Any]
 
 
 def empty(config: ModelConfig, slots: int, context: int, most: int, dtype: Any) -> State:
-    """All slots free. `context` is the length of their caches, `most` the number of tokens that a row may generate."""
+    """All slots free. `context` is the length of their caches, `dtype` that of these (a float's, or int8), `most` the number of
+    tokens that a row may generate."""
     return {
         "cache": kv_cache.empty(config, slots, context, dtype, unstacked=True),
         "length": jnp.zeros(slots, jnp.int32),
@@ -42,7 +43,7 @@ def empty(config: ModelConfig, slots: int, context: int, most: int, dtype: Any) 
 
 def axes(state: State) -> State:
     """The logical axes of each array of a state, or of their shapes."""
-    cache = jax.tree.map(lambda x: kv_cache.AXES[-x.ndim :], state["cache"])
+    cache = kv_cache.axes(state["cache"])
     return {name: cache if name == "cache" else ("batch", *[None] * (x.ndim - 1)) for name, x in state.items()}
 
 
@@ -57,6 +58,7 @@ def admit(
     temperature: jax.Array | None,
     config: ModelConfig,
     placement: Placement,
+    dtype: Any,
 ) -> State:
     """Prefills rows and puts them into slots, with their first generated token.
 
@@ -65,8 +67,8 @@ def admit(
       lengths: int32 [B]; keys: uint32 [B, 2].
       slots: int32 [B], the slot of each prompt; N or more for padding.
       temperature: float32 scalar, or None for greedy decoding.
+      dtype: of the computation, and so of what is prefilled.
     """
-    dtype = jax.tree.leaves(state["cache"])[0].dtype
     last, fresh = prefill(params, config, placement, tokens, tree, 0, dtype)
     first = _choose(decoder.head(params, config, last), keys, jnp.zeros_like(lengths), temperature)
 

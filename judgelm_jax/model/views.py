@@ -145,12 +145,12 @@ class Continued(NamedTuple):
         mesh = placement.mesh
         q, k, v = _on_mesh(q, k, v, mesh)
         cache = kv_cache.write(cache, layer, self.slots, k, v)
-        keys, values, index = kv_cache.of_layer(cache, layer)
+        keys, values, scales, index = kv_cache.of_layer(cache, layer)
         mask = self.mask
         if limits.window is not None:
             slots = jnp.arange(mask.shape[-1])[None] if self.slot_positions is None else self.slot_positions
             mask &= self.positions[:, :, None] - slots[:, None] < limits.window
-        out = attention.attend_cache(q, keys, values, index, mask, self.used, placement.attention, mesh, limits)
+        out = attention.attend_cache(q, keys, values, index, mask, self.used, placement.attention, mesh, limits, scales)
         return _merged_heads(out, q.shape[0]), cache
 
 

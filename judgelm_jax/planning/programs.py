@@ -171,12 +171,13 @@ def _explaining(engine: Engine, size: Decoding) -> list[Planned]:
 
 def _parts(engine: Engine, batch: Batch, slots: int) -> dict[str, float]:
     mesh, itemsize = engine.mesh, jnp.dtype(engine.settings.dtype).itemsize
+    held = engine.settings.slots_dtype
     spread = mesh.shape["data"] * mesh.shape["fsdp"] * mesh.shape["tensor"]
     return {
         "parameters": memory.bytes_on_device(engine.params),
         "optimizer": 0.0,
         "activations": float(batch.row_length * engine.config.hidden_size * itemsize),  # the residual stream
-        "cache": kv_cache.bytes_per_token(engine.config, itemsize) * slots / spread,
+        "cache": kv_cache.bytes_per_token(engine.config, held) * slots / spread,
     }
 
 

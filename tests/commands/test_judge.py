@@ -117,6 +117,29 @@ def test_a_complete_output_is_left_alone_and_known_by_its_manifest(arguments, la
     assert_one_line(capfd, f"{target}:1: is no judgment")
 
 
+def test_responses_over_another_cache_are_another_run(arguments, tmp_path, capfd):
+    target, _ = shard_of(arguments)
+    explain = [*arguments, "--mode=explain", "--max_new_tokens=4", "--limit=2", "--resume"]
+    assert run(*explain, "--cache_dtype=int8") == 0
+    made = target.read_bytes()
+    assert run(*explain, "--cache_dtype=int8") == 0
+    assert "is complete, nothing to do" in capfd.readouterr().out
+    assert run(*explain) == 2
+    assert_one_line(capfd, "--cache_dtype is none and the run began with int8")
+    assert target.read_bytes() == made
+    target.unlink()
+    held = json.loads(manifest.beside(target).read_text())
+    manifest.beside(target).unlink()
+    assert run(*explain) == 0
+    plain = json.loads(manifest.beside(target).read_text())
+    assert plain["fingerprint"].pop("cache_dtype") is None
+    manifest.beside(target).write_text(json.dumps(plain))  # as of a version that had no such flag
+    assert run(*explain) == 0
+    assert run(*explain, "--cache_dtype=int8") == 2
+    assert_one_line(capfd, "--cache_dtype is int8 and the run began with none")
+    assert held["fingerprint"]["cache_dtype"] == "int8"
+
+
 def test_a_file_that_is_no_manifest_is_never_replaced(arguments, capfd):
     target, _ = shard_of(arguments)
     manifest.beside(target).write_text('{"mine": 1}')

@@ -253,6 +253,7 @@ def test_whatever_changes_a_judgment_changes_the_fingerprint(job):
                 {"max_new_tokens": 9},
                 {"on_overflow": "skip"},
                 {"dtype": "float32"},
+                {"mode": "explain", "cache_dtype": "int8"},
             )
         ),
     ]

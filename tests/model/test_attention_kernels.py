@@ -134,6 +134,49 @@ def test_decoding_reads_the_used_slots_only(interpreted, backend, groups):
     np.testing.assert_allclose(*(np.asarray(x, np.float32) for x in (ours, wanted)), atol=0.03)
 
 
+def int8_cache(slots):
+    """k and v int8 [1, 2, 2, slots, 128], their scales, and how many slots of each row are used."""
+    rng = np.random.default_rng(0)
+    k, v = (jnp.asarray(rng.integers(-127, 128, (1, 2, 2, slots, 128)), jnp.int8) for _ in range(2))
+    k_scale, v_scale = (jnp.asarray(np.exp(rng.normal(-5, 0.5, (1, 2, 2, slots))), jnp.float32) for _ in range(2))
+    return (k, v), (k_scale, v_scale), jnp.array([3, slots - 7], jnp.int32)
+
+
+def test_the_kernel_for_gpus_reads_an_int8_cache(interpreted, caplog):
+    choice.log_once.cache_clear()
+    slots = 272  # pages of 16
+    vectors, scales, used = int8_cache(slots)
+    q, mask = normal(2, 2, 1, 4, 128, dtype=jnp.bfloat16), attention.cache_mask(used[:, None] - 1, slots)
+    ours, wanted = (
+        attention.attend_cache(q, *vectors, jnp.int32(0), mask, used, name, scales=scales) for name in ("pallas", "reference")
+    )
+    assert not caplog.records
+    np.testing.assert_allclose(*(np.asarray(x, np.float32) for x in (ours, wanted)), atol=0.03)
+
+
+def test_the_kernel_for_gpus_splits_an_int8_cache_over_devices(interpreted):
+    mesh = make_mesh(MeshConfig.parse("data:2,tensor:2"), jax.devices()[:4])
+    slots = 128
+    vectors, scales, used = int8_cache(slots)
+    q, mask = normal(2, 2, 1, 4, 128, dtype=jnp.bfloat16), attention.cache_mask(used[:, None] - 1, slots)
+    attend = jax.jit(lambda q, v, s: attention.attend_cache(q, *v, jnp.int32(0), mask, used, "pallas", mesh, scales=s))
+    wanted = attention.attend_cache(q, *vectors, jnp.int32(0), mask, used, "reference", scales=scales)
+    np.testing.assert_allclose(*(np.asarray(x, np.float32) for x in (attend(q, vectors, scales), wanted)), atol=0.03)
+
+
+def test_the_kernel_for_tpus_leaves_an_int8_cache_to_xla_and_says_so(caplog):
+    choice.log_once.cache_clear()
+    slots = 64
+    vectors, scales, used = int8_cache(slots)
+    q, mask = normal(2, 2, 1, 4, 128, dtype=jnp.bfloat16), attention.cache_mask(used[:, None] - 1, slots)
+    ours, wanted = (
+        attention.attend_cache(q, *vectors, jnp.int32(0), mask, used, name, scales=scales) for name in ("splash", "xla")
+    )
+    np.testing.assert_array_equal(ours, wanted)
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith("the attention backend splash reads whole caches: the kernel wants the scale of an int8 vector")
+
+
 @settings(max_examples=6)
 @given(
     layer=st.integers(0, 2), rows=st.integers(1, 5), tiles=st.integers(1, 70), multiple=st.sampled_from([1, 8, 32]),
@@ -163,16 +206,17 @@ def test_caches_that_have_no_pages_are_read_whole_and_that_is_said_once(interpre
 
 
 def test_what_the_kernels_cannot_read_is_refused():
-    gpu.refuse_decode(64, 2560, 128)
-    tpu.refuse_decode(8192, 1152, 128)
+    half = jnp.bfloat16
+    gpu.refuse_decode(64, 2560, 128, half)
+    tpu.refuse_decode(8192, 1152, 128, half)
     with pytest.raises(ValueError, match="heads of 80"):
-        gpu.refuse_decode(64, 2560, 80)
+        gpu.refuse_decode(64, 2560, 80, half)
     with pytest.raises(ValueError, match="heads of 64"):
-        tpu.refuse_decode(64, 2560, 64)
+        tpu.refuse_decode(64, 2560, 64, half)
     with pytest.raises(ValueError, match="8192 rows times heads"):
-        tpu.refuse_decode(8192, 528, 128)  # pages of 16
+        tpu.refuse_decode(8192, 528, 128, half)  # pages of 16
     with pytest.raises(ValueError, match="no pages"):
-        gpu.refuse_decode(64, 1000, 128)
+        gpu.refuse_decode(64, 1000, 128, half)
     q, cache, used = jnp.zeros((1, 2, 1, 16)), jnp.zeros((1, 1, 1, 16, 16)), jnp.ones(1, jnp.int32)
     with pytest.raises(ValueError, match="one token a row"):
         attention.attend_cache(q, cache, cache, jnp.int32(0), jnp.ones((1, 2, 16), bool), used, "xla")

@@ -89,6 +89,17 @@ def test_programs_of_a_judge(mode, names):
     assert any("tokens/s" in line for line in lines(found))
 
 
+def test_a_plan_counts_an_int8_cache():
+    cache = {}
+    for cache_dtype in (None, "int8"):
+        settings = JudgeConfig(mode="explain", max_new_tokens=16, batch_size=8, cache_dtype=cache_dtype)
+        cache[cache_dtype] = plan(Question(MODEL, parse("cpu:1"), "data:-1", judge=settings, prompt_tokens=40))
+    width = MODEL.head_dim
+    held = {name: found["device_bytes"]["cache"] for name, found in cache.items()}
+    assert held["int8"] / held[None] == (width + 4) / (2 * width)
+    assert cache["int8"]["device_bytes"]["total"] < cache[None]["device_bytes"]["total"]
+
+
 def test_what_does_not_fit_is_said():
     small = with_memory(parse("cpu:1"), 1e-4)
     found = plan(Question(MODEL, small, "fsdp:1", training=CONFIG, targets=16))

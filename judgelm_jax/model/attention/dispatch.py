@@ -33,6 +33,7 @@ def attend(
     spans: jax.Array | None = None,
     mesh: Mesh | None = None,
     limits: Limits = NO_LIMITS,
+    scales: kv_cache.Scales | None = None,
 ) -> jax.Array:
     """Softmax attention of each query over the keys that it may see. The softmax is computed in float32.
 
@@ -49,6 +50,7 @@ def attend(
         others get anything finite; `blocked` saves their time.
       mesh: the mesh of a sharded forward pass, over which `blocked` and the kernels of Pallas are split by batch and heads.
       limits: a window, where there is no mask, and a soft cap. A window of S tokens or more is none.
+      scales: with a mask, of int8 k and v: float32 [B, K, T], what the numbers of each key and of each value are multiplied by.
 
     Returns:
       [B, S, H, D] in the dtype of q.
@@ -72,11 +74,12 @@ def attend(
     if segments is not None and backend in ("reference", "xla"):
         mask = same_segment(segments, segments) & causal_mask(q.shape[1], limits.window)
     if backend == "reference":
-        return reference(q, k, v, mask, limits)
+        return reference(q, k, v, mask, limits, scales)
     if backend == "blocked" and mask is None:
         return _by_row(functools.partial(blocked, limits=limits), mesh, q, k, v, segments, spans)
-    if backend == "blocked" or (limits.softcap is not None and (backend == "xla" or mask is not None)):
-        return masked(q, k, v, causal_mask(q.shape[1], limits.window) if mask is None else mask, limits.softcap)
+    capped = limits.softcap is not None and (backend == "xla" or mask is not None)
+    if backend == "blocked" or capped or scales is not None:
+        return masked(q, k, v, causal_mask(q.shape[1], limits.window) if mask is None else mask, limits.softcap, scales)
     if backend == "xla" or mask is not None:
         return library(q, k, v, mask, "xla", limits.window)
     if backend == "cudnn":
@@ -96,6 +99,7 @@ def attend_cache(
     backend: str,
     mesh: Mesh | None = None,
     limits: Limits = NO_LIMITS,
+    scales: kv_cache.Scales | None = None,
 ) -> jax.Array:
     """Attention of new tokens over one layer of a cache in which their keys and values have been written.
 
@@ -107,6 +111,7 @@ def attend_cache(
         (its slots are no multiple of 16, say), they read it as `xla` does, and a log line says so once.
       backend, mesh: as in `attend`.
       limits: the window, which is in the mask already and which no kernel that reads used slots has, and the soft cap.
+      scales: of an int8 cache: float32 [L, B, K, T], of its keys and of its values.
 
     Returns:
       [B, S, H, D] in the dtype of q.
@@ -119,17 +124,21 @@ def attend_cache(
         try:
             if limits.window is not None:
                 raise ValueError(f"it has no window of {limits.window} tokens over a cache")
-            _kernels(backend).refuse_decode(batch * k.shape[2] // (1 if mesh is None else mesh.size), k.shape[3], width)
+            rows = batch * k.shape[2] // (1 if mesh is None else mesh.size)
+            _kernels(backend).refuse_decode(rows, k.shape[3], width, k.dtype)
         except ValueError as error:
             log_once(f"the attention backend {backend} reads whole caches: {error}")
         else:
             decode = _kernels(backend).decode
             if limits.softcap is not None:
                 decode = functools.partial(decode, softcap=limits.softcap)
-            split = _split(decode, mesh, (_QUERIES, kv_cache.AXES, kv_cache.AXES, (), ("batch",)))
-            return split(q, k, v, layer, used)
+            scale_axes = () if scales is None else (kv_cache.SCALE_AXES,) * 2
+            split = _split(decode, mesh, (_QUERIES, kv_cache.AXES, kv_cache.AXES, (), ("batch",), *scale_axes))
+            return split(q, k, v, layer, used, *scales or ())
     keys, values = (x[layer, :, :, : mask.shape[2]] for x in (k, v))
-    return attend(q, keys, values, mask, backend, limits=limits._replace(window=None))
+    if scales is not None:
+        scales = scales[0][layer, :, :, : mask.shape[2]], scales[1][layer, :, :, : mask.shape[2]]
+    return attend(q, keys, values, mask, backend, limits=limits._replace(window=None), scales=scales)
 
 
 def _tiled(

@@ -3,6 +3,8 @@
 Compiled for A100 and H100 and interpreted on CPUs; not run on a GPU. Letters of the shapes as in `dispatch`.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.gpu import attention as flash
@@ -26,7 +28,7 @@ def prefill(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None
     return flash.mha(q, k, v, segments, sm_scale=width**-0.5, causal=True, interpret=interpret)
 
 
-def refuse_decode(rows: int, slots: int, width: int) -> None:
+def refuse_decode(rows: int, slots: int, width: int, dtype: Any) -> None:
     """Raises a ValueError where the kernel cannot read the cache: its tiles are powers of two."""
     page_size(slots, _TILE)
     if width not in (16, 32, 64, 128):
@@ -39,10 +41,15 @@ def decode(
     v: jax.Array,
     layer: jax.Array,
     used: jax.Array,
+    k_scale: jax.Array | None = None,
+    v_scale: jax.Array | None = None,
     softcap: float | None = None,
     interpret: bool = False,
 ) -> jax.Array:
-    """`dispatch.attend_cache` for one token a row: reads the first `used` slots, in whole tiles."""
+    """`dispatch.attend_cache` for one token a row: reads the first `used` slots, in whole tiles.
+
+    `k_scale`, `v_scale`: [L, B, K, T] of an int8 cache.
+    """
     batch, _, heads, width = q.shape
     kv_heads, slots = k.shape[2:4]
     rows, page = batch * kv_heads, page_size(slots, _TILE)
@@ -56,6 +63,7 @@ def decode(
         as_pages(v, page),
         table(layer, rows, slots // page, at_once * splits),
         jnp.repeat(used, kv_heads),
+        *(None if scale is None else as_pages(scale, page) for scale in (k_scale, v_scale)),
         pages_per_compute_block=at_once,
         k_splits=splits,
         attn_logits_soft_cap=softcap,

@@ -39,5 +39,5 @@ def table(layer: jax.Array, rows: int, pages: int, multiple: int) -> jax.Array:
 
 
 def as_pages(cache: jax.Array, size: int) -> jax.Array:
-    """[1, pages, size, D] of a cache [L, B, K, T, D], a view."""
-    return cache.reshape(1, -1, size, cache.shape[4])
+    """[1, pages, size, D] of a cache [L, B, K, T, D], or [1, pages, size] of its scales [L, B, K, T]: a view."""
+    return cache.reshape(1, -1, size, *cache.shape[4:])

@@ -9,6 +9,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from judgelm_jax.model.cache import Scales
 from judgelm_jax.model.config import NO_LIMITS, Limits
 
 # Queries of one block of `blocked`. Blocks of 128 take as long on two cores with 2 MB of cache each, and twice as long to
@@ -39,11 +40,20 @@ def same_segment(queries: jax.Array, keys: jax.Array) -> jax.Array:
     return queries[:, :, None] == keys[:, None, :]
 
 
-def reference(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, limits: Limits = NO_LIMITS) -> jax.Array:
+def reference(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array | None,
+    limits: Limits = NO_LIMITS,
+    scales: Scales | None = None,
+) -> jax.Array:
     """The definition, in float32."""
     queries, width = q.shape[1], q.shape[3]
     groups = q.shape[2] // k.shape[1]
     q32, k32, v32 = (x.astype(jnp.float32) for x in (q, k, v))
+    if scales is not None:
+        k32, v32 = (x * scale[..., None] for x, scale in zip((k32, v32), scales, strict=True))
     k32, v32 = (jnp.repeat(x, groups, axis=1) for x in (k32, v32))  # [B, H, T, D]
     seen = causal_mask(queries, limits.window) if mask is None else mask
     scores = _capped(jnp.einsum("bshd,bhtd->bhst", q32, k32, precision="highest") * width**-0.5, limits.softcap)
@@ -111,20 +121,37 @@ def blocked(
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
 
 
-def masked(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, softcap: float | None = None) -> jax.Array:
+def masked(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array,
+    softcap: float | None = None,
+    scales: Scales | None = None,
+) -> jax.Array:
     """All queries at once, each product a plain batched matrix product."""
     batch, length, heads, width = q.shape
     q = q.reshape(batch, length, k.shape[1], -1, width).transpose(0, 2, 3, 1, 4) * width**-0.5
-    return _products(q, k, v, mask, softcap).transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
+    return _products(q, k, v, mask, softcap, scales).transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
 
 
-def _products(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, softcap: float | None) -> jax.Array:
-    """[B, K, H / K, S, D] of scaled queries of that shape; each product is a plain batched matrix product."""
+def _products(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, softcap: float | None, scales: Scales | None = None
+) -> jax.Array:
+    """[B, K, H / K, S, D] of scaled queries of that shape; each product is a plain batched matrix product.
+
+    The scales of int8 keys multiply the scores, and those of values the weights: no vector of the cache is made whole.
+    """
+    if scales is not None:
+        k, v = k.astype(q.dtype), v.astype(q.dtype)
     scores = jnp.einsum("bkgsd,bktd->bkgst", q, k, preferred_element_type=jnp.float32)
+    if scales is not None:
+        scores *= scales[0][:, :, None, None]
     scores = jnp.where(mask[:, None, None], _capped(scores, softcap), -jnp.inf)
     # The result does not depend on what is subtracted, so no gradient flows through it.
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    out = jnp.einsum("bkgst,bktd->bkgsd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    shares = weights if scales is None else weights * scales[1][:, :, None, None]
+    out = jnp.einsum("bkgst,bktd->bkgsd", shares.astype(v.dtype), v, preferred_element_type=jnp.float32)
     return (out / weights.sum(axis=-1, keepdims=True)).astype(q.dtype)
 
 

@@ -3,6 +3,8 @@
 Compiled for v5e, v5p and v6e and interpreted on CPUs; not run on a TPU. Letters of the shapes as in `dispatch`.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.paged_attention import paged_attention_kernel as paged
@@ -63,9 +65,11 @@ def _largest_tile(length: int, most: int) -> int:
     return max(size for size in range(_LANES, most + 1, _LANES) if length % size == 0)
 
 
-def refuse_decode(rows: int, slots: int, width: int) -> None:
+def refuse_decode(rows: int, slots: int, width: int, dtype: Any) -> None:
     """Raises a ValueError where the kernel cannot read the cache of `rows` rows times heads on one device."""
     page = page_size(slots, _TILE)
+    if dtype == jnp.int8:  # and those are float32
+        raise ValueError("the kernel wants the scale of an int8 vector once for each of its numbers")
     if width % _LANES:
         raise ValueError(f"heads of {width} are no multiple of {_LANES}")
     if rows * (1 + -(-slots // _TILE) * (_TILE // page)) > _MOST_SCALARS:

@@ -9,9 +9,8 @@
 | `pallas` | NVIDIA GPUs, half precision | yes | no | when decoding | the used slots; with a window all (by `xla`) |
 | `splash` | TPUs, bfloat16 | yes | yes, skips what is before it | yes | the used slots; with a window all (by `xla`) |
 
-What could be tried without the hardware: `pallas` and `splash` are interpreted on CPUs, and compiled for A100 and H100 and for
-TPU v5e, v5p and v6e; neither has been run on one. `cudnn` gets through the compiler of XLA for A100 and H100, which builds the
-fused kernel itself only on a GPU; it has not been run.
+All but `splash` were held to the definition on a GPU (bench/README.md, "One H200"). `splash` is interpreted on CPUs and compiled
+for TPU v5e, v5p and v6e; it has not been run on one.
 """
 
 from judgelm_jax.model.attention.choice import backend_for, log_once, refuse

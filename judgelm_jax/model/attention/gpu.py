@@ -1,6 +1,6 @@
 """Attention by the Pallas kernels for GPUs that JAX ships (Triton): the part of one device.
 
-Compiled for A100 and H100 and interpreted on CPUs; not run on a GPU. Letters of the shapes as in `dispatch`.
+Interpreted on CPUs in the tests; held to the definition on an H200 (bench/README.md). Letters of the shapes as in `dispatch`.
 """
 
 from typing import Any

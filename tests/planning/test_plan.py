@@ -18,9 +18,10 @@ from judgelm_jax.devices.mesh_config import MeshConfig
 from judgelm_jax.devices.sharding import make_mesh
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.model import parameters
-from judgelm_jax.planning import compiling, models
+from judgelm_jax.planning import compiling, hlo, models
 from judgelm_jax.planning.plan import Question, lines, plan
 from judgelm_jax.planning.topology import parse, with_memory
+from judgelm_jax.planning.work import work
 from judgelm_jax.training.programs import make_program, shardings_of, state_shapes
 from judgelm_jax.training.step import init_state
 from judgelm_jax.training_config import ComputationConfig, DataConfig, ModelShape, RecipeConfig, TrainConfig
@@ -106,6 +107,37 @@ def test_what_does_not_fit_is_said():
     assert not found["fits"]
     assert found["device_bytes"]["capacity"] == 1e-4 * GIB
     assert any("does not fit" in line for line in lines(found))
+
+
+def _whole(dims):
+    """A shape without its axes of one, which compilers leave out."""
+    return tuple(size for size in dims if size > 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heads", [1, 2], ids=["shared", "own"])
+def test_gpus_read_an_int8_cache_where_it_lies(heads, tmp_path):
+    if importlib.util.find_spec("jax_cuda13_plugin") is None:
+        pytest.skip("needs jax_cuda13_plugin: install the package with [plan-gpu]")
+    config, output = tmp_path / "config.py", tmp_path / "plan.json"
+    config.write_text(
+        "from judgelm_jax.training_config import ModelShape, TrainConfig\n"
+        "def get_config():\n"
+        "    shape = dict(hidden_size=256, intermediate_size=512, num_layers=2, num_heads=2)\n"
+        f"    return TrainConfig(model=ModelShape(num_kv_heads={heads}, **shape))\n"
+    )
+    command = [sys.executable, str(Path(__file__).parent.parent.parent / "launch/plan.py"), f"--config={config}"]
+    flags = ["--program=explain", "--cache_dtype=int8", "--topology=h100:1", "--batch_size=64", f"--output={output}"]
+    environment = os.environ | {"XLA_FLAGS": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run([*command, *flags], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    shape = json.loads(output.read_text())["programs"][0]["shape"]
+    held = _whole((shape["slots"], heads, shape["context"], 128))
+    kept = (tmp_path / "cache/judgelm_jax/plans").iterdir()
+    (text,) = (text for text in (json.loads(gzip.decompress(one.read_bytes()))["text"] for one in kept) if " while(" in text)
+    results = [array for one in work(hlo.parse(text), 1) for array in one.instruction.arrays if _whole(array.dims) == held]
+    assert {array.dtype for array in results} == {"s8"}  # what a step writes into the cache
+    assert ("__triton_nested_gemm" in text) == (heads == 1)
 
 
 @pytest.mark.slow

@@ -9,8 +9,10 @@
 | `pallas` | NVIDIA GPUs, half precision | yes | no | when decoding | the used slots; with a window all (by `xla`) |
 | `splash` | TPUs, bfloat16 | yes | yes, skips what is before it | yes | the used slots; with a window all (by `xla`) |
 
-All but `splash` were held to the definition on a GPU (bench/README.md, "One H200"). `splash` is interpreted on CPUs and compiled
-for TPU v5e, v5p and v6e; it has not been run on one.
+An int8 cache: `pallas` reads its used slots; `xla`, `blocked`, `cudnn` and `splash` multiply all slots given by plain products.
+
+All but `splash` were held to the definition on a GPU (bench/README.md, "One H200"), an int8 cache on CPUs only. `splash` is
+interpreted on CPUs and compiled for TPU v5e, v5p and v6e; it has not been run on one.
 """
 
 from judgelm_jax.model.attention.choice import backend_for, log_once, refuse

@@ -78,8 +78,8 @@ class JudgeConfig:
             raise InputError("temperature does not go with the mode distribution, which samples nothing; leave it at 0")
         if self.mode != "explain" and self.cache_dtype is not None:
             raise InputError(
-                f"cache_dtype={self.cache_dtype} is for the responses of the mode explain, and the mode {self.mode} has none; "
-                "leave it out, or set the mode"
+                f"cache_dtype={self.cache_dtype} is for the mode explain, and the mode is {self.mode}; leave it out, "
+                "or set the mode"
             )
         distributions.grid(self.score_grid)
         kind_of(self.kind, self.preset, self.turns)

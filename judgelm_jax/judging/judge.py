@@ -205,6 +205,8 @@ class Judge:
             changes |= {"orders": orders, "arrangements": arrangements}  # one says what the other would, too
         if kind not in (None, self.settings.kind):
             changes["turns"] = LAST
+        if mode not in (None, "explain"):
+            changes["cache_dtype"] = None  # which is for explanations
         judge = self.asked(dataclasses.replace(self.settings, **changes))
         for window in windows(enumerate(records)):
             with judge._shared.lock:

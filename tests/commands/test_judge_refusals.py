@@ -140,7 +140,7 @@ def test_references_are_checked_before_the_model_is_looked_for(tmp_path, capfd, 
         (["--cache_dtype=int4"], "--cache_dtype"),
         (
             ["--cache_dtype=int8"],
-            "cache_dtype=int8 is for the responses of the mode explain, and the mode scores has none; leave",
+            "cache_dtype=int8 is for the mode explain, and the mode is scores; leave",
         ),
         (["--batch_size=0"], "batch_size is 0"),
         (["--limit=0"], "--limit"),

@@ -39,6 +39,13 @@ def test_settings_of_a_call_are_those_of_a_judge_that_was_loaded_so(judge, labor
     assert [judgment.row["order"] for judgment in judge.judge(records)] == ["forward"] * 3
 
 
+def test_a_judge_whose_explanations_have_an_int8_cache_gives_scores_too(judge):
+    records = [pair.record for pair in laboratory.make_pairs(2, seed=1)]
+    explains = judge.asked(dataclasses.replace(judge.settings, mode="explain", cache_dtype="int8"))
+    found = [without_ids(judgment.row) for judgment in explains.judge(records, mode="scores")]
+    assert found == [without_ids(judgment.row) for judgment in judge.judge(records)]
+
+
 def test_comparing_grading_and_ranking(judge):
     pair = judge.compare(QUESTION, *ANSWERS[:2], mode="distribution")
     assert pair.row["order"] == "both"

@@ -142,7 +142,7 @@ def test_attention_equals_that_over_numbers_written_out(backend, limits, queries
     assert all(after[name].dtype == cache[name].dtype for name in cache)
 
 
-def test_bfloat16_rounds_the_products_and_not_the_cache():
+def test_queries_of_bfloat16_read_an_int8_cache():
     cache = random_cache(4)
     q = jnp.asarray(normal(5, ROWS, 1, HEADS * GROUPS, WIDTH), jnp.bfloat16)
     mask = attention.cache_mask(jnp.full((ROWS, 1), SLOTS - 1), SLOTS)

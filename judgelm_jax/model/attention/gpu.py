@@ -1,6 +1,7 @@
 """Attention by the Pallas kernels for GPUs that JAX ships (Triton): the part of one device.
 
-Interpreted on CPUs in the tests; held to the definition on an H200 (bench/README.md). Letters of the shapes as in `dispatch`.
+Interpreted on CPUs in the tests; held to the definition on an H200 (bench/README.md), but for int8. Letters of the shapes as in
+`dispatch`.
 """
 
 from typing import Any

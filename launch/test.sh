@@ -14,10 +14,8 @@ types=$(mktemp)
 mypy=$!
 trap 'kill "$mypy" 2>/dev/null || true; rm -f "$types"' EXIT
 export JAX_PLATFORMS=cpu
-workers=2
-case " $* " in *" -m slow "*) workers=3 ;; esac # slow tests wait for clusters, and for processes that are silent
 code=0
-.venv/bin/python -m pytest -n "$workers" --dist=loadfile --no-loadscope-reorder "$@" || code=$?
+.venv/bin/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder "$@" || code=$?
 wait "$mypy" || code=$?
 cat "$types"
 exit "$code"

@@ -174,7 +174,7 @@ def test_small_models_go_through_the_compilers_of_accelerators(compiler, topolog
     assert 0.9 < found["flops_over_ideal"] < 3
     if topology == "h100:2":  # a judge's products are not searched for among Triton's
         (kept,) = (tmp_path / "cache/judgelm_jax/plans").iterdir()
-        assert "__triton_gemm" not in json.loads(gzip.decompress(kept.read_bytes()))["text"]
+        assert "__triton_" not in json.loads(gzip.decompress(kept.read_bytes()))["text"]
 
 
 @pytest.mark.parametrize("name", models.SHAPES)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.kinds import KINDS
@@ -96,3 +97,23 @@ class JudgeConfig:
     def slots_dtype(self) -> str:
         """The dtype of keys and values in the slots that decode; elsewhere they have that of the computation."""
         return self.cache_dtype or self.dtype
+
+    def of_call(
+        self,
+        kind: str | None,
+        mode: str | None,
+        orders: str | None,
+        arrangements: int | str | None,
+        temperature: float | None,
+    ) -> "JudgeConfig":
+        """These settings with those of one call, where it has any; what means nothing beside them is left out."""
+        given = {"kind": kind, "mode": mode, "orders": orders, "arrangements": arrangements, "temperature": temperature}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        other_kind = kind not in (None, self.kind)
+        if other_kind or orders is not None or arrangements is not None:
+            changes |= {"orders": orders, "arrangements": arrangements}  # one says what the other would, too
+        if other_kind:
+            changes["turns"] = LAST
+        if mode not in (None, "explain"):
+            changes["cache_dtype"] = None
+        return dataclasses.replace(self, **changes)

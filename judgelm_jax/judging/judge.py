@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -30,7 +29,6 @@ from judgelm_jax.kinds import Case
 from judgelm_jax.model import parameters
 from judgelm_jax.presets import JUDGELM, kind_of
 from judgelm_jax.prompts.arrangements import FORWARD, REVERSED, Arrangement, arrangements, as_shown, in_own_order, name_of
-from judgelm_jax.records.conversations import LAST
 from judgelm_jax.records.json_lines import Record
 from judgelm_jax.records.records import identity, question_identity, reference_of
 from judgelm_jax.tokens.chat_template import ChatTemplate, load_chat_template
@@ -199,15 +197,7 @@ class Judge:
         Raises:
           InputError: a record is not what the kind of judging needs, or does not fit and `on_overflow` is `error`.
         """
-        given = {"kind": kind, "mode": mode, "orders": orders, "arrangements": arrangements, "temperature": temperature}
-        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        if orders is not None or arrangements is not None or kind not in (None, self.settings.kind):
-            changes |= {"orders": orders, "arrangements": arrangements}  # one says what the other would, too
-        if kind not in (None, self.settings.kind):
-            changes["turns"] = LAST
-        if mode not in (None, "explain"):
-            changes["cache_dtype"] = None  # which is for explanations
-        judge = self.asked(dataclasses.replace(self.settings, **changes))
+        judge = self.asked(self.settings.of_call(kind, mode, orders, arrangements, temperature))
         for window in windows(enumerate(records)):
             with judge._shared.lock:
                 done = dict(judge.judge_prepared(judge.prepare(window, references or {}, judge.settings.orders)))

@@ -4,7 +4,7 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from processes import xla_flags
 
@@ -35,9 +35,8 @@ settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
 
 _OPTIMIZE_LESS = "JAX_DISABLE_MOST_OPTIMIZATIONS"
-# Options of XLA that halve the time of compiling without optimizations, and what they are for users.
+# Options of XLA that halve the time of compiling without optimizations.
 _SIMPLE = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
-_OF_USERS = {"xla_cpu_use_fusion_emitters": True, "xla_cpu_parallel_codegen_split_count": 32}
 
 # Those of the slowest tests that runs have shown; `launch/test.sh` deals the files in this order.
 _LONGEST_FIRST = (
@@ -60,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if config.option.markexpr == "not slow" and os.environ.setdefault(_OPTIMIZE_LESS, "1") == "1":
         os.environ["XLA_FLAGS"] = xla_flags(*_SIMPLE)  # of which the processes know, too
-        _optimize_less(True)
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -78,34 +77,6 @@ def pytest_collection_finish() -> None:
 
 def pytest_sessionfinish() -> None:
     warm_processes.close()
-
-
-def _optimize_less(less: bool) -> None:
-    jax.clear_caches()  # which do not ask how a program was compiled
-    jax.config.update("jax_disable_most_optimizations", less)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def optimizations(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A module with `pytestmark = pytest.mark.optimized` compiles as users do."""
-    if request.node.get_closest_marker("optimized") is None or os.environ.get(_OPTIMIZE_LESS) != "1":
-        yield
-        return
-    from jax._src import compiler
-
-    with pytest.MonkeyPatch.context() as patch:
-        jax.devices()  # XLA reads its flags once, now; options of one program go before them
-        patch.setenv(_OPTIMIZE_LESS, "0")
-        patch.setenv("XLA_FLAGS", " ".join(flag for flag in os.environ["XLA_FLAGS"].split() if flag not in _SIMPLE))
-        compile_options = compiler.get_compile_options
-
-        def options_of_users(*, env_options_overrides: dict[str, Any], **others: Any) -> Any:
-            return compile_options(env_options_overrides=_OF_USERS | env_options_overrides, **others)
-
-        patch.setattr(compiler, "get_compile_options", options_of_users)
-        _optimize_less(False)
-        yield
-    _optimize_less(True)
 
 
 @pytest.fixture(scope="session")

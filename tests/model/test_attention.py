@@ -9,8 +9,6 @@ from judgelm_jax.model import attention
 from judgelm_jax.model.attention import choice, products
 from judgelm_jax.model.config import Limits
 
-pytestmark = pytest.mark.optimized
-
 # Not jitted they would be compiled again for each example: a loop is.
 attend = jax.jit(attention.attend, static_argnums=4)
 HERE = ("reference", "xla", "blocked")  # those that a CPU has; the others: test_attention_kernels, test_attention_compiled

@@ -1,6 +1,7 @@
 """The real forward pass with the kernels of Pallas, compiled (not run) for hardware that is absent.
 
-For TPUs that needs the package libtpu, for GPUs the CUDA plugin of JAX; tests are skipped where they are not installed.
+For TPUs that needs the package libtpu, for GPUs the CUDA plugin of JAX; tests are skipped where they are not installed. They
+are slow ones, for those are compiled as users compile.
 """
 
 import functools
@@ -24,8 +25,6 @@ from judgelm_jax.judging import slots
 from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.placement import Placement
-
-pytestmark = pytest.mark.optimized
 
 # Two layers of the width of one head of LLaMA-7B and grouped heads; the programs are those of any size.
 CONFIG = ModelConfig(
@@ -62,11 +61,8 @@ GPU = pytest.param("gpu", "pallas", "xla.gpu.triton", marks=NO_GPU)
 ON_BOTH = pytest.mark.parametrize(
     ("hardware", "backend", "call"), [pytest.param("tpu", "splash", "tpu_custom_call", marks=NO_TPU), GPU]
 )
-ON_BOTH_SLOWLY = pytest.mark.parametrize(
-    ("hardware", "backend", "call"), [pytest.param("tpu", "splash", "tpu_custom_call", marks=[NO_TPU, pytest.mark.slow]), GPU]
-)
 # What was compiled for a device that is absent cannot be read back from the cache.
-pytestmark = pytest.mark.filterwarnings("ignore:Error reading persistent compilation cache")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Error reading persistent compilation cache")]
 
 
 @functools.cache
@@ -86,7 +82,7 @@ def params_on(mesh):
     return placed(parameters.abstract_params(CONFIG, jnp.bfloat16), parameters.param_shardings(CONFIG, mesh))
 
 
-@ON_BOTH_SLOWLY
+@ON_BOTH
 def test_training_on_packed_rows_compiles_and_makes_no_scores(hardware, backend, call):
     mesh = mesh_of(hardware)
     rows = jax.ShapeDtypeStruct((4, 1152), jnp.int32, sharding=NamedSharding(mesh, P(("data", "fsdp"))))

@@ -15,8 +15,6 @@ from judgelm_jax.model.attention import products
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.tokens.tokenization import load_tokenizer
 
-pytestmark = pytest.mark.optimized
-
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,

@@ -19,8 +19,6 @@ from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.placement import Placement
 
-pytestmark = pytest.mark.optimized
-
 TOKENS = np.random.default_rng(0).integers(3, 300, (8, 24))
 
 EXPECTED = {

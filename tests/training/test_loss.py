@@ -16,8 +16,6 @@ from judgelm_jax.training.step import batch_sharding
 
 from .conftest import MODEL, make_batch
 
-pytestmark = pytest.mark.optimized
-
 
 def torch_model(params, config=MODEL):
     """The same weights in Hugging Face's model."""

@@ -21,8 +21,6 @@ from judgelm_jax.training_config import DataConfig, LoraConfig, RecipeConfig
 
 from .conftest import MODEL, make_program
 
-pytestmark = pytest.mark.optimized
-
 ROWS, LENGTH = 128, 128
 FREQUENT = 8
 ADAPTERS = LoraConfig(rank=4, targets=("q_proj", "down_proj"))

@@ -21,6 +21,9 @@ from judgelm_jax.model.config import Limits, ModelConfig
 from judgelm_jax.model.placement import Placement
 
 KERNELS = {"pallas": gpu, "splash": tpu}
+# Compiled whole: step by step there would be a program for each operation.
+attend = jax.jit(attention.attend, static_argnames=("backend", "limits"))
+attend_cache = jax.jit(attention.attend_cache, static_argnames=("backend", "limits"))
 SEGMENTS = jnp.asarray(np.repeat([[1, 1, 2, 3], [1, 2, 2, 0]], 64, axis=1), jnp.int32)
 
 
@@ -49,8 +52,11 @@ def test_prefill_and_its_gradient_equal_the_reference(backend, segments):
     q, k, v = normal(0, 2, 256, 4, 32), normal(1, 2, 2, 256, 32), normal(2, 2, 2, 256, 32)  # two query heads share keys
 
     def outcome(attend):
-        out, pull_back = jax.vjp(attend, q, k, v)
-        return out, *pull_back(jnp.cos(out))
+        def run(*qkv):
+            out, pull_back = jax.vjp(attend, *qkv)
+            return out, *pull_back(jnp.cos(out))
+
+        return jax.jit(run)(q, k, v)
 
     kernel = outcome(lambda *qkv: KERNELS[backend].prefill(*qkv, segments, interpret=True))
     wanted = outcome(lambda *qkv: attention.attend(*qkv, None, "reference", segments))
@@ -63,8 +69,11 @@ def test_splash_has_windows_and_soft_caps(limits):
     q, k, v = normal(0, 1, 256, 2, 16), normal(1, 1, 1, 256, 16), normal(2, 1, 1, 256, 16)
 
     def outcome(attend):
-        out, pull_back = jax.vjp(attend, q, k, v)
-        return out, *pull_back(jnp.cos(out))
+        def run(*qkv):
+            out, pull_back = jax.vjp(attend, *qkv)
+            return out, *pull_back(jnp.cos(out))
+
+        return jax.jit(run)(q, k, v)
 
     kernel = outcome(lambda *qkv: tpu.prefill(*qkv, None, limits, interpret=True))
     wanted = outcome(lambda *qkv: attention.attend(*qkv, None, "reference", limits=limits))
@@ -79,9 +88,8 @@ def test_decoding_kernels_have_soft_caps_and_leave_windows_to_xla(interpreted, c
     k, v = normal(0, 1, 1, 1, slots, 128, dtype=jnp.bfloat16), normal(1, 1, 1, 1, slots, 128, dtype=jnp.bfloat16)
     q, mask = 4 * normal(2, 1, 1, 1, 128, dtype=jnp.bfloat16), attention.cache_mask(used[:, None] - 1, slots)
     for limits, seen in ((Limits(softcap=0.8), mask), (Limits(20, 0.8), mask & (jnp.arange(slots) >= 30))):
-        ours, wanted = (
-            attention.attend_cache(q, k, v, jnp.int32(0), seen, used, name, limits=limits) for name in (backend, "reference")
-        )
+        ours = attention.attend_cache(q, k, v, jnp.int32(0), seen, used, backend, limits=limits)
+        wanted = attend_cache(q, k, v, jnp.int32(0), seen, used, "reference", limits=limits)
         np.testing.assert_allclose(*(np.asarray(x, np.float32) for x in (ours, wanted)), atol=0.03)
     (said,) = (record.getMessage() for record in caplog.records)
     assert said == f"the attention backend {backend} reads whole caches: it has no window of 20 tokens over a cache"
@@ -92,7 +100,7 @@ def test_decoding_kernels_have_soft_caps_and_leave_windows_to_xla(interpreted, c
 def test_rows_of_any_length_are_filled_up_and_cut_again(interpreted, backend, length):
     q, k, v = (normal(n, 1, *shape, dtype=jnp.bfloat16) for n, shape in enumerate([(length, 2, 16), *[(2, length, 16)] * 2]))
     segments = jnp.arange(length)[None] // 60
-    ours, wanted = (attention.attend(q, k, v, None, name, segments) for name in (backend, "reference"))
+    ours, wanted = attention.attend(q, k, v, None, backend, segments), attend(q, k, v, None, "reference", segments)
     assert ours.shape == q.shape
     assert ours.dtype == jnp.bfloat16
     np.testing.assert_allclose(*(np.asarray(x, np.float32) for x in (ours, wanted)), atol=0.03)
@@ -108,7 +116,7 @@ def test_devices_share_batch_and_heads(interpreted, backend, packed):
     lies = NamedSharding(mesh, P(("data", "fsdp"), None, "tensor"))
     ours = run(jax.device_put(q, lies), k, v)
     assert ours.sharding.is_equivalent_to(lies, 4)
-    wanted = attention.attend(q, k, v, None, "reference", segments)
+    wanted = attend(q, k, v, None, "reference", segments)
     np.testing.assert_allclose(*(np.asarray(x, np.float32) for x in (ours, wanted)), atol=0.03)
 
 
@@ -129,7 +137,7 @@ def test_decoding_reads_the_used_slots_only(interpreted, backend, groups):
     counts = jnp.asarray(used, jnp.int32)
     mask = attention.cache_mask(counts[:, None] - 1, slots)
     ours = attention.attend_cache(q, *stale, jnp.int32(1), mask, counts, backend)
-    wanted = attention.attend_cache(q, *clean, jnp.int32(1), mask, counts, "reference")
+    wanted = attend_cache(q, *clean, jnp.int32(1), mask, counts, "reference")
     assert ours.dtype == jnp.bfloat16
     np.testing.assert_allclose(*(np.asarray(x, np.float32) for x in (ours, wanted)), atol=0.03)
 
@@ -147,9 +155,8 @@ def test_the_kernel_for_gpus_reads_an_int8_cache(interpreted, caplog):
     slots = 272  # pages of 16
     vectors, scales, used = int8_cache(slots)
     q, mask = normal(2, 2, 1, 4, 128, dtype=jnp.bfloat16), attention.cache_mask(used[:, None] - 1, slots)
-    ours, wanted = (
-        attention.attend_cache(q, *vectors, jnp.int32(0), mask, used, name, scales=scales) for name in ("pallas", "reference")
-    )
+    ours = attention.attend_cache(q, *vectors, jnp.int32(0), mask, used, "pallas", scales=scales)
+    wanted = attend_cache(q, *vectors, jnp.int32(0), mask, used, "reference", scales=scales)
     assert not caplog.records
     np.testing.assert_allclose(*(np.asarray(x, np.float32) for x in (ours, wanted)), atol=0.03)
 
@@ -160,7 +167,7 @@ def test_the_kernel_for_gpus_splits_an_int8_cache_over_devices(interpreted):
     vectors, scales, used = int8_cache(slots)
     q, mask = normal(2, 2, 1, 4, 128, dtype=jnp.bfloat16), attention.cache_mask(used[:, None] - 1, slots)
     attend = jax.jit(lambda q, v, s: attention.attend_cache(q, *v, jnp.int32(0), mask, used, "pallas", mesh, scales=s))
-    wanted = attention.attend_cache(q, *vectors, jnp.int32(0), mask, used, "reference", scales=scales)
+    wanted = attend_cache(q, *vectors, jnp.int32(0), mask, used, "reference", scales=scales)
     np.testing.assert_allclose(*(np.asarray(x, np.float32) for x in (attend(q, vectors, scales), wanted)), atol=0.03)
 
 
@@ -185,10 +192,10 @@ def test_the_kernel_for_tpus_leaves_an_int8_cache_to_xla_and_says_so(caplog):
 def test_the_page_table_finds_every_slot_of_its_row(layer, rows, tiles, multiple, width):
     slots = 16 * tiles
     size = pages.page_size(slots, 512)
-    cache = jnp.arange(3 * rows * slots * width).reshape(3, rows, 1, slots, width)
-    table = pages.table(jnp.int32(layer), rows, slots // size, multiple)
+    cache = np.arange(3 * rows * slots * width).reshape(3, rows, 1, slots, width)
+    table = np.asarray(jax.jit(pages.table, static_argnums=(1, 2, 3))(layer, rows, slots // size, multiple))
     assert table.shape[1] % multiple == 0
-    found = pages.as_pages(cache, size)[0, table].reshape(rows, -1, width)
+    found = np.asarray(pages.as_pages(cache, size))[0, table].reshape(rows, -1, width)
     np.testing.assert_array_equal(found[:, :slots], cache[layer, :, 0])
 
 

@@ -1,5 +1,7 @@
 """Each view against whole rows by brute force: what a token gathers, and by gradient whom it sees."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import views
 from judgelm_jax.model.attention import products
-from judgelm_jax.model.config import Limits, ModelConfig
+from judgelm_jax.model.config import NO_LIMITS, Limits, ModelConfig
 from judgelm_jax.model.placement import Placement
 
 HEADS, KV_HEADS, WIDTH = 4, 2, 4
@@ -22,6 +24,17 @@ BACKENDS = pytest.mark.parametrize("backend", ["reference", "xla", "blocked"])
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(products, "_BLOCK", 4)  # so that rows have several
+
+
+@functools.cache
+def _attending(backend, limits):
+    placement = Placement(attention=backend)
+    return jax.jit(lambda view, q, k, v, cache: view.attend(q, k, v, cache, 0, placement, limits))
+
+
+def attend(view, q, k, v, cache, backend, limits=NO_LIMITS):
+    """One program for each kind of view: step by step there would be one for each operation."""
+    return _attending(backend, limits)(view, q, k, v, cache)
 
 
 def random_heads(rows, tokens, seed=0):
@@ -81,7 +94,7 @@ CASES = pytest.mark.parametrize("case", [whole_rows, documents, lambda: tree_of(
 def test_tokens_gather_what_they_see(case, backend):
     view, sees, real = case()
     q, k, v = random_heads(2, 10)
-    out, cache = view.attend(q, k, v, None, 0, Placement(attention=backend))
+    out, cache = attend(view, q, k, v, None, backend)
     assert cache is None
     for row in range(2):
         tokens = np.flatnonzero(real[row])
@@ -94,7 +107,7 @@ def test_tokens_gather_what_they_see(case, backend):
 def test_a_window_ends_what_tokens_see(case, backend):
     view, sees, real = case()
     q, k, v = random_heads(2, 10)
-    out, _ = view.attend(q, k, v, None, 0, Placement(attention=backend), Limits(window=3))
+    out, _ = attend(view, q, k, v, None, backend, Limits(window=3))
     positions = np.broadcast_to(view.positions, (2, 10))
     near = positions[:, :, None] - positions[:, None] < 3
     for row in range(2):
@@ -123,7 +136,7 @@ def test_the_last_layer_of_a_tree_gathers_at_the_ends_of_prompts(backend):
     tree, sees, _ = tree_of(PROMPTS)
     last = tree.in_last_layer()
     q, k, v = random_heads(2, 10)
-    out, _ = last.attend(last.queries(q), k, v, None, 0, Placement(attention=backend))
+    out, _ = attend(last, last.queries(q), k, v, None, backend)
     assert out.shape == (2, 3, HEADS * WIDTH)
     np.testing.assert_array_equal(last.positions, tree.positions)
     for row, own in enumerate(PROMPTS):
@@ -138,7 +151,7 @@ def test_the_last_layer_of_a_tree_gathers_at_the_ends_of_prompts(backend):
 def test_a_tree_begins_a_cache_of_whole_prompts():
     tree, _, _ = tree_of(PROMPTS)
     q, k, v = random_heads(2, 10)
-    _, cache = tree.attend(q, k, v, kv_cache.empty(CONFIG, 6, 8, jnp.float32), 0, Placement(attention="reference"))
+    _, cache = attend(tree, q, k, v, kv_cache.empty(CONFIG, 6, 8, jnp.float32), "reference")
     for row, own in enumerate(PROMPTS):
         for number, ids in enumerate(own):
             path = np.asarray(tree.indices)[row, number, : len(ids)]
@@ -167,7 +180,7 @@ def test_tokens_that_continue_see_their_row_up_to_themselves(backend, at_once):
         positions = lengths[:, None] + start + np.arange(at_once)
         view = views.in_order(jnp.array(positions), 12)
         new = (np.take_along_axis(x, positions[:, :, None, None], axis=1) for x in (q, k, v))
-        out, cache = view.attend(*new, cache, 0, Placement(attention=backend))
+        out, cache = attend(view, *new, cache, backend)
         for row in range(2):
             np.testing.assert_allclose(out[row], expected[row][positions[row]], atol=1e-5)
 
@@ -187,7 +200,7 @@ def test_a_tree_that_continues_a_cache_sees_the_prompt_and_its_ancestors(backend
     slots = lengths[:, None] + np.arange(4)
     view = views.Continued(jnp.array(slots), jnp.array(slots), jnp.array(mask))
     new = (np.take_along_axis(x, slots[:, :, None, None], axis=1) for x in (q, k, v))
-    out, _ = view.attend(*new, cache, 0, Placement(attention=backend))
+    out, _ = attend(view, *new, cache, backend)
     for row, length in enumerate(lengths):
         used = np.arange(length + 4)
         whole = sees[row][: length + 4, : length + 4] | np.eye(length + 4, dtype=bool)

@@ -78,8 +78,9 @@ def test_adapters_beside_the_weights_equal_adapters_in_the_weights(checkpoint, p
     last = np.array([23, 0, 5, 1, 7, 9, 22, 11])
     order = np.broadcast_to(np.arange(TOKENS.shape[1]), TOKENS.shape)
     view = views.PromptTree(order[:, None], np.zeros_like(last)[:, None], last[:, None], order, order)  # a prompt in each row
-    hidden, _ = decoder.forward(attached, checkpoint.config, TOKENS, view)
-    np.testing.assert_allclose(decoder.head(attached, checkpoint.config, hidden)[:, 0], out[np.arange(8), last], atol=1e-4)
+    hidden, _ = jax.jit(decoder.forward, static_argnums=1)(attached, checkpoint.config, TOKENS, view)
+    head = jax.jit(decoder.head, static_argnums=1)
+    np.testing.assert_allclose(head(attached, checkpoint.config, hidden)[:, 0], out[np.arange(8), last], atol=1e-4)
 
 
 @SETTINGS

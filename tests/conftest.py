@@ -49,6 +49,9 @@ _LONGEST_FIRST = (
     "test_across_hosts.py",
     "test_quickstart.py",
     "test_plan.py",
+    "test_train.py",
+    "test_step.py",
+    "test_precision.py",
 )
 
 

@@ -72,13 +72,13 @@ def test_a_worker_dies_with_the_one_who_called():
 
 
 def test_who_asks_and_dies_keeps_nobody_waiting():
-    address = warm_processes.command(environment(), "")[-2]
+    server = warm_processes.Server(environment())  # of its own: others go on with theirs
     for said in (b"", b"\n", b'\n{"program": '):
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(address)
+            connection.connect(server.address)
             socket.send_fds(connection, [said], [0, 1, 2]) if said else None
     start = time.monotonic()
-    warm_processes.close()
+    server.close()
     assert time.monotonic() - start < 10
 
 

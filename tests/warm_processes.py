@@ -50,11 +50,13 @@ _IMPORTED = (
 )
 _READ_ON_IMPORT = ("JAX_", "HF_", "MPL", "PYTHON", "XDG_")
 _CALLER = (sys.executable, "-IS", str(Path(__file__).resolve()))
-_servers: dict[str, "_Server"] = {}
+_servers: dict[str, "Server"] = {}
 _seeds = itertools.cycle("01")
 
 
-class _Server:
+class Server:
+    """One process that has imported all and forks a worker for each that asks at its address."""
+
     def __init__(self, environment: Mapping[str, str]):
         self.folder = tempfile.mkdtemp(prefix="warm-", dir="/tmp")  # the name of a socket must be short
         self.address = f"{self.folder}/socket"
@@ -79,7 +81,7 @@ def command(environment: Mapping[str, str], program: str, *arguments: str) -> li
     """What to start, in this environment, instead of `python -c PROGRAM ARGUMENTS`."""
     key = json.dumps(_read_on_import(environment))
     if key not in _servers:
-        _servers[key] = _Server(environment)
+        _servers[key] = Server(environment)
     return [*_CALLER, _servers[key].address, program, *arguments]
 
 

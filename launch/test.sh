@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
-# What is never imported need not be compiled, a minute of a fresh installation; the rest is, once: 4 to 12 seconds of each process.
+# What is never imported need not be compiled, a minute of a fresh installation; the rest is, once: 3 to 8 seconds of each process.
 unset PYTHONDONTWRITEBYTECODE
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[test]'
 .venv/bin/ruff check .

@@ -56,7 +56,7 @@ _LONGEST_FIRST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compiling is most of the time of the quick tests: their programs, and those of their processes, are hardly optimized.
+    """Compiling is a third of the time of the quick tests: their programs, and those of their processes, are hardly optimized.
 
     With JAX_DISABLE_MOST_OPTIMIZATIONS=0 they are compiled as users compile them; slow tests always are.
     """

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from processes import xla_flags
+from processes import OPTIMIZE_LESS, SIMPLE, xla_flags
 
 # Before JAX is imported anywhere.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -34,9 +34,7 @@ enable_compilation_cache()
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
 
-_OPTIMIZE_LESS = "JAX_DISABLE_MOST_OPTIMIZATIONS"
-# Options of XLA that halve the time of compiling without optimizations.
-_SIMPLE = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
+_AS_USERS = os.environ.get(OPTIMIZE_LESS) == "0"
 
 # Those of the slowest tests that runs have shown; `launch/test.sh` deals the files in this order.
 _LONGEST_FIRST = (
@@ -56,13 +54,22 @@ _LONGEST_FIRST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compiling is a third of the time of the quick tests: their programs, and those of their processes, are hardly optimized.
+    """XLA reads its flags once, so a run that may hold tests marked `optimized` does without these."""
+    if config.option.markexpr == "not slow" and not _AS_USERS:
+        os.environ["XLA_FLAGS"] = xla_flags(*SIMPLE)
 
-    With JAX_DISABLE_MOST_OPTIMIZATIONS=0 they are compiled as users compile them; slow tests always are.
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Compiling is a third of the time: programs of tests, and of their processes, are hardly optimized.
+
+    Those of tests marked `optimized` are compiled as users compile them; with JAX_DISABLE_MOST_OPTIMIZATIONS=0 all are.
     """
-    if config.option.markexpr == "not slow" and os.environ.setdefault(_OPTIMIZE_LESS, "1") == "1":
-        os.environ["XLA_FLAGS"] = xla_flags(*_SIMPLE)  # of which the processes know, too
-        jax.config.update("jax_disable_most_optimizations", True)
+    less = "1" if item.get_closest_marker("optimized") is None and not _AS_USERS else "0"
+    if os.environ.get(OPTIMIZE_LESS, "0") != less:
+        os.environ[OPTIMIZE_LESS] = less
+        jax.config.update("jax_disable_most_optimizations", less == "1")
+        jax.clear_caches()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from several_processes import LEAN, kill_one, run_together, start_together
+from several_processes import kill_one, run_together, start_together
 
 from judgelm_jax import laboratory
 from judgelm_jax.records.json_lines import dump_line
@@ -82,14 +82,13 @@ def rounds(command: str, count: int, seed: int = 0, processes: Sequence[int] = (
     `processes` (one of these numbers, drawn each time) and `devices` of each: of the runs that are killed.
     """
     draw = random.Random(seed)
-    before = LEAN if command == "train" else ""
     folder = Path(tempfile.mkdtemp(prefix="killed-"))
     undisturbed: dict[int, tuple[list[dict[str, object]], float]] = {}  # by number of processes: the result, seconds
     try:
         arguments = (judging if command == "judge" else training)(folder)
         for number in processes:
             begun = time.monotonic()
-            run_together(command, arguments(folder / f"whole-{number}"), number, devices, before)
+            run_together(command, arguments(folder / f"whole-{number}"), number, devices)
             undisturbed[number] = result(command, folder / f"whole-{number}"), time.monotonic() - begun
             print(f"{command}: {number} processes, undisturbed {undisturbed[number][1]:.1f} s", flush=True)
         for number in range(count):
@@ -97,7 +96,7 @@ def rounds(command: str, count: int, seed: int = 0, processes: Sequence[int] = (
             whole, whole_seconds = undisturbed[together]
             moment, victim = draw.uniform(1.0, whole_seconds), draw.randrange(together)
             again = draw.randint(1, max(processes)) if command == "judge" else together
-            killed = start_together(command, arguments(output), together, devices, before)
+            killed = start_together(command, arguments(output), together, devices)
             time.sleep(moment)
             others, seconds = kill_one(killed, victim)
             codes = [code for code, _, _ in others]
@@ -116,7 +115,7 @@ def rounds(command: str, count: int, seed: int = 0, processes: Sequence[int] = (
                 for lines in said:
                     assert len(lines) == 1, lines
                     assert f"process {victim} " in lines[0], lines
-            run_together(command, arguments(output), again, devices, before)
+            run_together(command, arguments(output), again, devices)
             same = result(command, output) == whole
             print(f"{command} {number + 1:2d}: went on with {again}; result {'the same' if same else 'ANOTHER'}", flush=True)
             assert same

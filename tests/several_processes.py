@@ -1,16 +1,16 @@
 """Starting a command as several processes of this machine, as users do on several hosts."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from free_ports import free_port
+from processes import environment
+from warm_processes import Process
 
 # One more line of Python may come first, as to give a process another host's name.
 _PROGRAM = "import sys\n{before}\nfrom judgelm_jax.commands.{command} import entry; sys.exit(entry())"
@@ -31,23 +31,17 @@ with ending.together(Asked("{command}", address, count, own), describe):
         (told / f"{{own}}-{{number}}").write_text(out.getvalue())
 ending.leave(code)
 """
-# As for most users TensorBoard's writer finds neither torch nor boto3, which would take seconds to import.
-LEAN = "sys.modules |= {'torch': None, 'boto3': None}; import tensorboardX; del sys.modules['torch'], sys.modules['boto3']"
-_FLAGS = "--xla_force_host_platform_device_count={} --xla_cpu_enable_concurrency_optimized_scheduler=false"
 
-Process = subprocess.Popen[str]
 Ended = tuple[int, str, str]
 
 
-def start(command: str, arguments: Sequence[str], devices: int = 2, before: str = "", **environment: str) -> Process:
+def start(command: str, arguments: Sequence[str], devices: int = 2, before: str = "", **more: str) -> Process:
     """A process of its own, with so many fake devices."""
-    return _start(_PROGRAM.format(before=before, command=command), arguments, devices, **environment)
+    return _start(_PROGRAM.format(before=before, command=command), arguments, devices, **more)
 
 
-def _start(program: str, arguments: Sequence[str], devices: int, **environment: str) -> Process:
-    own = os.environ | {"XLA_FLAGS": _FLAGS.format(devices), "JAX_PLATFORMS": "cpu"} | environment
-    command = [sys.executable, "-c", program, *arguments]
-    return subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def _start(program: str, arguments: Sequence[str], devices: int, **more: str) -> Process:
+    return Process(environment(devices, **more), program, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def start_together(command: str, arguments: Sequence[str], count: int, devices: int = 2, before: str = "") -> list[Process]:

@@ -20,8 +20,13 @@ ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", *sorted(path for path in ROOT.glob("*/**/README.md") if ".venv" not in path.parts)]
 README = READMES[0].read_text(encoding="utf-8")
 COMMANDS = {path.stem for path in (ROOT / "judgelm_jax/commands").glob("*.py")} - {"__init__", "command_line"}
-# Of more than 20 seconds, and no other example reads what they leave.
-SLOW = ("judgelm_jax/laboratory/README.md:0",)
+# Those of the most seconds whose outputs no other example reads, and that read those of none.
+SLOW = (
+    "configs/README.md:1",
+    "judgelm_jax/evaluation/benchmarks/README.md:3",
+    "judgelm_jax/laboratory/README.md:0",
+    "judgelm_jax/planning/README.md:0",
+)
 EXAMPLES = [
     pytest.param(language, code, id=name, marks=pytest.mark.slow if name in SLOW else ())
     for path in READMES

@@ -61,6 +61,7 @@ def test_conversations_and_references_are_shown_as_text():
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_one_step_of_grpo_with_a_real_judge(tmp_path, laboratory_checkpoint, one_device):
     trl = pytest.importorskip("trl", minversion="1.16")
     import datasets

@@ -100,51 +100,52 @@ def _train(run: Run, output: Path, stopping: Stopping, profiled_steps: int) -> S
     journal = Journal(output, step, plan.steps) if jax.process_index() == 0 else Silence()
     profile = Profile(output / run_folder.PROFILE, profiled_steps)
     with contextlib.closing(journal), checkpoints, contextlib.closing(profile):
-        # The programs: compiled before the first batch is read.
-        journal.say("compiling the training step")
-        feeding = Feeding(config.training.batch, run.mesh)
-        take_step = compiled_step(run.program, config, shapes, frozen, plan.targets, run.sources.device_memory)
-        wait_for_all("step")
-        evaluate = None
-        if run.held_out is not None:
-            evaluate = make_evaluation(run.held_out, run.tokenizer, run.eos_id, config, run.program, frozen)
-
-        # The data, from where the checkpoint was saved.
-        rows = batches(plan, run.file, run.tokenizer, run.eos_id, config.data, config.training, feeding.part, feeding.parts)
-        if restored:
-            rows.set_state(restored.iterator)
-
         progress = Progress(run, journal, step)
-        stop = Stop()
-        stopping.save_first()
-        while step < plan.steps:
-            state, metrics = take_step(state, frozen, feeding.put(next(rows)))
-            step += 1
-            profile.stepped(metrics)
-            progress.computing(step, metrics)
-            checkpoints.check()
-            last, stops = step == plan.steps, stop.after(step, stopping.asked)
+        if step < plan.steps:
+            # The programs: compiled before the first batch is read.
+            journal.say("compiling the training step")
+            feeding = Feeding(config.training.batch, run.mesh)
+            take_step = compiled_step(run.program, config, shapes, frozen, plan.targets, run.sources.device_memory)
+            wait_for_all("step")
+            evaluate = None
+            if run.held_out is not None:
+                evaluate = make_evaluation(run.held_out, run.tokenizer, run.eos_id, config, run.program, frozen)
 
-            chosen = False
-            if evaluate is not None and (last or _is_due(config.evaluation.every, step)):
-                progress.settle()
-                measured = evaluate(state["params"])
-                if config.checkpoints.best_by != LAST:
-                    choice = choose(choice, step, measured, config.checkpoints.best_by)
-                    chosen = choice is not None and choice.step == step
-                progress.evaluated(step, measured.figures, choice)
-            if last or plan.epoch_of(step) != plan.epoch_of(step - 1):
-                progress.settle()
-                progress.ended_epoch(step, plan.epoch_of(step - 1))
-            if last or stops or _is_due(config.checkpoints.every, step) or chosen:
-                progress.settle()
-                checkpoints.save(step, state, rows.get_state(), choice.to_json() if choice else None, chosen)
-                progress.paused()
-            if stops:
-                checkpoints.wait()
-                raise Stopped(step, stop.signal or signal.SIGTERM)
-        checkpoints.wait()
-        stopping.all_saved()
+            # The data, from where the checkpoint was saved.
+            rows = batches(plan, run.file, run.tokenizer, run.eos_id, config.data, config.training, feeding.part, feeding.parts)
+            if restored:
+                rows.set_state(restored.iterator)
+
+            stop = Stop()
+            stopping.save_first()
+            while step < plan.steps:
+                state, metrics = take_step(state, frozen, feeding.put(next(rows)))
+                step += 1
+                profile.stepped(metrics)
+                progress.computing(step, metrics)
+                checkpoints.check()
+                last, stops = step == plan.steps, stop.after(step, stopping.asked)
+
+                chosen = False
+                if evaluate is not None and (last or _is_due(config.evaluation.every, step)):
+                    progress.settle()
+                    measured = evaluate(state["params"])
+                    if config.checkpoints.best_by != LAST:
+                        choice = choose(choice, step, measured, config.checkpoints.best_by)
+                        chosen = choice is not None and choice.step == step
+                    progress.evaluated(step, measured.figures, choice)
+                if last or plan.epoch_of(step) != plan.epoch_of(step - 1):
+                    progress.settle()
+                    progress.ended_epoch(step, plan.epoch_of(step - 1))
+                if last or stops or _is_due(config.checkpoints.every, step) or chosen:
+                    progress.settle()
+                    checkpoints.save(step, state, rows.get_state(), choice.to_json() if choice else None, chosen)
+                    progress.paused()
+                if stops:
+                    checkpoints.wait()
+                    raise Stopped(step, stop.signal or signal.SIGTERM)
+            checkpoints.wait()
+            stopping.all_saved()
 
         exported = choice.step if choice else checkpoints.latest
         assert exported is not None

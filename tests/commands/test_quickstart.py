@@ -18,11 +18,27 @@ def run_quickstart(*arguments: object) -> int:
     return run(quickstart.main, quickstart.FLAGS, "quickstart", [str(argument) for argument in arguments])
 
 
-def test_it_trains_exports_judges_and_says_what_chance_would_give(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+def test_it_trains_exports_judges_and_says_what_chance_would_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     folder = tmp_path / "quickstart"
     summary = tmp_path / "summary.json"
-    assert run_quickstart(f"--output={folder}", "--steps=3", "--questions=14", f"--json={summary}") == 0
+    same = (f"--output={folder}", "--steps=3", "--questions=14")
+    with monkeypatch.context() as patch:
+        patch.setattr(convert, "main", interrupted)
+        with pytest.raises(SystemExit) as ended:
+            run_quickstart(*same)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.endswith("judgelm-quickstart: the same command goes on\n")
+
+    # What was ended goes on with the same command.
+    assert run_quickstart(*same, f"--json={summary}") == 0
     printed = capsys.readouterr().out
+    assert "3 of them before" in printed
     commands = re.findall(r"^\$ judgelm-(\w+)", printed, re.MULTILINE)
     assert commands == ["train", "convert", "convert", "prepare", "judge", "evaluate", "rank"]
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -48,7 +64,6 @@ def test_it_trains_exports_judges_and_says_what_chance_would_give(tmp_path: Path
     # The same command goes on, and nothing goes that it did not make.
     (folder / "notes.txt").write_text("mine")
     judgments = (folder / "judgments.jsonl").read_bytes()
-    same = (f"--output={folder}", "--steps=3", "--questions=14")
     assert run_quickstart(*same) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert (folder / "judgments.jsonl").read_bytes() == judgments
@@ -67,23 +82,8 @@ def test_it_trains_exports_judges_and_says_what_chance_would_give(tmp_path: Path
     assert (folder / "judgments.jsonl").read_bytes() == judgments
 
 
-def test_what_was_ended_goes_on_with_the_same_command(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
-    arguments = (f"--output={tmp_path / 'quickstart'}", "--steps=2", "--questions=4")
-
-    def interrupted() -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(convert, "main", interrupted)
-        with pytest.raises(SystemExit) as ended:
-            run_quickstart(*arguments)
-    assert ended.value.code == 130
-    assert capsys.readouterr().err.endswith("judgelm-quickstart: the same command goes on\n")
-    assert run_quickstart(*arguments) == 0
-    assert "2 of them before" in capsys.readouterr().out
-
-
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_the_judge_of_the_quickstart_has_learned(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run_quickstart(f"--output={tmp_path / 'quickstart'}") == 0
     metrics = json.loads((tmp_path / "quickstart/metrics.json").read_text())

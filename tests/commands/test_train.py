@@ -87,7 +87,7 @@ def test_the_held_out_loss_is_that_of_transformers(files, whole, tmp_path):
     assert told["loss"] == pytest.approx(nll / count, rel=1e-4)
 
 
-@pytest.mark.parametrize("way", ["SIGKILL", "SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("way", ["SIGKILL", "SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_ends_as_if_it_had_not(way, files, whole, tmp_path):
     output = tmp_path / "run"
     process = start(arguments(files, output))

@@ -85,6 +85,7 @@ def test_everything_speaks_of_the_step_that_is_left(more, step, files, tmp_path,
     # Gone on with when all is done, it says the same; the epochs are those of the whole run.
     again = [argument for argument in own if not argument.startswith("--json")]
     assert run(train.main, train.FLAGS, "train", [*again, "--resume", f"--json={tmp_path / 'again.json'}"]) == 0
+    assert "compiling" not in capsys.readouterr().err
     same = json.loads((tmp_path / "again.json").read_text())
     for name in ("exported_step", "epochs", *(("why", "evaluation") if "best_by=last" not in more[-1] else ())):
         assert same[name] == summary[name], name

@@ -37,7 +37,12 @@ def judged(folder, mesh, records, **settings):
 
 @pytest.mark.parametrize(
     ("mode", "mesh"),
-    [("scores", "data:1"), ("distribution", "data:1"), ("explain", "data:1"), ("distribution", "data:2,tensor:2")],
+    [
+        ("scores", "data:1"),
+        pytest.param("distribution", "data:1", marks=pytest.mark.slow),
+        pytest.param("explain", "data:1", marks=pytest.mark.slow),
+        ("distribution", "data:2,tensor:2"),
+    ],
 )
 def test_verdicts_are_the_same_with_and_without_company(laboratory_checkpoint, one_device, pairs, mode, mesh):
     config = MeshConfig.parse(mesh)

@@ -62,7 +62,8 @@ def windowed_checkpoint(tmp_path_factory, laboratory_checkpoint):
 
 
 @pytest.mark.parametrize(
-    "checkpoint", ["laboratory", *(pytest.param(name, marks=pytest.mark.slow) for name in ("stories", "windowed"))]
+    "checkpoint",
+    ["laboratory", *(pytest.param(name, marks=[pytest.mark.slow, pytest.mark.optimized]) for name in ("stories", "windowed"))],
 )
 def test_every_line_has_the_probability_of_a_pass_of_its_own(request, one_device, records, checkpoint):
     if checkpoint == "stories":

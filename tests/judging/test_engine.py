@@ -117,7 +117,7 @@ def test_explanations_equal_hugging_face_token_by_token(laboratory_checkpoint, e
 
 
 @pytest.mark.parametrize("mode", ["scores", "explain"])
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("temperature", [pytest.param(0.0, marks=pytest.mark.slow), 0.8])
 def test_a_response_does_not_depend_on_company_padding_or_batch_size(
     request, laboratory_checkpoint, one_device, prompts, mode, temperature
 ):

@@ -72,6 +72,7 @@ def test_every_line_has_the_probability_of_a_pass_of_its_own(folder, one_device,
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_four_scores_are_those_behind_the_likeliest_before_them(folder, one_device, model):
     judge = load(folder, one_device, kind="multi", mode="distribution")
     one = record(2, 4)
@@ -105,7 +106,9 @@ def test_four_scores_are_those_behind_the_likeliest_before_them(folder, one_devi
     assert set(row["probabilities"]) == {"0", "1", "2", "3", "4"}
 
 
-@pytest.mark.parametrize(("kind", "reference", "answers"), [("single", "auto", 1), ("multi", "auto", 3)])
+@pytest.mark.parametrize(
+    ("kind", "reference", "answers"), [("single", "auto", 1), pytest.param("multi", "auto", 3, marks=pytest.mark.slow)]
+)
 def test_score_lines_are_greedy_among_those_that_the_grammar_allows(folder, one_device, model, kind, reference, answers):
     judge = load(folder, one_device, kind=kind, reference=reference)
     window = list(enumerate([record(number, answers) for number in (3, 4)]))

@@ -62,7 +62,11 @@ ON_BOTH = pytest.mark.parametrize(
     ("hardware", "backend", "call"), [pytest.param("tpu", "splash", "tpu_custom_call", marks=NO_TPU), GPU]
 )
 # What was compiled for a device that is absent cannot be read back from the cache.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Error reading persistent compilation cache")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.optimized,
+    pytest.mark.filterwarnings("ignore:Error reading persistent compilation cache"),
+]
 
 
 @functools.cache

@@ -22,7 +22,9 @@ TOKENS = np.random.default_rng(0).integers(3, 96, (2, 40))
 BLOCKED = Placement(attention="blocked")
 # Those whose every pass is compiled in the quick suite; between them they have every feature.
 QUICK = ("qwen2, windows last", "gemma2", "gemma3")
-EACH = pytest.mark.parametrize("case", [pytest.param(case, marks=[] if case in QUICK else pytest.mark.slow) for case in CASES])
+EACH = pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[] if case in QUICK else [pytest.mark.slow, pytest.mark.optimized]) for case in CASES]
+)
 # One control of each feature in the quick suite.
 QUICK_FAULTS = {
     ("mistral", "a window one wider"), ("qwen2, windows last", "another layer with a window"),
@@ -180,7 +182,7 @@ OFF = {
 @pytest.mark.parametrize(
     ("case", "fault"),
     [
-        pytest.param(case, fault, marks=[] if (case, fault) in QUICK_FAULTS else pytest.mark.slow)
+        pytest.param(case, fault, marks=[] if (case, fault) in QUICK_FAULTS else [pytest.mark.slow, pytest.mark.optimized])
         for case, faults in OFF.items()
         for fault in faults
     ],

@@ -85,7 +85,9 @@ def round_by_hand(model):
             parameter.data = torch.tensor(by_hand(parameter.detach().numpy()), dtype=torch.float32)
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=[] if case in QUICK else pytest.mark.slow) for case in CASES])
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[] if case in QUICK else [pytest.mark.slow, pytest.mark.optimized]) for case in CASES]
+)
 def test_logits_equal_those_of_hugging_face_with_weights_rounded_by_hand(case, tmp_path):
     theirs = make(case, tmp_path)
     checkpoint = in_int8(open_checkpoint(str(tmp_path)))

@@ -115,6 +115,7 @@ def _whole(dims):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize("heads", [1, 2], ids=["shared", "own"])
 def test_gpus_read_an_int8_cache_where_it_lies(heads, tmp_path):
     if importlib.util.find_spec("jax_cuda13_plugin") is None:
@@ -141,6 +142,7 @@ def test_gpus_read_an_int8_cache_where_it_lies(heads, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     ("compiler", "topology", "program"),
     [

@@ -3,12 +3,13 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 from free_ports import free_port
+from processes import environment
 from several_processes import end
+from warm_processes import Process
 
 from judgelm_jax.errors import InputError, PeerError
 from judgelm_jax.processes import joining
@@ -38,11 +39,10 @@ processes.leave(code)
 """
 
 
-def meet(own, count, port, work="pass", before="", seconds=60, **environment):
+def meet(own, count, port, work="pass", before="", seconds=60, **more):
     program = PROGRAM.format(before=before, work=work)
-    command = [sys.executable, "-c", program, str(own), str(count), str(port), str(seconds)]
-    variables = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""} | environment
-    return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    arguments = [str(own), str(count), str(port), str(seconds)]
+    return Process(environment(**more), program, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def all_meet(count, work="pass", before="", **more):

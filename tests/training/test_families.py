@@ -20,7 +20,13 @@ from .test_loss import torch_loss
 
 @pytest.mark.parametrize(
     "case",
-    ["gemma3", *(pytest.param(case, marks=pytest.mark.slow) for case in ("qwen2, windows first", "qwen3", "gemma2"))],
+    [
+        "gemma3",
+        *(
+            pytest.param(case, marks=[pytest.mark.slow, pytest.mark.optimized])
+            for case in ("qwen2, windows first", "qwen3", "gemma2")
+        ),
+    ],
 )
 def test_loss_and_gradient_equal_pytorch(case, tmp_path):
     theirs = make(case, tmp_path)

@@ -54,6 +54,7 @@ def test_what_is_tried_where_memory_is_known(two_devices):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_the_first_that_fits_is_compiled(one_device):
     config = config_of(remat="none")
     program = program_of(config, one_device)

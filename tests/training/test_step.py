@@ -82,7 +82,15 @@ def test_steps_equal_those_of_torch(params, decay, remat):
 
 @pytest.mark.parametrize(
     ("accumulation", "documents", "remat"),
-    [(2, 1, "none"), (2, 2, "full"), (4, 1, "full"), (4, 2, "none"), (8, 1, "none"), (8, 2, "dots"), (1, 2, "full")],
+    [
+        pytest.param(2, 1, "none", marks=pytest.mark.slow),
+        (2, 2, "full"),
+        pytest.param(4, 1, "full", marks=pytest.mark.slow),
+        (4, 2, "none"),
+        (8, 1, "none"),
+        (8, 2, "dots"),
+        (1, 2, "full"),
+    ],
 )
 def test_micro_batches_equal_one_batch(params, accumulation, documents, remat):
     batch = make_batch(8, seed=1, documents=documents)  # of very different numbers of targets
@@ -136,7 +144,15 @@ def unsharded(params, request):
     return settings, batch, trained, frozen, *run(make_program(packed=True, lora=settings), trained, [batch, batch], frozen)
 
 
-@pytest.mark.parametrize("text", ["data:8", "fsdp:8", "data:2,fsdp:2,tensor:2", "fsdp:4,tensor:2"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("data:8", marks=pytest.mark.slow),
+        pytest.param("fsdp:8", marks=pytest.mark.slow),
+        "data:2,fsdp:2,tensor:2",
+        "fsdp:4,tensor:2",
+    ],
+)
 def test_sharded_equals_unsharded(unsharded, text):
     settings, batch, trained, frozen, expected, told = unsharded
     program = make_program(text, packed=True, lora=settings, accumulation=2, remat="full")

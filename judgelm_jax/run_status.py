@@ -7,8 +7,8 @@ from typing import Any
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import manifest, output
+from judgelm_jax.judging.judgment_tally import Tally, judgments
 from judgelm_jax.judging.progress import STATE_FILE, read_state
-from judgelm_jax.judging.tally import Tally, judgments
 from judgelm_jax.notices import duration
 from judgelm_jax.training.identity import METRICS_FILE, MODEL_FOLDER, RUN_FILE
 from judgelm_jax.verdicts.verdicts import STATUSES

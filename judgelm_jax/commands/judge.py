@@ -239,7 +239,7 @@ def _judge(settings: JudgeConfig, calibration: Calibration | None, part: int, pa
 
     from judgelm_jax.judging import across_hosts, runner
     from judgelm_jax.processes.agreement import compare
-    from judgelm_jax.processes.introduction import introduce
+    from judgelm_jax.processes.participants import introduce
 
     job = runner.Job(
         input=Path(INPUT.value),

@@ -81,7 +81,7 @@ def main() -> None:
     with listening("train", _tell_others) as stopping:
         from judgelm_jax.devices import runtime
         from judgelm_jax.processes.ending import together
-        from judgelm_jax.processes.introduction import introduce
+        from judgelm_jax.processes.participants import introduce
 
         with together(PROCESSES.asked("train"), describe):
             runtime.require_devices()

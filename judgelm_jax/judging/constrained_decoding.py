@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.judging.segments import Segments, end_of_prompts
+from judgelm_jax.judging.line_parts import LineParts, end_of_prompts
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.config import ModelConfig
@@ -66,39 +66,39 @@ def build(tokenizer: Tokenizer, lines: Iterable[str], end: str = prompts.END) ->
     return _as_arrays(nodes, fold(trie), max(map(len, tokenized)), end_of_prompts(tokenizer, end))
 
 
-def compose(segments: Segments, count: int) -> ScoreTree:
+def compose(parts: LineParts, count: int) -> ScoreTree:
     """The folded tree of all lines of `count` scores, which are not listed."""
 
-    def words(segment: int) -> Sequence[tuple[int, ...]]:
-        return segments.first if segment == 0 else segments.later if segment < count else (segments.newline,)
+    def words(part: int) -> Sequence[tuple[int, ...]]:
+        return parts.first if part == 0 else parts.later if part < count else (parts.newline,)
 
-    # Where in a line one may be: a segment and the tokens of it so far. Behind a whole word also at the start of the next one.
+    # Where in a line one may be: a part and the tokens of it so far. Behind a whole word also at the start of the next one.
     def with_next(positions: Iterable[Position]) -> frozenset[Position]:
         found: set[Position] = set()
-        for segment, begun in positions:
-            found.add((segment, begun))
-            if begun in words(segment):
-                found.add((segment + 1, ()))
+        for part, begun in positions:
+            found.add((part, begun))
+            if begun in words(part):
+                found.add((part + 1, ()))
         return frozenset(found)
 
     nodes: dict[tuple, int] = {(): 0}
-    numbers: dict[frozenset[Position], int] = {frozenset([(count, segments.newline), (count + 1, ())]): 0}
+    numbers: dict[frozenset[Position], int] = {frozenset([(count, parts.newline), (count + 1, ())]): 0}
 
     def fold(state: frozenset[Position]) -> int:
         if state not in numbers:
             moves: dict[int, set[Position]] = {}
-            for segment, begun in state:
-                for word in words(segment):
+            for part, begun in state:
+                for word in words(part):
                     if len(word) > len(begun) and word[: len(begun)] == begun:
-                        moves.setdefault(word[len(begun)], set()).add((segment, word[: len(begun) + 1]))
+                        moves.setdefault(word[len(begun)], set()).add((part, word[: len(begun) + 1]))
             signature = tuple(sorted((token, fold(with_next(after))) for token, after in moves.items()))
             numbers[state] = nodes.setdefault(signature, len(nodes))
         return numbers[state]
 
-    for segment in range(count, -1, -1):  # from the end on, so that no chain of calls is longer than a word
-        root = fold(frozenset([(segment, ())]))
-    longest = max(map(len, segments.first)) + (count - 1) * max(map(len, segments.later)) + len(segments.newline)
-    return _as_arrays(nodes, root, longest, segments.prompt_end)
+    for part in range(count, -1, -1):  # from the end on, so that no chain of calls is longer than a word
+        root = fold(frozenset([(part, ())]))
+    longest = max(map(len, parts.first)) + (count - 1) * max(map(len, parts.later)) + len(parts.newline)
+    return _as_arrays(nodes, root, longest, parts.prompt_end)
 
 
 def _as_arrays(nodes: dict[tuple, int], root: int, longest: int, prompt_end: tuple[int, ...]) -> ScoreTree:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from judgelm_jax.judging.constrained_decoding import tokenize_lines
-from judgelm_jax.judging.segments import end_of_prompts
+from judgelm_jax.judging.line_parts import end_of_prompts
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model import decoder, parameters, views
 from judgelm_jax.model.config import ModelConfig

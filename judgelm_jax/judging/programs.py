@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from judgelm_jax.devices import memory, sharding
-from judgelm_jax.judging import chain, constrained_decoding, line_tree, sizing, slots
+from judgelm_jax.judging import constrained_decoding, line_tree, score_chain, sizing, slots
 from judgelm_jax.judging.batching import Batch, Shape
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.prefill import prefill
@@ -179,8 +179,8 @@ class Programs:
         """The lines, or their probabilities, of prompts with this cache and this last hidden state [B, E]."""
         if isinstance(tree, line_tree.LineTree):
             return line_tree.log_probabilities(params, self.config, self.placement, tree, cache, lengths, last)[0]
-        if isinstance(tree, chain.ScoreChain):
-            return chain.log_probabilities(params, self.config, self.placement, tree, cache, lengths, last)
+        if isinstance(tree, score_chain.ScoreChain):
+            return score_chain.log_probabilities(params, self.config, self.placement, tree, cache, lengths, last)
         first = decoder.head(params, self.config, last)
         return constrained_decoding.decode(params, self.config, self.placement, tree, cache, lengths, first, keys, temperature)
 

@@ -15,9 +15,9 @@ from judgelm_jax.evaluation.calibration import Calibration, apply
 from judgelm_jax.judging import across_hosts
 from judgelm_jax.judging.config import JudgeConfig
 from judgelm_jax.judging.judge import Judge
+from judgelm_jax.judging.judgment_tally import Tally, judgments
 from judgelm_jax.judging.prepared import windows
 from judgelm_jax.judging.progress import Progress
-from judgelm_jax.judging.tally import Tally, judgments
 from judgelm_jax.judging.trees import Trees
 from judgelm_jax.kinds import Case, Kind
 from judgelm_jax.presets import kind_of

@@ -5,11 +5,11 @@ import functools
 from collections.abc import Sequence
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.judging import chain, constrained_decoding, line_tree
-from judgelm_jax.judging.chain import ScoreChain
+from judgelm_jax.judging import constrained_decoding, line_tree, score_chain
 from judgelm_jax.judging.constrained_decoding import ScoreTree
+from judgelm_jax.judging.line_parts import line_parts
 from judgelm_jax.judging.line_tree import LineTree
-from judgelm_jax.judging.segments import segments
+from judgelm_jax.judging.score_chain import ScoreChain
 from judgelm_jax.presets import JUDGELM
 from judgelm_jax.tokens.tokenization import Tokenizer
 from judgelm_jax.verdicts.score_lines import LineForm
@@ -57,7 +57,7 @@ def _build(tokenizer: Tokenizer, probabilities: bool, form: LineForm) -> Tree:
     if probabilities:
         if lines <= MOST_LINES:
             return line_tree.build(tokenizer, tuple(form.lines()), form.end)
-        return chain.build(segments(tokenizer, form), form.count)
+        return score_chain.build(line_parts(tokenizer, form), form.count)
     if lines <= _MOST_LISTED:
         return constrained_decoding.build(tokenizer, form.lines(), form.end)
-    return constrained_decoding.compose(segments(tokenizer, form), form.count)
+    return constrained_decoding.compose(line_parts(tokenizer, form), form.count)

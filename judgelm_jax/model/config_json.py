@@ -19,7 +19,7 @@ from judgelm_jax.model.config_rope import (
     whole,
 )
 from judgelm_jax.model.families import FAMILIES, NOT_SUPPORTED, Family
-from judgelm_jax.model.pattern import shortest_pattern
+from judgelm_jax.model.layer_pattern import shortest_pattern
 from judgelm_jax.notices import say_once
 from judgelm_jax.records.json_object import read_json_object
 

@@ -17,13 +17,13 @@ from flax import nnx
 
 from judgelm_jax.devices.sharding import constrain
 from judgelm_jax.model import cache as kv_cache
-from judgelm_jax.model import matrix_product, quantization, rotary, summed, views
+from judgelm_jax.model import gradient_sums, matrix_product, quantization, rotary, views
 from judgelm_jax.model.cache import Cache
 from judgelm_jax.model.config import LayerKind, Limits, ModelConfig
 from judgelm_jax.model.embedding import look_up
+from judgelm_jax.model.layer_pattern import Stretch, kinds_of, stretches
 from judgelm_jax.model.layers import NOT_ADAPTED, Adapted, ForwardPass, Layer, RMSNorm
 from judgelm_jax.model.parameters import Params
-from judgelm_jax.model.pattern import Stretch, kinds_of, stretches
 from judgelm_jax.model.placement import DEFAULT, Placement
 
 Carry = tuple[jax.Array, Cache | None]
@@ -41,7 +41,7 @@ def forward(
 
     Args:
       params: as `parameters.abstract_params` describes them, with adapters where `lora.attach` put them, or `unstacked`; or
-        with layers that are `summed.Summed`, for training without a cache.
+        with layers that are `gradient_sums.Summed`, for training without a cache.
       tokens: int32 [B, S], padded on the right.
       view: who sees whom, and whose output is wanted.
       cache: where the view writes keys and values, if anywhere.
@@ -78,9 +78,9 @@ def forward(
             return jax.tree.map(lambda stacked: stacked[layer], layers)
 
         carry: Carry = (x, cache)
-        if isinstance(layers, summed.Summed):
+        if isinstance(layers, gradient_sums.Summed):
             (kind,) = passes  # of several, the sums would need a scan for each
-            x = summed.scan(lambda x, layer, weights: run_layer((x, None), weights, layer, passes[kind])[0], x, layers)
+            x = gradient_sums.scan(lambda x, layer, weights: run_layer((x, None), weights, layer, passes[kind])[0], x, layers)
             carry = (x, cache)
         elif isinstance(layers, Sequence):
             # By index, so that a layer that is made when it is asked for goes before the next.
@@ -200,7 +200,7 @@ def _rematerialized(run_layer: Callable, remat: str) -> Callable:
 def _adapted(params: Params) -> Adapted:
     """The projections in which adapters lie beside the weight."""
     layers = params["layers"]
-    if isinstance(layers, summed.Summed):
+    if isinstance(layers, gradient_sums.Summed):
         return NOT_ADAPTED
     layers = layers[0] if isinstance(layers, Sequence) else layers
     projections = layers["self_attn"] | layers["mlp"]

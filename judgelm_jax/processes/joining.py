@@ -12,7 +12,7 @@ import jax
 from jax._src.clusters import ClusterEnv
 
 from judgelm_jax.errors import InputError, PeerError
-from judgelm_jax.processes import agreement, introduction, store
+from judgelm_jax.processes import agreement, participants, store
 from judgelm_jax.processes.connections import Channel, carry, local_address, receive
 from judgelm_jax.processes.process_flags import Asked
 from judgelm_jax.processes.watching import Watch
@@ -64,7 +64,7 @@ def join(asked: Asked, watch: Watch) -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"JAX does not bring the processes together ({reason}); look at the output of each") from error
-    agreement.compare("the versions of packages", introduction.versions())
+    agreement.compare("the versions of packages", participants.versions())
 
 
 def _who_is_who(asked: Asked) -> tuple[str, int, int, Any]:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from judgelm_jax.devices import sharding
 from judgelm_jax.errors import InputError
-from judgelm_jax.model import lora, parameters, summed
+from judgelm_jax.model import gradient_sums, lora, parameters
 from judgelm_jax.model.config import ModelConfig
 from judgelm_jax.model.placement import Placement
 from judgelm_jax.training.loss import Batch, total_loss
@@ -64,11 +64,13 @@ class Program:
             return jax.tree.map(lambda x, names: sharding.constrain(x, mesh, names), tree, axes)
 
         params = {
-            name: summed.tapped(functools.partial(cast, axes[name]), functools.partial(place, axes[name]), master, sums[name])
+            name: gradient_sums.tapped(
+                functools.partial(cast, axes[name]), functools.partial(place, axes[name]), master, sums[name]
+            )
             for name, master in masters.items()
             if name != "layers"
         }
-        layers = summed.Summed(
+        layers = gradient_sums.Summed(
             masters["layers"], sums["layers"], functools.partial(cast, of_layer), functools.partial(place, of_layer)
         )
         return {**params, "layers": layers}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from judgelm_jax.devices import hardware
 from judgelm_jax.model import parameters
 from judgelm_jax.model.config import ModelConfig
-from judgelm_jax.model.pattern import kinds_of
+from judgelm_jax.model.layer_pattern import kinds_of
 
 
 def peak_flops(tflops: float, dtype: str) -> float | None:

@@ -5,7 +5,7 @@ import tokenizers
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.judging import constrained_decoding
-from judgelm_jax.judging.segments import segments
+from judgelm_jax.judging.line_parts import line_parts
 from judgelm_jax.judging.trees import Trees
 from judgelm_jax.prompts import prompts
 from judgelm_jax.tokens.tokenization import load_tokenizer
@@ -78,13 +78,13 @@ def test_equal_continuations_are_folded(tree):
 
 
 def test_a_tree_composed_of_segments_is_that_of_all_lines(tokenizer, tree):
-    pair = constrained_decoding.compose(segments(tokenizer, LineForm(prompts.END, "", score_lines.SCORE_STRINGS, 2)), 2)
+    pair = constrained_decoding.compose(line_parts(tokenizer, LineForm(prompts.END, "", score_lines.SCORE_STRINGS, 2)), 2)
     assert set(walk(pair)) == set(walk(tree))
     assert (len(pair.tokens), pair.longest, pair.prompt_end) == (len(tree.tokens), tree.longest, tree.prompt_end)
     few = ("1", "1.5", "10", "7")
     for count, begins in ((1, ""), (3, ""), (3, " ")):
         form = LineForm(prompts.END + ("10" if begins else ""), begins, few, count)
-        composed = constrained_decoding.compose(segments(tokenizer, form), count)
+        composed = constrained_decoding.compose(line_parts(tokenizer, form), count)
         listed = constrained_decoding.build(tokenizer, form.lines(), form.end)
         assert set(walk(composed)) == set(walk(listed))
         assert (len(composed.tokens), composed.longest) == (len(listed.tokens), listed.longest)
@@ -93,7 +93,7 @@ def test_a_tree_composed_of_segments_is_that_of_all_lines(tokenizer, tree):
 def test_lines_of_many_scores_are_composed(tokenizer):
     count = 300  # a tree of 112 to the power of 300 lines, and deeper than Python's stack
     form = LineForm(prompts.END, "", score_lines.SCORE_STRINGS, count)
-    tree = constrained_decoding.compose(segments(tokenizer, form), count)
+    tree = constrained_decoding.compose(line_parts(tokenizer, form), count)
     assert len(tree.tokens) < 30 * count
     line = " ".join(["10.0", "7", "0.5"] * (count // 3)) + "\n"
     end = tokenizer.encode(prompts.END)
@@ -114,7 +114,7 @@ def test_a_tokenizer_that_merges_scores_with_each_other_is_refused(tmp_path):
     tokenizer = load_tokenizer(tmp_path)
     assert len(tokenizer.encode("8 9")) == 1
     with pytest.raises(InputError, match="merges scores with what stands beside them"):
-        segments(tokenizer, LineForm(prompts.END, "", score_lines.SCORE_STRINGS, 3))
+        line_parts(tokenizer, LineForm(prompts.END, "", score_lines.SCORE_STRINGS, 3))
 
 
 def test_a_tokenizer_that_merges_prompt_and_score_is_refused(tmp_path):

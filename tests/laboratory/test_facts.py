@@ -14,7 +14,7 @@ from judgelm_jax import laboratory
 from judgelm_jax.data.augmentation import augment
 from judgelm_jax.data.training_file import check_training_file
 from judgelm_jax.judging import constrained_decoding
-from judgelm_jax.judging.segments import PROMPT_END_TOKENS
+from judgelm_jax.judging.line_parts import PROMPT_END_TOKENS
 from judgelm_jax.laboratory import facts, recipe, vocabulary
 from judgelm_jax.prompts import prompts
 from judgelm_jax.tokens.tokenization import load_tokenizer

@@ -10,7 +10,7 @@ from family_models import SLIDING
 
 from judgelm_jax.errors import InputError
 from judgelm_jax.model import config_json
-from judgelm_jax.model.pattern import kinds_of
+from judgelm_jax.model.layer_pattern import kinds_of
 from judgelm_jax.model.rotary import frequencies
 from judgelm_jax.notices import say_once
 

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from judgelm_jax.judging import line_tree
+from judgelm_jax.judging.line_parts import LineParts
 from judgelm_jax.judging.line_tree import LineTree
-from judgelm_jax.judging.segments import Segments
 from judgelm_jax.model import attention, decoder, parameters, views
 from judgelm_jax.model import cache as kv_cache
 from judgelm_jax.model.config import ModelConfig
@@ -50,29 +50,29 @@ class ScoreChain:
         return self.count * self.written.shape[2] + max(len(self.first.tokens), len(self.later.tokens))
 
 
-def build(segments: Segments, count: int) -> ScoreChain:
+def build(parts: LineParts, count: int) -> ScoreChain:
     """The chain of `count` scores."""
-    followers = sorted({ids[0] for ids in segments.later})
+    followers = sorted({ids[0] for ids in parts.later})
 
     def tree(values: tuple[tuple[int, ...], ...]) -> LineTree:
         followed = [(*ids, token) for ids in values for token in followers]
-        return line_tree.of_sequences([*values, *followed, *((*ids, *segments.newline) for ids in values)], segments.prompt_end)
+        return line_tree.of_sequences([*values, *followed, *((*ids, *parts.newline) for ids in values)], parts.prompt_end)
 
-    most = max(map(len, (*segments.first, *segments.later)))
-    sizes = np.array([[len(ids) for ids in values] for values in (segments.first, segments.later)], np.int32)
+    most = max(map(len, (*parts.first, *parts.later)))
+    sizes = np.array([[len(ids) for ids in values] for values in (parts.first, parts.later)], np.int32)
     written = np.zeros((*sizes.shape, most), np.int32)
-    for row, values in enumerate((segments.first, segments.later)):
+    for row, values in enumerate((parts.first, parts.later)):
         for number, ids in enumerate(values):
             written[row, number, : len(ids)] = ids
     return ScoreChain(
-        tree(segments.first),
-        tree(segments.later),
+        tree(parts.first),
+        tree(parts.later),
         count,
         len(followers),
         written,
         sizes,
-        longest=int(sizes[0].max() + (count - 1) * sizes[1].max()) + len(segments.newline),
-        prompt_end=segments.prompt_end,
+        longest=int(sizes[0].max() + (count - 1) * sizes[1].max()) + len(parts.newline),
+        prompt_end=parts.prompt_end,
     )
 
 

@@ -13,11 +13,11 @@ from judgelm_jax.verdicts.score_lines import LineForm
 PROMPT_END_TOKENS = 4
 # What may stand before that text: a tokenizer may write its beginning as it fits.
 _BEFORE = ("a", "a ", "a.", "1", "\n", "é")
-_SAMPLES = 500  # whole lines that are tokenized to see whether their segments are theirs
+_SAMPLES = 500  # whole lines that are tokenized to see whether their parts are theirs
 
 
 @dataclasses.dataclass(frozen=True)
-class Segments:
+class LineParts:
     """The ids of the parts of a line. Put one behind the other they are those of the whole line.
 
     `first`: of each word as the first score. `later`: of each word as a further one, with the space before it. `newline`: of
@@ -39,8 +39,8 @@ def end_of_prompts(tokenizer: Tokenizer, end: str) -> tuple[int, ...]:
     return tuple(alone[len(alone) - kept :])
 
 
-def segments(tokenizer: Tokenizer, form: LineForm) -> Segments:
-    """The segments of the lines of a form. All lines of two scores are tokenized to see that it is so, and some of `count`.
+def line_parts(tokenizer: Tokenizer, form: LineForm) -> LineParts:
+    """The parts of the lines of a form. All lines of two scores are tokenized to see that it is so, and some of `count`.
 
     Raises:
       InputError: the tokenizer writes a score otherwise beside other scores, or merges it with the end of the prompt.
@@ -50,7 +50,7 @@ def segments(tokenizer: Tokenizer, form: LineForm) -> Segments:
     texts += [f"{begin}{word} {one}" for one in form.words]
     end, one, with_newline, *rest = map(tuple, tokenizer.encode_batch(texts))
     firsts, laters = rest[: len(form.words)], rest[len(form.words) :]
-    found = Segments(
+    found = LineParts(
         tuple(ids[len(end) :] for ids in firsts),
         tuple(ids[len(one) :] for ids in laters),
         with_newline[len(one) :],

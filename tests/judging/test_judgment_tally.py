@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judgelm_jax.errors import InputError
-from judgelm_jax.judging.tally import Tally, judgments
+from judgelm_jax.judging.judgment_tally import Tally, judgments
 from judgelm_jax.verdicts.verdicts import STATUSES
 
 WINNERS = st.sampled_from([None, 0, 1, 2])

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judgelm_jax.model.config import LayerKind, ModelConfig
-from judgelm_jax.model.pattern import kinds_of, shortest_pattern, stretches
+from judgelm_jax.model.layer_pattern import kinds_of, shortest_pattern, stretches
 
 FULL, NEAR, LOCAL = LayerKind(), LayerKind(window=8), LayerKind(window=8, rope_base=1e4)
 

@@ -26,8 +26,9 @@ def of(path: Path, now: float | None = None) -> RunStatus:
 
     Returns:
       `run` (`judging` or `training`), `done`, `total`, `complete`, `seconds_left` (None: not known) and of a judging run
-      `failed`, `rate` (records a second, of the shards that run) and `shards` (as in its state file, with `silent_seconds`), of
-      a training run `loss`, `tokens_per_second` and `silent_seconds`.
+      `failed`, `rate` (records a second, of the shards that run), `shards` (as in its state file, with `silent_seconds`) and
+      `not_begun` (the numbers of shards of which that file does not know), of a training run `loss`, `tokens_per_second` and
+      `silent_seconds`.
 
     Raises:
       InputError: no run writes there.
@@ -61,6 +62,8 @@ def lines(path: Path, status: RunStatus) -> list[str]:
             f"  shard {number} on {shard['host']}: {shard['done']} of {shard['total']}, {failed} failed, "
             f"{shard['rate']:.2f} records/s, last news {_ago(shard['silent_seconds'])}"
         )
+    if status["not_begun"]:
+        found.append(f"  not begun: shard {', '.join(map(str, status['not_begun']))}")
     return found
 
 
@@ -72,7 +75,7 @@ def _of_judging(path: Path, folder: Path, now: float) -> RunStatus:
             raise InputError(f"{path}: holds no judgments; give what a run has as --output ({error})") from error
         counts = {name: held[name] for name in STATUSES}
         total = manifest.read(manifest.beside(path))["records"] if manifest.beside(path).exists() else sum(counts.values())
-        return _judging(sum(counts.values()), total, counts, 0.0, {}, complete=True)
+        return _judging(sum(counts.values()), total, counts, 0.0, {}, [], complete=True)
     state = read_state(folder / STATE_FILE)
     told = state.get("shards", {})
     shards = {number: shard | {"silent_seconds": max(0.0, now - shard["updated"])} for number, shard in told.items()}
@@ -82,11 +85,18 @@ def _of_judging(path: Path, folder: Path, now: float) -> RunStatus:
         for shard in shards.values()
         if shard["silent_seconds"] < _SILENT_SECONDS and shard["done"] < shard["total"]
     )
-    total = state["total"] if "total" in state else manifest.read(folder / "manifest.json")["records"]
-    return _judging(sum(shard["done"] for shard in shards.values()), total, statuses, rate, shards, complete=False)
+    try:
+        declared = manifest.read(folder / "manifest.json")
+    except FileNotFoundError:  # it is the last file of the folder to go
+        raise InputError(f"{path}: no run writes there any more; give what a run has as --output") from None
+    not_begun = [number for number in range(declared["shards"]) if str(number) not in shards]
+    done = sum(shard["done"] for shard in shards.values())
+    return _judging(done, declared["records"], statuses, rate, shards, not_begun, complete=False)
 
 
-def _judging(done: int, total: int, statuses: dict[str, int], rate: float, shards: dict[str, Any], complete: bool) -> RunStatus:
+def _judging(
+    done: int, total: int, statuses: dict[str, int], rate: float, shards: dict[str, Any], not_begun: list[int], complete: bool
+) -> RunStatus:
     return {
         "run": "judging",
         "done": done,
@@ -97,6 +107,7 @@ def _judging(done: int, total: int, statuses: dict[str, int], rate: float, shard
         "rate": rate,
         "seconds_left": (total - done) / rate if rate else None,
         "shards": shards,
+        "not_begun": not_begun,
     }
 
 

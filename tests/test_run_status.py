@@ -43,7 +43,8 @@ def test_a_judging_run_is_followed_from_its_start_to_its_end(tmp_path):
             assert now["shards"][str(part)]["process_id"] == os.getpid()
             text = "\n".join(run_status.lines(target, now))
             assert f"{5 * (part + 1)} of 10 records, {part} failed" in text
-            assert text.count("\n") == part + 1
+            assert text.count("\n") == 2
+            assert (now["not_begun"], "not begun: shard 1" in text) == (([1], True) if part == 0 else ([], False))
             shard.finish()
     after = run_status.of(target)
     assert (after["done"], after["total"], after["complete"], after["failed"]) == (10, 10, True, 1)
@@ -55,6 +56,8 @@ def test_the_rate_is_of_the_shards_that_run(tmp_path):
     target = tmp_path / "judgments.jsonl"
     folder = output.partial_folder(target)
     folder.mkdir()
+    own = manifest.make({"model": "m"}, 150, 5)
+    (folder / "manifest.json").write_text(json.dumps(own))
     shard = {"process_id": 1, "total": 50, "statuses": {"ok": 9, "unparsed": 1}, "began": 0.0, "done": 10}
     shards = {
         "0": shard | {"host": "a", "rate": 2.0, "seconds_left": 20.0, "updated": 1000.0},
@@ -67,9 +70,12 @@ def test_the_rate_is_of_the_shards_that_run(tmp_path):
     assert found["done"] == 70
     assert found["seconds_left"] == (150 - 70) / 2.0
     assert found["failed"] == 3
-    assert "shard 1 on b: 10 of 50, 1 failed, 4.00 records/s, last news 5 min 0 s ago" in "\n".join(
-        run_status.lines(target, found)
-    )
+    told = run_status.lines(target, found)
+    assert told[2] == "  shard 1 on b: 10 of 50, 1 failed, 4.00 records/s, last news 5 min 0 s ago"
+    assert told[4:] == ["  not begun: shard 3, 4"]
+    (folder / "manifest.json").unlink()
+    with pytest.raises(InputError, match="no run writes there any more"):
+        run_status.of(target)
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"version": 9, "shards": {}}', '{"version": 1, "shards": []}'])

@@ -1,7 +1,8 @@
 """says how far a run is: the judging or training that writes to a path, wherever it runs.
 
 PATH is what the run was given as --output. Of a judging run it says for each shard how many records are done, on which host,
-how many failed, the rate and the time that is left; of a training run the steps, the loss and the rate. It only reads files.
+how many failed, the rate and the time that is left, and which shards have not begun; of a training run the steps, the loss
+and the rate. It only reads files.
 
   judgelm-status judgments.jsonl
 """

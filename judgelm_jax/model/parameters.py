@@ -7,6 +7,7 @@ along a leading axis: {"embed_tokens": {"weight": [V, E]}, "layers": {"mlp": {"u
 import dataclasses
 import functools
 import math
+import types
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -52,7 +53,8 @@ class Declared:
         return math.prod(self.shape)
 
 
-def declared(config: ModelConfig, adapted: Adapted = NOT_ADAPTED) -> dict[Path, Declared]:
+@functools.cache
+def declared(config: ModelConfig, adapted: Adapted = NOT_ADAPTED) -> Mapping[Path, Declared]:
     """Every tensor of a model, in the order of the forward pass."""
     modules: dict[str, nnx.Module] = {"embed_tokens": Table(config), "layers": Layer(config, adapted), "norm": RMSNorm(config)}
     if not config.tied_embeddings:
@@ -71,7 +73,7 @@ def declared(config: ModelConfig, adapted: Adapted = NOT_ADAPTED) -> dict[Path, 
 
     for name, module in modules.items():
         visit((name,), module)
-    return found
+    return types.MappingProxyType(found)
 
 
 def nested(leaves: Mapping[Path, Any]) -> dict[str, Any]:

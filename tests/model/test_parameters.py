@@ -25,6 +25,9 @@ def biased(monkeypatch):
         self.q_proj.bias = layers._declare((config.num_heads * config.head_dim,), ("heads",), constant=0.0)
 
     monkeypatch.setattr(layers.Attention, "__init__", with_bias)
+    parameters.declared.cache_clear()
+    yield
+    parameters.declared.cache_clear()
 
 
 def flops():

@@ -58,10 +58,13 @@ def lines(path: Path, status: RunStatus) -> list[str]:
     found = [f"{first}, {status['rate']:.2f} records/s{left}"]
     for number, shard in sorted(status["shards"].items(), key=lambda item: int(item[0])):
         failed = sum(shard["statuses"].get(name, 0) for name in _FAILED)
+        stopped = "; stopped" if _is_stopped(shard) else ""
         found.append(
             f"  shard {number} on {shard['host']}: {shard['done']} of {shard['total']}, {failed} failed, "
-            f"{shard['rate']:.2f} records/s, last news {_ago(shard['silent_seconds'])}"
+            f"{shard['rate']:.2f} records/s, last news {_ago(shard['silent_seconds'])}{stopped}"
         )
+    if any(map(_is_stopped, status["shards"].values())):
+        found.append("  what stopped goes on with the same command and --resume")
     if status["not_begun"]:
         found.append(f"  not begun: shard {', '.join(map(str, status['not_begun']))}")
     return found
@@ -83,7 +86,7 @@ def _of_judging(path: Path, folder: Path, now: float) -> RunStatus:
     rate = sum(
         shard["rate"]
         for shard in shards.values()
-        if shard["silent_seconds"] < _SILENT_SECONDS and shard["done"] < shard["total"]
+        if shard["silent_seconds"] < _SILENT_SECONDS and shard["done"] < shard["total"] and not _is_stopped(shard)
     )
     try:
         declared = manifest.read(folder / "manifest.json")
@@ -109,6 +112,10 @@ def _judging(
         "shards": shards,
         "not_begun": not_begun,
     }
+
+
+def _is_stopped(shard: dict[str, Any]) -> bool:
+    return shard["done"] < shard["total"] and not shard.get("running", True)
 
 
 def _of_training(path: Path, now: float) -> RunStatus:

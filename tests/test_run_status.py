@@ -78,6 +78,23 @@ def test_the_rate_is_of_the_shards_that_run(tmp_path):
         run_status.of(target)
 
 
+def test_a_shard_that_was_interrupted_is_stopped_and_another_goes_on(tmp_path):
+    target = tmp_path / "judgments.jsonl"
+    for part in range(2):
+        with shard_of(target, part, 2, 10) as shard:
+            progress = Progress(shard.folder, part, 10, {"ok": 2}, 5)
+            shard.write(part, row())
+            progress.add(row())
+            if part == 0:
+                progress.close()
+    found = run_status.of(target)
+    assert found["rate"] == found["shards"]["1"]["rate"]
+    first, stopped, other, says = run_status.lines(target, found)
+    assert first.startswith(f"judging {target}: 5 of 10 records")  # the second has not written what it did last
+    assert (stopped.endswith("; stopped"), other.endswith("; stopped")) == (True, False)
+    assert says == "  what stopped goes on with the same command and --resume"
+
+
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"version": 9, "shards": {}}', '{"version": 1, "shards": []}'])
 def test_a_damaged_state_file_is_none(tmp_path, damage):
     path = tmp_path / "state.json"

@@ -133,6 +133,8 @@ def main() -> None:
             "label are left out",
             file=sys.stderr,
         )
+    if joined.labels_out_of_range and not joined.labels:
+        raise InputError(f"{labels}: all {joined.labels_out_of_range} labels are out of range; a winner is 0, 1 or 2")
     if joined.labels_out_of_range:
         print(
             f"judgelm-evaluate: {labels}: {joined.labels_out_of_range} labels are out of range and dropped; a winner is 0, 1 "
@@ -164,7 +166,8 @@ def _report(joined: Joined, summary: dict, predictions: Path, labels: Path | Non
     named = name_two_models(judgments)
     ranking = None
     if named:
-        ranking = rank(read_comparisons([predictions], CLUSTER.value, parser=PARSER.value, decide=DECIDE.value).rows)
+        comparisons = read_comparisons([predictions], CLUSTER.value, parser=PARSER.value, decide=DECIDE.value).rows
+        ranking = rank(comparisons) if comparisons else None
     title = f"Judgments of {predictions.name}" + (f" against {labels.name}" if labels else "")
     content = judge_report(title, judgments, joined, summary, ranking)
     print(f"report     {write_report(content, Path(REPORT.value))}")

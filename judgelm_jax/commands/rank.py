@@ -63,6 +63,9 @@ def main() -> None:
     from judgelm_jax.evaluation.ranking.text import in_words, table
 
     read = read_comparisons(inputs, CLUSTER.value, BY.value, decide=DECIDE.value)
+    if not read.rows:
+        files = ", ".join(map(str, inputs))
+        raise InputError(f"{files}: no judgment has a verdict ({read.undecided} without one); a ranking needs decided ones")
     ranking: dict[str, Any] = {**rank(read.rows, CONTROL.value, SEED.value), "undecided": read.undecided}
     if read.orders.pairs():
         ranking["orders"] = dataclasses.asdict(read.orders) | {"follow_position": read.orders.follow_position()}

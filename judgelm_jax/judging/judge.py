@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 import threading
 import time
 import uuid
@@ -30,7 +31,7 @@ from judgelm_jax.model import parameters
 from judgelm_jax.presets import JUDGELM, kind_of
 from judgelm_jax.prompts.arrangements import FORWARD, REVERSED, Arrangement, arrangements, as_shown, in_own_order, name_of
 from judgelm_jax.records.json_lines import Record
-from judgelm_jax.records.records import identity, question_identity, reference_of
+from judgelm_jax.records.records import check_record, identity, question_identity, reference_of
 from judgelm_jax.tokens.chat_template import ChatTemplate, load_chat_template
 from judgelm_jax.tokens.tokenization import Tokenizer, going_on
 from judgelm_jax.verdicts import distributions, merging, score_lines, verdicts
@@ -195,10 +196,17 @@ class Judge:
           kind, mode, orders, arrangements, temperature: in place of those that the judge was loaded with.
 
         Raises:
-          InputError: a record is not what the kind of judging needs, or does not fit and `on_overflow` is `error`.
+          InputError: a record, named by its number from 0, is not what the kind of judging needs; or one does not fit and
+            `on_overflow` is `error`.
         """
         judge = self.asked(self.settings.of_call(kind, mode, orders, arrangements, temperature))
+        check = judge.kind.structure or functools.partial(check_record, answers=judge.kind.answers)
         for window in windows(enumerate(records)):
+            for index, record in window:
+                try:
+                    check(record)
+                except InputError as error:
+                    raise InputError(f"record {index}: {error}") from None
             with judge._shared.lock:
                 done = dict(judge.judge_prepared(judge.prepare(window, references or {}, judge.settings.orders)))
             for index, _ in window:

@@ -2,10 +2,11 @@
 
 ```
 state.json   {"version": 1, "total": 5000, "shards": {"0": {"host", "process_id", "done", "total", "rate", "seconds_left",
-             "statuses": {"ok": …}, "began", "updated"}, …}}
+             "statuses": {"ok": …}, "began", "updated", "running"}, …}}
 ```
-`total` counts the records of all shards; `rate` is in records a second, `began` and `updated` are Unix times. The processes
-that judge other shards write to the same file, one after another.
+`total` counts the records of all shards; `rate` is in records a second, `began` and `updated` are Unix times. `running`
+is false when the process ended, unless it was killed. The processes that judge other shards write to the same file, one after
+another.
 """
 
 import fcntl
@@ -44,6 +45,7 @@ class Progress:
         self._logged = self._written = self._clock
         terminal = sys.stderr is not None and sys.stderr.isatty()
         self._logs = folder is not None and not terminal
+        self._running = True
         self._bar = tqdm.tqdm(total=total, initial=self._done, unit=" records", disable=folder is None or not terminal)
         self._write()
 
@@ -63,6 +65,7 @@ class Progress:
     def close(self) -> None:
         """Writes the state a last time."""
         self._bar.close()
+        self._running = False
         self._write()
 
     def _own(self) -> State:
@@ -78,6 +81,7 @@ class Progress:
             "statuses": self._statuses,
             "began": self._began,
             "updated": time.time(),
+            "running": self._running,
         }
 
     def _write(self) -> None:

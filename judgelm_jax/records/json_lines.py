@@ -48,8 +48,9 @@ def parse_line(path: Path, number: int, line: bytes) -> Record | None:
         form = "UTF-16, not UTF-8" if line.startswith((b"\xff\xfe", b"\xfe\xff")) else "not UTF-8"
         raise InputError(f"{path}:{number}: {form} (byte {error.start} of the line); save the file as UTF-8") from error
     except json.JSONDecodeError as error:
+        column = min(error.pos, len(error.doc.rstrip("\r\n"))) + 1  # not one of the line behind a cut one
         raise InputError(
-            f"{path}:{number}: not valid JSON ({error.msg}, column {error.colno}); {_other_form(line) or _ONE_A_LINE}"
+            f"{path}:{number}: not valid JSON ({error.msg}, column {column}); {_other_form(line) or _ONE_A_LINE}"
         ) from error
     except ValueError as error:  # a constant, a number or a double field that is refused
         reason = str(error).split(";")[0]

@@ -150,7 +150,8 @@ def check_record(record: Record, answers: tuple[int, int | None] = (2, 2)) -> No
         check_text(record, f"answer{known}_body")
     if most is not None and known > most:
         raise InputError(
-            f"there are {known} answers where {most} are judged; remove 'answer{most + 1}_body' and those after it"
+            f"there are {known} answers where {most} are judged; judge them with --kind=multi, or remove "
+            f"'answer{most + 1}_body' and those after it"
         )
     stray = [key for key in record if _answer_number(key) > known]
     if stray:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from judgelm_jax.commands import evaluate
+from judgelm_jax.commands import evaluate, rank
 from judgelm_jax.commands.command_line import run
 
 
@@ -196,3 +196,22 @@ def test_few_labels_and_a_wished_risk_are_said_in_plain_words(tmp_path: Path, ca
     assert "wrong in at most 10.0 %" in text
     assert run_evaluate(*command, "--risk=2", "--overwrite") == 2
     assert run_evaluate(command[1], "--risk=0.1") == 2
+
+
+def test_labels_that_are_all_out_of_range_are_none(files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    labels = write(tmp_path / "l.jsonl", *({"question_id": number, "winner": 3} for number in range(4)))
+    assert run_evaluate(*files, f"--json={tmp_path / 'm.json'}") == 2
+    assert f"{labels}: all 4 labels are out of range; a winner is 0, 1 or 2" in capsys.readouterr().err
+    assert not (tmp_path / "m.json").exists()
+
+
+def test_judgments_without_any_verdict_have_a_report_and_no_ranking(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    record = {"question_body": "q", "answer1_body": "a", "answer2_body": "b", "pred_text": "?", "status": "unparsed"}
+    models = {"answer1_model_id": "alpha", "answer2_model_id": "beta", "scores": None, "winner": None, "order": "forward"}
+    path = write(tmp_path / "p.jsonl", *({"question_id": number, **record, **models} for number in range(3)))
+    assert run_evaluate(f"--predictions={path}", f"--report={tmp_path / 'report'}") == 0
+    page = (tmp_path / "report/index.html").read_text()
+    assert "3 records" in page
+    assert "Ranking" not in page
+    assert run(rank.main, rank.FLAGS, "rank", [f"--judgments={path}", f"--output={tmp_path / 'r.json'}"]) == 2
+    assert f"{path}: no judgment has a verdict (3 without one); a ranking needs decided ones" in capsys.readouterr().err

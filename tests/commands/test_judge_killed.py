@@ -12,6 +12,7 @@ import warm_processes
 from judge_command import COUNT, EXPLAIN, PROGRAM, assert_one_line, read, run, shard_of, without_marks
 from processes import environment
 
+from judgelm_jax import run_status
 from judgelm_jax.judging import manifest, output
 from judgelm_jax.records.json_lines import Record
 
@@ -67,6 +68,7 @@ def test_killed_and_interrupted_the_run_goes_on_to_the_same_file(arguments, unin
     assert 3 <= killed < killed + 3 <= interrupted < COUNT
     assert shard.read_bytes().startswith(first[: first.rindex(b"\n") + 1])
     assert not target.exists()
+    assert run_status.lines(target, run_status.of(target))[1].endswith("; stopped")
     kept = [json.loads(line.partition(b"\t")[2])["pred_id"] for line in shard.read_bytes().splitlines()]
     out = finish(*arguments, *EXPLAIN, "--resume")
     assert f"judged     {COUNT - interrupted} records" in out

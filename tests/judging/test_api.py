@@ -85,6 +85,16 @@ def test_what_is_no_string_is_named(judge):
             call()
 
 
+def test_a_record_that_is_none_is_named_by_its_number(judge):
+    good = {"question_id": 1, "question_body": "q", "answer1_body": "a", "answer2_body": "b"}
+    for wrong, says in (
+        ({"question_id": 2}, "record 1: the field 'question_body' is missing"),
+        (good | {"question_id": 2, "answer3_body": "c"}, "record 1: there are 3 answers where 2 are judged; .* --kind=multi"),
+    ):
+        with pytest.raises(InputError, match=says):
+            list(judge.judge([good, wrong]))
+
+
 def test_a_preset_says_nothing_of_further_questions(judge):
     asked = judge.asked(dataclasses.replace(judge.settings, preset="pandalm"))
     with pytest.raises(InputError, match="'pandalm' says nothing of further questions"):

@@ -224,3 +224,11 @@ def test_a_compressed_file_is_named_as_one(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b'{"question_id": 1}\n'))
     with pytest.raises(InputError, match=r"records\.jsonl: is compressed with gzip: unpack it with gunzip"):
         list(json_lines.read_jsonl(path))
+
+
+def test_the_column_of_a_cut_line_is_in_that_line(tmp_path):
+    path = tmp_path / "cut.jsonl"
+    cut = '{"question_id": 2, "question_body": '
+    path.write_text(f'{{"question_id": 1}}\n{cut}\r\n')
+    with pytest.raises(InputError, match=f"cut.jsonl:2: not valid JSON .*column {len(cut) + 1}\\)"):
+        list(json_lines.read_jsonl(path))

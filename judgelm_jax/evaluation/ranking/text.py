@@ -4,6 +4,7 @@ from typing import Any
 
 from judgelm_jax.evaluation.plain_text import FOLLOWS_POSITION
 
+_LEVEL = 1e-6  # log-odds: what rounding may add to equal strengths
 SURE = 0.975  # of resamples: as sure as a 95 % interval that leaves 2.5 % on one side
 
 
@@ -14,7 +15,10 @@ def in_words(ranking: dict[str, Any]) -> str:
     share = ranking["above"][best][second]
     often = "all" if share == 1 else f"{percent(share)} of"
     sure = f"{best} beats {second} in {often} resamples of the {ranking['clusters']} questions"
-    if share >= SURE:
+    level = [model["name"] for model in ranking["models"] if ranking["models"][0]["strength"] - model["strength"] < _LEVEL]
+    if len(level) > 1:
+        verdict = f"{_listed(level)} are level at the top: {sure}."
+    elif share >= SURE:
         verdict = f"{best} is the best of {len(models)} models: {sure}."
     else:
         unsure = [name for name in models[1:] if ranking["above"][best][name] < SURE]

@@ -66,6 +66,11 @@ def test_win_rates_and_matrix_are_those_counted_by_hand():
     assert len(table(ranking).splitlines()) == 5
 
 
+def test_exact_ties_name_no_best_model():
+    ties = [won(one, other, 0.5, question) for question in range(4) for one, other in itertools.combinations("abc", 2)]
+    assert in_words(rank(ties)).startswith("a, b and c are level at the top: ")
+
+
 def test_who_is_above_whom_adds_up_and_every_interval_holds_its_value():
     ranking = rank(ROWS)
     for one, other in itertools.combinations(("alpha", "beta", "gamma"), 2):

@@ -2,7 +2,7 @@
 
 Makes judgments of a teacher who knows all answers, and new answers of three models; then runs train, convert, prepare, judge,
 evaluate and rank as a user would, printing each command before it runs. What comes out is a report to look at. It takes two to
-three minutes on two CPU cores, nearly all of them for the training. What was ended goes on with the same command.
+two minutes on two CPU cores, nearly all of them for the training. What was ended goes on with the same command.
 
   judgelm-quickstart --output=runs/quickstart
 """

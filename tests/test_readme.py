@@ -23,6 +23,7 @@ COMMANDS = {path.stem for path in (ROOT / "judgelm_jax/commands").glob("*.py")} 
 # Those of the most seconds whose outputs no other example reads, and that read those of none.
 SLOW = (
     "configs/README.md:1",
+    "configs/README.md:2",
     "judgelm_jax/evaluation/benchmarks/README.md:3",
     "judgelm_jax/laboratory/README.md:0",
     "judgelm_jax/planning/README.md:0",

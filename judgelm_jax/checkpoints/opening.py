@@ -34,6 +34,7 @@ GENERATION_FILES = (GENERATION_FILE, TEMPLATE_FILE)
 COMPANION_FILES = (*TOKENIZER_FILES, *GENERATION_FILES)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_NOT_ENDED = "the training has not ended: go on with it, or name a checkpoint in {}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +106,8 @@ def open_checkpoint(model: str, base: str | None = None, context: int | None = N
     place = Path(model)
     if not place.exists() and _HUB_ID.fullmatch(model):
         place = _download(model)
+    if not place.exists() and _is_of_training(place.parent):
+        raise InputError(f"{model}: no such folder; {_NOT_ENDED.format(place.parent / 'checkpoints')}")
     if not place.exists():
         raise InputError(f"{model}: no such folder; name a converted or a Hugging Face folder, or a hub id like ORG/NAME")
     if (place / CONFIG_FILE).is_file() and (base is not None or not _is_whole(place)):
@@ -170,6 +173,8 @@ def _open_whole(place: Path) -> Checkpoint:
         return _open_training(place, about) if about.get("layout") == training_run.LAYOUT else _open_store(place)
     if (place / "model" / training_run.STATE).is_dir():
         raise InputError(f"{place}: is the folder of a training; its model is {place / 'model'}")
+    if _is_of_training(place):
+        raise InputError(f"{place}: is the folder of a training; {_NOT_ENDED.format(place / 'checkpoints')}")
     if (place / training_run.STATE).is_dir() and not (place / "config.json").exists():
         missing = orbax_store.METADATA_FILE
         raise InputError(f"{place}: a broken Orbax directory ({missing} is missing); take or make another")
@@ -181,6 +186,11 @@ def _open_whole(place: Path) -> Checkpoint:
     if not place.is_dir():
         raise InputError(f"{place}: is neither a folder nor a GGUF; name the folder of the checkpoint, or a file NAME.gguf")
     return _open_hf(place)
+
+
+def _is_of_training(folder: Path) -> bool:
+    """Whether a training writes there: into a file that only it has."""
+    return (folder / "run.json").is_file()
 
 
 def _open_store(folder: Path) -> Checkpoint:

@@ -52,7 +52,8 @@ def main() -> None:
             f"{judgments}: {len(halves[0])} and {len(halves[1])} labelled records with probabilities are in the two halves of "
             f"the questions; at least {_FEWEST} are needed in each (judge with --mode=distribution)"
         )
-    fitted = calibrating.fit(np.array([row[0] for row in halves[0]]), [row[1] for row in halves[0]])
+    fitting = np.array([row[0] for row in halves[0]]), [row[1] for row in halves[0]]
+    fitted = calibrating.fit(*fitting)
     chosen = np.array([row[0] for row in halves[1]]), [row[1] for row in halves[1]], [row[2] for row in halves[1]]
     before = calibrating.measure(*chosen, calibrating.Calibration(1.0, None))
     after = calibrating.measure(*chosen, fitted)
@@ -69,6 +70,8 @@ def main() -> None:
         write_json(path, summary)
     threshold = "none" if fitted.tie_threshold is None else f"{fitted.tie_threshold:.4f}"
     print(f"temperature {fitted.temperature:.4f}, tie threshold {threshold}, fitted on {len(halves[0])} records")
+    if calibrating.is_always_right(*fitting):
+        print("warning    the judge is right on all of these: no temperature fits best, so do not apply this; give more labels")
     print(f"measured on {len(halves[1])} records of other questions:")
     print(f"{'':<12}{'agreement':>10}{'log loss':>10}{'Brier':>10}{'ECE':>10}")
     for name, figures in (("before", before), ("after", after)):

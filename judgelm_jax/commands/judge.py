@@ -358,8 +358,9 @@ def _report_counts(summary: dict[str, Any]) -> None:
     for answers, found in summary.get("position_effects", {}).items():
         worth = ", ".join(f"{effect:+.2f}" for effect in found["effects"])
         print(f"positions  {worth}: what each is worth, the mean of {found['records']} records with {answers} answers")
-    if summary.get("position", {}).get("warning"):
-        print(f"warning    {summary['position']['warning']}")
+    for name in ("position", "covered_mass"):
+        if summary.get(name, {}).get("warning"):
+            print(f"warning    {summary[name]['warning']}")
 
 
 def _report(summary: dict[str, Any], target: Path) -> None:

@@ -1,7 +1,7 @@
 """runs the main job on data that it makes itself: trains a small judge from random weights and judges with it.
 
 Makes judgments of a teacher who knows all answers, and new answers of three models; then runs train, convert, prepare, judge,
-evaluate and rank as a user would, printing each command before it runs. What comes out is a report to look at. It takes two to
+evaluate and rank as a user would, printing each command before it runs. What comes out is a report to look at. It takes about
 two minutes on two CPU cores, nearly all of them for the training. What was ended goes on with the same command.
 
   judgelm-quickstart --output=runs/quickstart

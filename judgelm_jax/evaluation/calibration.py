@@ -113,6 +113,12 @@ def fit(probabilities: np.ndarray, labels: Sequence[int]) -> Calibration:
     return Calibration(temperature, between[most] if hits[most] > natural else None)
 
 
+def is_always_right(probabilities: np.ndarray, labels: Sequence[int]) -> bool:
+    """Whether each label is the likeliest outcome. Then the lower the temperature the less the loss, and none is the best."""
+    chosen = probabilities[np.arange(len(labels)), _columns(labels)]
+    return bool((chosen[:, None] > probabilities).sum() == 2 * len(labels))
+
+
 def log_loss(probabilities: np.ndarray, columns: np.ndarray) -> float:
     """The mean of -log P(label), in nats."""
     return float(-np.log(np.maximum(probabilities[np.arange(len(columns)), columns], _LEAST)).mean())

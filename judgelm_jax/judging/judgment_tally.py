@@ -1,4 +1,5 @@
-"""What a file of judgments holds, counted: statuses, consistency, and how far the verdicts follow the position."""
+"""What a file of judgments holds, counted: statuses, consistency, how far the verdicts follow the position, and whether the
+judge would write score lines at all."""
 
 import collections
 import dataclasses
@@ -13,6 +14,7 @@ from judgelm_jax.verdicts.verdicts import STATUSES
 # Shares from which a summary warns, and the pairs that it takes. In both orders no fair judge nearly always prefers one
 # position. In one order the answers shown first may be the better ones, so more is asked for.
 _BOTH_ORDERS, _ONE_ORDER = (0.8, 20), (0.95, 100)
+_LOW_MASS = 0.1  # of `covered_mass`: a judge of this kind of prompt writes a score line nearly always
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +70,15 @@ class Tally:
         self._effects: dict[
             int, list[float]
         ] = {}  # by the number of answers: sums of the effects of positions, and their number
+        self._masses: collections.Counter[bool] = collections.Counter()  # by whether `covered_mass` is low
         for row in rows:
             self.add(row)
 
     def add(self, row: Record) -> None:
         """Counts one judgment."""
         self._statuses[row["status"]] += 1
+        if row.get("covered_mass") is not None:
+            self._masses[row["covered_mass"] < _LOW_MASS] += 1
         order = row.get("order")
         if order == "both":
             forward, back = row["forward"]["winner"], row["reversed"]["winner"]
@@ -94,7 +99,7 @@ class Tally:
         order names none: its text did not parse, or the prompt did not fit), which add up to these rows; and where pairs were
         judged `position`: `pairs`, `shown_first_wins`, `shown_second_wins` (fractions of these pairs) and `warning`. Where
         records of N answers were shown in several arrangements `position_effects`: by N, the number of `records`, and the mean
-        `effects`.
+        `effects`. Of distributions `covered_mass`: the number of `judgments`, of those where it is `low`, and `warning`.
         """
         counts: dict[str, Any] = {status: self._statuses[status] for status in STATUSES}
         if self._orders:
@@ -114,7 +119,20 @@ class Tally:
                 str(answers): {"records": int(count), "effects": [total / count for total in totals]}
                 for answers, (*totals, count) in sorted(self._effects.items())
             }
+        if self._masses:
+            low, total = self._masses[True], self._masses.total()
+            counts["covered_mass"] = {"judgments": total, "low": low, "warning": _mass_warning(low, total)}
         return counts
+
+
+def _mass_warning(low: int, total: int) -> str | None:
+    """One line where most probabilities are of what the judge would hardly write; else None."""
+    if 2 * low <= total:
+        return None
+    return (
+        f"in {low} of {total} judgments any score line has a probability below {_LOW_MASS} (covered_mass): the judge was "
+        "hardly trained for prompts of this kind, so its probabilities say little"
+    )
 
 
 def _place(winner: int, order: str) -> int:

@@ -59,6 +59,8 @@ def check(job: Job, settings: JudgeConfig) -> CheckedInput:
     Raises:
       InputError: names file and line.
     """
+    if job.input.is_dir():
+        raise InputError(f"{job.input}: is a folder; name a file, JSON Lines")
     if job.input.exists() and not job.input.is_file():
         raise InputError(f"{job.input}: is no plain file, and it is read more than once; write the records to a file")
     references = {} if job.references is None else read_references(job.references)

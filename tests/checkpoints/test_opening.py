@@ -33,6 +33,14 @@ def test_the_folder_of_a_training_names_its_model(tmp_path: Path) -> None:
         open_checkpoint(str(tmp_path / "run"))
 
 
+@pytest.mark.parametrize("name", ["run", "run/model"])
+def test_a_training_that_has_not_ended_names_its_checkpoints(tmp_path: Path, name: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text("{}")
+    with pytest.raises(InputError, match=f"{name}: .*the training has not ended: .*{tmp_path}/run/checkpoints$"):
+        open_checkpoint(str(tmp_path / name))
+
+
 @pytest.mark.parametrize("form", ["safetensors", "bin"])
 def test_a_hub_id_is_downloaded_without_a_second_form_of_the_weights(
     tmp_path: Path, write_checkpoint, monkeypatch: pytest.MonkeyPatch, form: str

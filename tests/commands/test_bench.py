@@ -22,6 +22,7 @@ from judgelm_jax.planning.topology import parse
 from judgelm_jax.records.json_lines import dump_line
 
 
+@pytest.mark.slow
 def test_all_sides_are_measured_in_one_run(tmp_path, capfd):
     arguments = [
         "--size=tiny",

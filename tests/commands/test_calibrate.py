@@ -61,3 +61,18 @@ def test_what_the_user_can_fix_ends_with_code_2(files: list[str], tmp_path: Path
     assert run_calibrate(*files, f"--output={target}") == 2
     assert "--overwrite" in capsys.readouterr().err
     assert target.read_text() == "precious"
+
+
+@pytest.mark.parametrize(("wrong", "warns"), [(0, True), (1, False)])
+def test_a_judge_that_is_always_right_cannot_be_calibrated(
+    tmp_path: Path, capsys: pytest.CaptureFixture, wrong: int, warns: bool
+) -> None:
+    fitted = [number for number in range(120) if not held_out(str(number))]
+    said = {"pred_text": "5 4", "status": "ok", "winner": 1, "probabilities": {"1": 0.6, "0": 0.1, "2": 0.3}}
+    rows = [{"question_id": n, **said} for n in range(120)]
+    labels = [{"question_id": n, "winner": 2 if n in fitted[:wrong] else 1} for n in range(120)]
+    for name, lines in (("j", rows), ("l", labels)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    files = [f"--judgments={tmp_path / 'j.jsonl'}", f"--labels={tmp_path / 'l.jsonl'}"]
+    assert run_calibrate(*files, f"--output={tmp_path / 'calibration.json'}") == 0
+    assert ("the judge is right on all of these" in capsys.readouterr().out) == warns

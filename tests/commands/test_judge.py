@@ -179,6 +179,7 @@ def test_shards_run_by_themselves_and_the_last_joins(arguments, capfd):
     assert [row["question_id"] for row in read(target)] == list(range(9))
 
 
+@pytest.mark.slow
 def test_nobody_reads_standard_output_and_the_work_is_done_all_the_same(arguments, laboratory_checkpoint):
     target, _ = shard_of(arguments)
     for number, stdout in enumerate(("| true", ">&-", "> /dev/full")):

@@ -59,6 +59,7 @@ def uninterrupted(laboratory_checkpoint, records, tmp_path_factory) -> list[Reco
     return without_marks(read(target))
 
 
+@pytest.mark.slow
 def test_killed_and_interrupted_the_run_goes_on_to_the_same_file(arguments, uninterrupted):
     target, shard = shard_of(arguments)
     killed, _ = stop_after(3, shard, signal.SIGKILL, *arguments, *EXPLAIN)

@@ -87,7 +87,7 @@ def test_the_held_out_loss_is_that_of_transformers(files, whole, tmp_path):
     assert told["loss"] == pytest.approx(nll / count, rel=1e-4)
 
 
-@pytest.mark.parametrize("way", ["SIGKILL", "SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("way", ["SIGKILL", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", "SIGINT"))])
 def test_a_run_that_was_stopped_ends_as_if_it_had_not(way, files, whole, tmp_path):
     output = tmp_path / "run"
     process = start(arguments(files, output))
@@ -132,6 +132,7 @@ def test_kills_at_random_moments(files, whole, tmp_path):
     assert losses(output) == losses(whole[0])
 
 
+@pytest.mark.slow
 def test_the_number_of_devices_may_change_on_the_way(files, whole, tmp_path):
     output = tmp_path / "run"
     process = start(arguments(files, output), devices=1)

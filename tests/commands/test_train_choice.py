@@ -51,7 +51,7 @@ def weights(folder):
 @pytest.mark.parametrize(
     ("more", "step"),
     [
-        (["--config.training.learning_rate=3e-2"], 4),
+        pytest.param(["--config.training.learning_rate=3e-2"], 4, marks=pytest.mark.slow),
         (["--config.training.learning_rate=9.0", "--config.training.warmup=0.25"], 1),  # which changes nothing
         (["--config.training.learning_rate=9.0", "--config.training.warmup=0.25", "--config.checkpoints.best_by=last"], 4),
     ],

@@ -112,3 +112,14 @@ def test_judgments_of_any_number_of_answers_are_judgments(tmp_path):
     path.write_text(json.dumps({**good, "arrangements": "none"}) + "\n")
     with pytest.raises(InputError, match="is no judgment"):
         list(judgments(path))
+
+
+@pytest.mark.parametrize(("low", "warns"), [(0, False), (2, False), (3, True)])
+def test_probabilities_of_what_a_judge_would_hardly_write_are_named(low, warns):
+    masses = [0.001] * low + [0.9] * (4 - low)
+    rows = [{"status": "ok", "winner": 1, "order": "forward", "covered_mass": mass} for mass in masses]
+    found = Tally([*rows, {"status": "overflow", "winner": None, "order": "forward"}]).summary()["covered_mass"]
+    assert (found["judgments"], found["low"]) == (4, low)
+    assert (found["warning"] is not None) == warns
+    if warns:
+        assert found["warning"].startswith("in 3 of 4 judgments any score line has a probability below 0.1")

@@ -362,6 +362,7 @@ MEASURE = """
 """
 
 
+@pytest.mark.slow
 def test_memory_is_flat_and_the_host_side_fast(tmp_path):
     """The target is 5,000 records a second, so that a fast device never waits; check, judge and join are all counted.
 

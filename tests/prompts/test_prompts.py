@@ -92,7 +92,7 @@ def test_what_is_no_model_imports_no_jax() -> None:
     files = [path.relative_to(package.parent) for folder in folders for path in sorted((package / folder).rglob("*.py"))]
     assert len(files) > 60
     names = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in files]
-    others = ("kinds", "judging.all_pairs", "judging.tally", "commands.evaluate", "commands.prepare")
+    others = ("kinds", "judging.all_pairs", "judging.judgment_tally", "commands.evaluate", "commands.prepare")
     imports = "; ".join(f"import {name}" for name in (*names, *(f"judgelm_jax.{name}" for name in others)))
     check = f"{imports}; import sys; sys.exit('jax' in sys.modules or 'flax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -57,13 +57,13 @@ def _positions_words(found: dict[str, Any]) -> str:
 def table(ranking: dict[str, Any]) -> str:
     """One line a model, best first."""
     width = max(5, *(len(model["name"]) for model in ranking["models"]))
-    lines = [f"{'rank':>4}  {'model':<{width}}  {'win rate':<26}{'strength (log-odds)':<25}comparisons"]
+    lines = [f"{'rank':>4}  {'model':<{width}}  {'win rate':<28}{'strength (log-odds)':<25}comparisons"]
     for model in ranking["models"]:
         low, high = model["rank_interval"]
         rate = f"{percent(model['win_rate'])} ({' to '.join(percent(x) for x in model['win_rate_interval'])})"
         strength = f"{model['strength']:+.2f} ({' to '.join(f'{x:+.2f}' for x in model['strength_interval'])})"
         lines.append(
-            f"{model['rank']:>4}  {model['name']:<{width}}  {rate:<26}{strength:<25}{model['comparisons']:<6}"
+            f"{model['rank']:>4}  {model['name']:<{width}}  {rate:<28}{strength:<25}{model['comparisons']:<6}"
             f"{'' if low == high else f'  rank {low} to {high}'}".rstrip()
         )
     lines.append("intervals: 95 %, by question")

@@ -34,6 +34,8 @@ GENERATION_FILES = (GENERATION_FILE, TEMPLATE_FILE)
 COMPANION_FILES = (*TOKENIZER_FILES, *GENERATION_FILES)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+# In the folder of a training, as `training.identity` names them, which only commands import.
+_RUN_FILE, _CHECKPOINTS, _MODEL = "run.json", "checkpoints", "model"
 _NOT_ENDED = "the training has not ended: go on with it, or name a checkpoint in {}"
 
 
@@ -107,7 +109,7 @@ def open_checkpoint(model: str, base: str | None = None, context: int | None = N
     if not place.exists() and _HUB_ID.fullmatch(model):
         place = _download(model)
     if not place.exists() and _is_of_training(place.parent):
-        raise InputError(f"{model}: no such folder; {_NOT_ENDED.format(place.parent / 'checkpoints')}")
+        raise InputError(f"{model}: no such folder; {_NOT_ENDED.format(place.parent / _CHECKPOINTS)}")
     if not place.exists():
         raise InputError(f"{model}: no such folder; name a converted or a Hugging Face folder, or a hub id like ORG/NAME")
     if (place / CONFIG_FILE).is_file() and (base is not None or not _is_whole(place)):
@@ -171,10 +173,10 @@ def _open_whole(place: Path) -> Checkpoint:
     if place.is_dir() and orbax_store.is_store(place):
         about = orbax_store.custom_metadata(place)
         return _open_training(place, about) if about.get("layout") == training_run.LAYOUT else _open_store(place)
-    if (place / "model" / training_run.STATE).is_dir():
-        raise InputError(f"{place}: is the folder of a training; its model is {place / 'model'}")
+    if (place / _MODEL / training_run.STATE).is_dir():
+        raise InputError(f"{place}: is the folder of a training; its model is {place / _MODEL}")
     if _is_of_training(place):
-        raise InputError(f"{place}: is the folder of a training; {_NOT_ENDED.format(place / 'checkpoints')}")
+        raise InputError(f"{place}: is the folder of a training; {_NOT_ENDED.format(place / _CHECKPOINTS)}")
     if (place / training_run.STATE).is_dir() and not (place / "config.json").exists():
         missing = orbax_store.METADATA_FILE
         raise InputError(f"{place}: a broken Orbax directory ({missing} is missing); take or make another")
@@ -189,8 +191,8 @@ def _open_whole(place: Path) -> Checkpoint:
 
 
 def _is_of_training(folder: Path) -> bool:
-    """Whether a training writes there: into a file that only it has."""
-    return (folder / "run.json").is_file()
+    """Whether a training writes there; a model may lie beside a file of that name."""
+    return (folder / _RUN_FILE).is_file() and not (folder / "config.json").exists()
 
 
 def _open_store(folder: Path) -> Checkpoint:

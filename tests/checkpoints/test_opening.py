@@ -41,6 +41,12 @@ def test_a_training_that_has_not_ended_names_its_checkpoints(tmp_path: Path, nam
         open_checkpoint(str(tmp_path / name))
 
 
+def test_a_model_beside_a_file_of_that_name_is_opened(tmp_path: Path, write_checkpoint) -> None:
+    write_checkpoint(tmp_path / "hf")
+    (tmp_path / "hf/run.json").write_text("{}")
+    assert open_checkpoint(str(tmp_path / "hf")).config.num_layers > 0
+
+
 @pytest.mark.parametrize("form", ["safetensors", "bin"])
 def test_a_hub_id_is_downloaded_without_a_second_form_of_the_weights(
     tmp_path: Path, write_checkpoint, monkeypatch: pytest.MonkeyPatch, form: str
